@@ -1,0 +1,97 @@
+//! `TaskGraph`: a graph and its one run.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    duration::DurationText,
+    schema,
+    status::TaskGraphStatus,
+    task::{PodDefaults, Task},
+};
+
+/// A graph of tasks, and its one run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "kubernetes", derive(kube::CustomResource), kube(
+    group = "taskgraph.dev", version = "v1alpha1", kind = "TaskGraph", namespaced,
+    shortname = "tg", category = "taskgraph", status = "TaskGraphStatus", derive = "PartialEq",
+    doc = "A graph of tasks, and its one run: each task is launched as a Job the moment that its dependencies allow it.",
+    printcolumn(json_path = ".status.phase", name = "Phase", type_ = "string"),
+    printcolumn(json_path = ".status.progress", name = "Progress", type_ = "string"),
+    printcolumn(json_path = ".status.counts.failed", name = "Failed", type_ = "integer"),
+    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
+    printcolumn(json_path = ".status.message", name = "Message", type_ = "string", priority = 1),
+))]
+#[serde(rename_all = "camelCase")]
+pub struct TaskGraphSpec {
+    /// Name shown to people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub display_name: Option<String>,
+    /// What the graph does, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub description: Option<String>,
+    /// Free words to find the graph by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub tags: Vec<String>,
+    /// Values that expressions read as `args.NAME`: any JSON, taken as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::any_values")]
+    pub arguments: Option<Map<String, Value>>,
+    /// How many tasks may run at once. Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2000))]
+    pub parallelism: Option<u32>,
+    /// What a failed task means for the others. Default: `StopLaunching`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_policy: Option<FailurePolicy>,
+    /// How long all of `tasks` may take together, from the graph's start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<DurationText>,
+    /// How long all of `finally` may take together. Default: `1h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finally_timeout: Option<DurationText>,
+    /// The graph is deleted, with its Jobs, this long after it finished. Absent: it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_after_finished: Option<DurationText>,
+    /// Whether the graph runs, starts nothing new, or is called off (which cannot be taken back). Default: `Run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_state: Option<DesiredState>,
+    /// What all pods of the graph share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_defaults: Option<PodDefaults>,
+    /// The tasks.
+    #[schemars(length(min = 1, max = 2000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub tasks: Vec<Task>,
+    /// Tasks that run at the end, whatever happened. They start when all of `tasks` are final.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub finally: Vec<Task>,
+}
+
+/// What a failed task means for the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FailurePolicy {
+    /// Nothing new is started, save failure handlers; what has begun goes on.
+    #[default]
+    StopLaunching,
+    /// Nothing new is started, save failure handlers; what runs is cancelled.
+    CancelRunning,
+    /// Whatever does not depend on the failed task goes on.
+    FinishBranches,
+}
+
+/// What the user wants of a graph now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DesiredState {
+    /// It runs.
+    #[default]
+    Run,
+    /// Nothing new is started; running Jobs go on.
+    Suspend,
+    /// Running Jobs are deleted, then `finally` runs, then the graph is Failed.
+    Cancel,
+}

@@ -1,0 +1,16 @@
+//! The kinds of group `taskgraph.dev`: a file each. The CRDs in `crds/` are generated from here.
+
+pub mod duration;
+pub mod graph;
+pub mod names;
+mod schema;
+pub mod status;
+pub mod task;
+pub mod template;
+
+pub use duration::{Duration, DurationText};
+pub use graph::*;
+pub use names::*;
+pub use status::*;
+pub use task::*;
+pub use template::*;

@@ -1,0 +1,49 @@
+//! Every label, annotation, condition and reserved name, in one place.
+
+/// API group of all kinds.
+pub const GROUP: &str = "taskgraph.dev";
+/// API version of all kinds.
+pub const VERSION: &str = "v1alpha1";
+/// Category under which `kubectl get taskgraph` lists all kinds.
+pub const CATEGORY: &str = "taskgraph";
+/// Field manager of every write, and `managed-by` of what the operator makes.
+pub const MANAGER: &str = "taskgraph";
+
+/// Label: name of the graph.
+pub const LABEL_GRAPH: &str = "taskgraph.dev/graph";
+/// Label: UID of the graph.
+pub const LABEL_GRAPH_UID: &str = "taskgraph.dev/graph-uid";
+/// Label: what the Job is for; see [`ROLE_TASK`].
+pub const LABEL_ROLE: &str = "taskgraph.dev/role";
+/// Label: name of the task.
+pub const LABEL_TASK: &str = "taskgraph.dev/task";
+/// Label: number of the attempt, from 1.
+pub const LABEL_ATTEMPT: &str = "taskgraph.dev/attempt";
+/// Label: shard of the graph, 0 to 63.
+pub const LABEL_SHARD: &str = "taskgraph.dev/shard";
+/// Annotation on a Job: hash of the task definition that it was made from.
+pub const ANNOTATION_HASH: &str = "taskgraph.dev/definition-hash";
+/// Every label and annotation of ours starts with this; users may not set them on pods.
+pub const LABEL_PREFIX: &str = "taskgraph.dev/";
+
+/// Value of [`LABEL_ROLE`]: an attempt of a task.
+pub const ROLE_TASK: &str = "task";
+
+/// Number of shards that graphs are hashed into.
+pub const SHARDS: u64 = 64;
+
+/// Prefix of the environment variables that every container of a task has.
+pub const ENV_PREFIX: &str = "TASKGRAPH_";
+
+/// Condition: the spec was found valid and its templates are pinned.
+pub const CONDITION_ACCEPTED: &str = "Accepted";
+/// Condition: every task ended and nothing failed.
+pub const CONDITION_COMPLETE: &str = "Complete";
+/// Condition: every task ended and something failed.
+pub const CONDITION_FAILED: &str = "Failed";
+/// Condition: nothing new is started (`desiredState: Suspend`).
+pub const CONDITION_SUSPENDED: &str = "Suspended";
+/// Condition of kstatus: this generation is not accepted yet.
+pub const CONDITION_RECONCILING: &str = "Reconciling";
+/// Condition of kstatus: this generation was refused.
+pub const CONDITION_STALLED: &str = "Stalled";

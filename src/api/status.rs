@@ -1,0 +1,280 @@
+//! The status of a graph: all that the operator remembers of it.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::schema;
+
+/// What the operator knows of a graph.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TaskGraphStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Summary for people; nothing decides from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<GraphPhase>,
+    /// Why it is as it is, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Final tasks of all tasks: `3/7`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+    /// How many tasks are in which phase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+    /// When the graph was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// When all of `tasks` were final and `finally` began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finally_time: Option<Timestamp>,
+    /// When the graph finished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Timestamp>,
+    /// What called the graph off before its tasks were done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+    /// Name of the `ControllerRevision` with the accepted spec and templates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Number of transitions recorded so far; it only rises.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub sequence: u64,
+    /// Conditions, as Jobs have them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The tasks, in the order of the spec, `finally` last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub tasks: Vec<TaskStatus>,
+    /// The last 20 events of the graph as a whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub history: Vec<HistoryEntry>,
+}
+
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
+}
+
+/// Summary of a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GraphPhase {
+    /// Not accepted yet, or refused.
+    Pending,
+    /// Tasks run or may start.
+    Running,
+    /// Nothing new is started.
+    Suspended,
+    /// It was called off, and what runs is being stopped.
+    Cancelling,
+    /// The tasks are final; `finally` runs.
+    Finalizing,
+    /// All ended well.
+    Complete,
+    /// All ended, not all well.
+    Failed,
+}
+
+/// What called a graph off before its tasks were done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ending {
+    /// Why.
+    pub reason: EndingReason,
+    /// When.
+    pub time: Timestamp,
+}
+
+/// Why a graph was called off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EndingReason {
+    /// By `desiredState: Cancel`.
+    Cancelled,
+    /// By `timeout`.
+    DeadlineExceeded,
+}
+
+/// How many tasks are in which phase.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Counts {
+    /// Wait for others, for a slot, or for a further attempt.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waiting: u32,
+    /// Have a Job.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub running: u32,
+    /// Succeeded.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub succeeded: u32,
+    /// Failed for good. Always shown.
+    pub failed: u32,
+    /// Cancelled.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cancelled: u32,
+    /// Skipped.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub skipped: u32,
+    /// Omitted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub omitted: u32,
+}
+
+/// A condition, as `metav1.Condition`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Which condition.
+    #[serde(rename = "type")]
+    #[schemars(length(max = 63))]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    #[schemars(length(max = 7))]
+    pub status: String,
+    /// The generation of the spec that it speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// When `status` last changed.
+    pub last_transition_time: Timestamp,
+    /// A word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// Phases of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum TaskPhase {
+    /// Waits for its dependencies.
+    #[default]
+    Pending,
+    /// May start; waits for a slot.
+    Ready,
+    /// Has a Job.
+    Running,
+    /// An attempt failed; waits for the next.
+    Retrying,
+    /// Ended well.
+    Succeeded,
+    /// Failed for good.
+    Failed,
+    /// Called off.
+    Cancelled,
+    /// Not run, by choice.
+    Skipped,
+    /// Not run, because of a failure elsewhere.
+    Omitted,
+}
+
+impl TaskPhase {
+    /// Whether a task in this phase never runs again.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped | Self::Omitted)
+    }
+
+    /// Its name, as printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Ready => "Ready",
+            Self::Running => "Running",
+            Self::Retrying => "Retrying",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Cancelled => "Cancelled",
+            Self::Skipped => "Skipped",
+            Self::Omitted => "Omitted",
+        }
+    }
+}
+
+/// The state of one task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TaskStatus {
+    /// Name of the task.
+    pub name: String,
+    /// Where it stands.
+    pub phase: TaskPhase,
+    /// Why, as a word for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Number of the last attempt; 0 before the first.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempts: u32,
+    /// How many of the attempts used up no retry, because the cluster was to blame.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub disruptions: u32,
+    /// Name of the Job of the last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// When it became Ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_time: Option<Timestamp>,
+    /// When the last attempt was launched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// When it became final.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Timestamp>,
+    /// When a Retrying task is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake_at: Option<Timestamp>,
+    /// The branch that a decision took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// What a Succeeded task left behind.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "schema::opaque_object")]
+    pub outputs: Map<String, Value>,
+    /// The last five failed attempts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub failed_attempts: Vec<FailedAttempt>,
+}
+
+/// One attempt that failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FailedAttempt {
+    /// Its number.
+    pub attempt: u32,
+    /// Name of its Job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// When it was launched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// When it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Timestamp>,
+    /// Exit code of its container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why, as a word for programs.
+    pub reason: String,
+    /// Why, for people; at most 256 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// One event of the graph as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryEntry {
+    /// When.
+    pub time: Timestamp,
+    /// What: `Accepted`, `Suspended`, `Resumed`, `Cancelled`, `Finished`.
+    pub event: String,
+    /// Details, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}

@@ -1,0 +1,161 @@
+//! What the engine is told ([`Event`]) and what it asks for ([`Action`]).
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::graph::TaskId;
+use crate::api::TaskPhase;
+
+/// One attempt of one task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The task.
+    pub task: TaskId,
+    /// Number of the attempt, from 1.
+    pub number: u32,
+}
+
+/// What was observed. Events may come late, twice and out of order; those that
+/// speak of a past attempt or a final task change nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// The attempt's Job exists: created, or found after a restart.
+    Launched {
+        /// Whose Job.
+        attempt: Attempt,
+        /// Name of the Job.
+        job: String,
+    },
+    /// The attempt's pod runs its containers.
+    Started {
+        /// Whose pod.
+        attempt: Attempt,
+    },
+    /// The attempt has no Job or its pod does not start, for now. Shown; nothing else follows from it until
+    /// the start timeout.
+    Blocked {
+        /// Which attempt.
+        attempt: Attempt,
+        /// A word for programs, as `ErrImageNeverPull` or `QuotaExceeded`.
+        reason: String,
+        /// Why, for people.
+        message: String,
+        /// Whether the cluster is to blame (no room, no quota) rather than the task (no such image).
+        cluster: bool,
+    },
+    /// The attempt ended.
+    Finished {
+        /// Which attempt.
+        attempt: Attempt,
+        /// How.
+        result: AttemptResult,
+        /// When, as far as known.
+        time: Timestamp,
+    },
+    /// A live look at the cluster showed no pod of the task that is not terminal, and no Job of the attempt that
+    /// could still make one. Answers [`Action::Stop`] and [`Action::AwaitGone`].
+    Gone {
+        /// Which attempt.
+        attempt: Attempt,
+    },
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum AttemptResult {
+    /// Well.
+    Succeeded {
+        /// Members of the JSON object that the container left, if it left one.
+        outputs: Map<String, Value>,
+        /// The text that it left, if it was no JSON object.
+        message: Option<String>,
+    },
+    /// Not well.
+    Failed(Failure),
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// A word for programs.
+    pub reason: String,
+    /// Why, for people; any length, cut when recorded.
+    pub message: Option<String>,
+    /// Exit code of the container, where one ran.
+    pub exit_code: Option<i32>,
+    /// What it means for retries.
+    pub blame: Blame,
+}
+
+/// What a failed attempt means for retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Blame {
+    /// The task failed: uses up one of `retry.limit`.
+    Task,
+    /// The cluster failed the task (disruption, lost Job, no room): tried again without using up
+    /// `retry.limit`, at most 20 times a task.
+    Cluster,
+    /// Trying again cannot help (the API server refused the Job): not retried.
+    Final,
+}
+
+/// What is to be done. Each may be asked for again after a restart, so all must be safe to repeat.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Create the attempt's Job; answer with [`Event::Launched`], or [`Event::Blocked`] while trying again,
+    /// or [`Event::Finished`] where it cannot be made.
+    Launch(Launch),
+    /// Delete the attempt's Job (if any) and answer [`Event::Gone`]. A result that comes before counts if it is a success.
+    Stop {
+        /// Which attempt.
+        attempt: Attempt,
+    },
+    /// Answer [`Event::Gone`] once it is so; delete nothing.
+    AwaitGone {
+        /// Which attempt.
+        attempt: Attempt,
+    },
+}
+
+/// An attempt to launch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// The container or pod template (see [`Payload::kind`](super::payload::Payload::kind)), all expressions replaced by their values.
+    pub rendered: Arc<Value>,
+}
+
+/// One recorded transition of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The task.
+    pub task: TaskId,
+    /// The phase it left.
+    pub from: TaskPhase,
+    /// The phase it entered (the same as `from` where an attempt of a task that keeps running was recorded).
+    pub to: TaskPhase,
+    /// Number of its last attempt; 0 where it had none.
+    pub attempt: u32,
+    /// Why, as a word for programs.
+    pub reason: Option<String>,
+}
+
+/// The answer to a step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Step {
+    /// What is to be done, in order of priority.
+    pub actions: Vec<Action>,
+    /// What changed.
+    pub transitions: Vec<Transition>,
+    /// Something that the status shows changed (a transition, or a reason or message).
+    pub changed: bool,
+    /// The status must be stored before any of `actions` is begun: something stands in it that Jobs and Pods could not
+    /// rebuild (a branch taken, a time drawn, a cancel), and it is not stored yet.
+    pub store_first: bool,
+    /// When to step again though nothing was observed.
+    pub wake_at: Option<Timestamp>,
+}

@@ -1,0 +1,175 @@
+//! A graph that was found valid: names interned, expressions compiled, dependencies indexed.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{expr::Expression, payload::Payload};
+use crate::api::{DesiredState, Duration, FailurePolicy, Output};
+
+/// A task by its place: `spec.tasks` first, then `spec.finally`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskId(pub u32);
+
+impl TaskId {
+    /// Its place in [`Graph::tasks`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Which graph a run belongs to: what expressions read as `graph`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// A valid graph. It never changes.
+#[derive(Debug)]
+pub struct Graph {
+    /// The tasks: `spec.tasks` first, then `spec.finally`.
+    pub tasks: Vec<TaskDef>,
+    /// Place of the first task of `finally`.
+    pub first_finally: usize,
+    /// Tasks by name.
+    pub by_name: BTreeMap<Arc<str>, TaskId>,
+    /// The graph's arguments.
+    pub arguments: Arc<Map<String, Value>>,
+}
+
+impl Graph {
+    /// The definition of a task.
+    ///
+    /// # Panics
+    /// If `id` is of another graph.
+    pub fn task(&self, id: TaskId) -> &TaskDef {
+        &self.tasks[id.index()]
+    }
+
+    /// A task by its name.
+    pub fn find(&self, name: &str) -> Option<TaskId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The ids of all tasks, in order.
+    pub fn ids(&self) -> impl Iterator<Item = TaskId> + use<> {
+        (0..u32::try_from(self.tasks.len()).unwrap_or(u32::MAX)).map(TaskId)
+    }
+}
+
+/// One task of a valid graph, templates resolved and defaults filled in.
+#[derive(Debug)]
+pub struct TaskDef {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether it belongs to `spec.finally`.
+    pub finally: bool,
+    /// What comes before it; each task once.
+    pub dependencies: Vec<TaskId>,
+    /// What comes after it; each task once.
+    pub dependents: Vec<TaskId>,
+    /// Branches that must have been taken.
+    pub guards: Vec<Guard>,
+    /// Which outcomes of its dependencies let it start.
+    pub trigger: TriggerRule,
+    /// A failure handler: its trigger is `AnyFailed` or `AllFinished`, or it has dependencies and all are handlers.
+    pub handler: bool,
+    /// Condition on starting.
+    pub when: Option<Expression>,
+    /// What it does.
+    pub work: Work,
+    /// How failed attempts are tried again.
+    pub retry: RetryRule,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// How long an attempt may wait for its pod to start.
+    pub start_timeout: Duration,
+    /// Whether its failure counts as success.
+    pub allow_failure: bool,
+    /// 0 (last) to 10 (first).
+    pub priority: u8,
+    /// Declared outputs.
+    pub outputs: Vec<Output>,
+    /// Hash of all that an attempt is made from (not of the values of expressions).
+    pub hash: u64,
+}
+
+/// One of `branches` of `decision` must have been taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// A task with a decision.
+    pub decision: TaskId,
+    /// Names of its branches.
+    pub branches: Vec<Arc<str>>,
+}
+
+/// A trigger, ready to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TriggerRule {
+    /// `NoneFailed`
+    NoneFailed,
+    /// `AllSucceeded`
+    AllSucceeded,
+    /// `AnySucceeded` (1) and `minSucceeded`.
+    MinSucceeded(u32),
+    /// `AllFinished`
+    AllFinished,
+    /// `AnyFailed`
+    AnyFailed,
+}
+
+/// What a task does.
+#[derive(Debug)]
+pub enum Work {
+    /// Each attempt is a Job.
+    Job(Payload),
+    /// A branch is chosen; there is no Job.
+    Decision(Vec<BranchDef>),
+}
+
+/// A branch of a decision.
+#[derive(Debug)]
+pub struct BranchDef {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its condition; without one it always holds.
+    pub when: Option<Expression>,
+}
+
+/// Retries, defaults filled in.
+#[derive(Debug)]
+pub struct RetryRule {
+    /// How many attempts there may be after the first.
+    pub limit: u32,
+    /// Wait before the first retry.
+    pub initial: Duration,
+    /// By how much each wait is longer than the one before.
+    pub factor: f64,
+    /// The longest wait.
+    pub max: Duration,
+    /// Condition on trying again, over `exitCode`, `reason`, `attempt`.
+    pub when: Option<Expression>,
+}
+
+/// Settings of a graph that may change while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What the user wants now.
+    pub desired_state: DesiredState,
+    /// How many tasks may run at once.
+    pub parallelism: Option<u32>,
+    /// What a failed task means for the others.
+    pub failure_policy: FailurePolicy,
+    /// How long all of `tasks` may take.
+    pub timeout: Option<Duration>,
+    /// How long all of `finally` may take.
+    pub finally_timeout: Duration,
+    /// How long the graph stays after it finished.
+    pub ttl_after_finished: Option<Duration>,
+}

@@ -1,0 +1,21 @@
+//! The graph and its rules: no I/O, no clock, no randomness, no Kubernetes client.
+//!
+//! [`compile`](validate::compile) turns a spec into a [`Graph`](graph::Graph) or every problem with its
+//! field path. [`Run`](state::Run) is one run of a graph: [`step`](state::Run::step) takes what was
+//! observed and the time, and answers what to do. The same code runs in the operator and in the
+//! simulator ([`sim`]).
+
+pub mod event;
+pub mod expr;
+pub mod graph;
+pub mod payload;
+pub mod policy;
+pub mod sim;
+pub mod state;
+pub mod step;
+pub mod validate;
+
+pub use event::*;
+pub use graph::{Graph, Identity, Settings, TaskId};
+pub use state::Run;
+pub use validate::{Plan, Problem, Refusal, Templates, compile};

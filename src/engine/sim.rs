@@ -1,0 +1,1 @@
+//! Runs whole graphs in virtual time.

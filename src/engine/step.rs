@@ -1,0 +1,1 @@
+//! One round: events in, actions out.
