@@ -18,6 +18,9 @@ use crate::engine::graph::TaskId;
 /// How deep macros may nest in one another.
 const MAX_LOOPS: usize = 2;
 
+/// How many levels the tree of an expression may have; the interpreter takes some 5 KB of stack for each.
+const MAX_LEVELS: usize = 100;
+
 /// The variable that stands for the budget of an evaluation.
 pub const BUDGET_VARIABLE: &str = "@budget";
 
@@ -51,7 +54,15 @@ pub fn compile(text: &str, find: &mut dyn FnMut(&str) -> Result<TaskId, String>)
         return Err(dashes);
     }
     let tree = parse(text).map_err(|problem| vec![problem])?;
-    let mut rewriter = Rewriter { find, bound: Vec::new(), problems: Vec::new(), references: Vec::new(), patterns: Vec::new(), loops: Vec::new() };
+    let mut rewriter = Rewriter {
+        find,
+        level: 0,
+        bound: Vec::new(),
+        problems: Vec::new(),
+        references: Vec::new(),
+        patterns: Vec::new(),
+        loops: Vec::new(),
+    };
     let tree = rewriter.expression(tree);
     let Rewriter { mut problems, references, patterns, loops, .. } = rewriter;
     if !problems.is_empty() {
@@ -111,6 +122,7 @@ fn names_with_dashes(text: &str, find: &mut dyn FnMut(&str) -> Result<TaskId, St
 
 struct Rewriter<'a> {
     find: &'a mut dyn FnMut(&str) -> Result<TaskId, String>,
+    level: usize,
     /// Variables of the macros around.
     bound: Vec<String>,
     problems: Vec<String>,
@@ -135,7 +147,19 @@ impl Rewriter<'_> {
             };
         }
         let id = node.id;
-        let expr = match node.expr {
+        if self.level == MAX_LEVELS {
+            self.problem(format!("the expression is more than {MAX_LEVELS} levels deep: its operators or calls follow on each other too long"));
+            return IdedExpr { id, expr: Expr::Literal(LiteralValue::Null) };
+        }
+        self.level += 1;
+        let expr = self.parts(node.expr);
+        self.level -= 1;
+        IdedExpr { id, expr }
+    }
+
+    /// Rewrites the parts of what is no reference.
+    fn parts(&mut self, expr: Expr) -> Expr {
+        match expr {
             Expr::Ident(name) => self.identifier(name),
             Expr::Select(mut select) => {
                 select.operand = Box::new(self.expression(*select.operand));
@@ -168,8 +192,7 @@ impl Rewriter<'_> {
                 Expr::Literal(LiteralValue::Null)
             }
             literal @ Expr::Literal(_) => literal,
-        };
-        IdedExpr { id, expr }
+        }
     }
 
     /// The variable and the fixed path that `node` is, if it is one: its members and indexes, and whether it asks for presence.

@@ -20,7 +20,8 @@ pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .into_iter()
         .filter(|candidate| candidate.len().abs_diff(name.len()) <= near)
         .map(|candidate| (strsim::osa_distance(&lower, &candidate.to_lowercase().replace('_', "-")), candidate))
-        .filter(|(distance, _)| *distance <= near)
+        // a name that shares no letter is not near, however short
+        .filter(|(distance, candidate)| *distance <= near && *distance < candidate.len().min(name.len()))
         .min()?;
     Some(format!(" (did you mean {:?}?)", best.1))
 }
@@ -97,7 +98,8 @@ mod tests {
             ("Build", Some("build")),
             ("build_image", Some("build-image")),
             ("tset", Some("test")),
-            ("b", Some("a")),
+            ("b", None),
+            ("A", Some("a")),
             ("deploy", None),
             ("", None),
         ] {
