@@ -22,8 +22,10 @@ pub fn to_cel(value: &Value) -> Box<dyn Val> {
         Value::String(text) => Box::new(CelString::from(text.clone())),
         Value::Array(list) => Box::new(CelList::from(list.iter().map(to_cel).collect::<Vec<_>>())),
         Value::Object(object) => {
-            let members: HashMap<CelMapKey<'static>, Box<dyn Val>> =
-                object.iter().map(|(name, value)| (CelMapKey::String(CelString::from(name.clone())), to_cel(value))).collect();
+            let members: HashMap<CelMapKey<'static>, Box<dyn Val>> = object
+                .iter()
+                .map(|(name, value)| (CelMapKey::String(CelString::from(name.clone())), to_cel(value)))
+                .collect();
             Box::new(CelMap::from(members))
         }
     }
@@ -37,7 +39,9 @@ pub fn to_json(value: &cel::Value) -> Result<Value, String> {
         Cel::Bool(held) => Ok(Value::Bool(*held)),
         Cel::Int(number) => Ok((*number).into()),
         Cel::UInt(number) => Ok((*number).into()),
-        Cel::Float(number) => Number::from_f64(*number).map(Value::Number).ok_or_else(|| "the value is no finite number".to_owned()),
+        Cel::Float(number) => {
+            Number::from_f64(*number).map(Value::Number).ok_or_else(|| "the value is no finite number".to_owned())
+        }
         Cel::String(text) => Ok(Value::String(text.to_string())),
         Cel::List(list) => list.iter().map(to_json).collect::<Result<_, _>>().map(Value::Array),
         Cel::Map(map) => {
@@ -77,7 +81,9 @@ pub fn weight_of_json(value: &Value) -> u64 {
         Value::Null | Value::Bool(_) | Value::Number(_) => 1,
         Value::String(text) => weight_of_text(text),
         Value::Array(list) => list.iter().fold(1, |sum, value| sum + weight_of_json(value)),
-        Value::Object(object) => object.iter().fold(1, |sum, (name, value)| sum + weight_of_text(name) + weight_of_json(value)),
+        Value::Object(object) => {
+            object.iter().fold(1, |sum, (name, value)| sum + weight_of_text(name) + weight_of_json(value))
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What payloads become when they are rendered.
 
+#![allow(clippy::needless_pass_by_value)] // so that json! can stand in a call as it is
+
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -23,13 +25,15 @@ impl TaskLookup for One {
 fn rendered(spec: Value, template: Option<Value>, outputs: Value) -> Result<Value, String> {
     let spec: TaskGraphSpec = serde_json::from_value(spec).unwrap();
     let reference = TemplateRef { name: "x".into(), ..TemplateRef::default() };
-    let templates: Templates = template.into_iter().map(|json| (reference.clone(), serde_json::from_value(json).unwrap())).collect();
+    let templates: Templates =
+        template.into_iter().map(|json| (reference.clone(), serde_json::from_value(json).unwrap())).collect();
     let plan = compile(&spec, &templates).unwrap();
     let Work::Job(payload) = &plan.graph.tasks.last().unwrap().work else { panic!("a Job") };
     let Value::Object(outputs) = outputs else { panic!("an object") };
     let identity = Identity { name: "g".into(), namespace: "ns".into(), uid: "u".into() };
     let tasks = One(outputs);
-    let scope = Scope { identity: &identity, arguments: &plan.graph.arguments, tasks: &tasks, attempt: Some(3), failure: None };
+    let scope =
+        Scope { identity: &identity, arguments: &plan.graph.arguments, tasks: &tasks, attempt: Some(3), failure: None };
     payload.render(&scope).map(|value| Value::clone(&value)).map_err(|error| error.0)
 }
 
@@ -63,7 +67,8 @@ fn kubernetes_finds_nothing_to_expand_in_a_value() {
     let value = env("a $(HOME) $$${{ tasks.a.outputs.s }}", json!({"s": hostile})).unwrap();
     assert_eq!(value, json!(format!("a $(HOME) $${}", hostile.replace('$', "$$"))));
     // elsewhere nothing expands, and a dollar stays one
-    let image = rendered(with_container(json!({"image": "x:${{ tasks.a.outputs.s }}"})), None, json!({"s": "a$b"})).unwrap();
+    let image =
+        rendered(with_container(json!({"image": "x:${{ tasks.a.outputs.s }}"})), None, json!({"s": "a$b"})).unwrap();
     assert_eq!(image["image"], json!("x:a$b"));
 }
 
@@ -92,11 +97,18 @@ fn arguments_keep_their_types() {
         ]})
     };
     let run = |arguments: Value, outputs: Value| {
-        rendered(spec(arguments), Some(template.clone()), outputs).map(|rendered| rendered["env"][0]["value"].as_str().unwrap().to_owned())
+        rendered(spec(arguments), Some(template.clone()), outputs)
+            .map(|rendered| rendered["env"][0]["value"].as_str().unwrap().to_owned())
     };
     let list = json!([{"k": "${{ tasks.a.outputs.n * 2 }}"}, "${{ args.rows }}!"]);
-    assert_eq!(run(json!({"rows": "${{ tasks.a.outputs.n }}", "list": list}), json!({"n": 4})), Ok("5 2 8 d null".to_owned()));
-    assert_eq!(run(json!({"rows": 1, "list": [{"k": 1}], "text": "a ${{ 1 }}", "free": "x"}), json!({})), Ok("2 1 1 a 1 x".to_owned()));
+    assert_eq!(
+        run(json!({"rows": "${{ tasks.a.outputs.n }}", "list": list}), json!({"n": 4})),
+        Ok("5 2 8 d null".to_owned())
+    );
+    assert_eq!(
+        run(json!({"rows": 1, "list": [{"k": 1}], "text": "a ${{ 1 }}", "free": "x"}), json!({})),
+        Ok("2 1 1 a 1 x".to_owned())
+    );
     let error = run(json!({"rows": "${{ tasks.a.outputs.n }}", "list": []}), json!({"n": "4"})).unwrap_err();
     assert_eq!(error, "argument \"rows\" is the text \"4\", and must be of type integer");
 }
