@@ -10,7 +10,7 @@ mod convert;
 mod functions;
 pub mod limits;
 pub mod reference;
-pub(crate) use convert::describe;
+pub(crate) use convert::{cut, describe};
 #[cfg(test)]
 mod tests;
 

@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    Problems,
     names::{Names, shorten, suggest},
-    tasks::{Place, all_tasks},
+    problems::Problems,
+    tasks::{MAX_BRANCHES, Place, all_tasks},
 };
 use crate::{
     api::{Task, TaskGraphSpec, Trigger},
@@ -83,7 +83,7 @@ impl<'a> Entry<'a> {
             _ => {}
         }
         if let Some(branch) = branch {
-            check_branch(task, branch)?;
+            check_branch(task, branch, names)?;
         }
         let before = seen.entry(id).or_default();
         if before.contains(&branch) {
@@ -106,14 +106,16 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn check_branch(task: &Task, branch: &str) -> Result<(), String> {
+fn check_branch(task: &Task, branch: &str, names: &mut Names<'_>) -> Result<(), String> {
     let Some(decision) = &task.decision else {
         return Err(format!("task {:?} is no decision and has no branches: write {0:?} alone", task.name));
     };
-    if decision.branches.iter().any(|known| known.name == branch) {
+    // what is beyond the limit is refused anyway
+    let mut known = decision.branches.iter().take(MAX_BRANCHES).map(|known| known.name.as_str());
+    if known.clone().any(|known| known == branch) {
         return Ok(());
     }
-    let hint = suggest(branch, decision.branches.iter().map(|known| known.name.as_str()));
+    let hint = if names.may_hint() { suggest(branch, &mut known) } else { None };
     Err(format!("decision {:?} has no branch {:?}{}", task.name, shorten(branch), hint.unwrap_or_default()))
 }
 

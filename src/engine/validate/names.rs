@@ -43,12 +43,15 @@ impl<'a> Names<'a> {
         if let Some(id) = self.ids.get(name) {
             return Ok(*id);
         }
-        let mut message = format!("no task {:?}", shorten(name));
-        if self.hints_left > 0 {
-            self.hints_left -= 1;
-            message.push_str(&suggest(name, self.ids.keys().copied()).unwrap_or_default());
-        }
-        Err(message)
+        let hint = if self.may_hint() { suggest(name, self.ids.keys().copied()) } else { None };
+        Err(format!("no task {:?}{}", shorten(name), hint.unwrap_or_default()))
+    }
+
+    /// Whether one more suggestion may be made; counts it.
+    pub fn may_hint(&mut self) -> bool {
+        let may = self.hints_left > 0;
+        self.hints_left = self.hints_left.saturating_sub(1);
+        may
     }
 }
 

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Checker, Problems,
+    Checker,
     dependencies::{self, Waiting},
     expressions::Site,
     hash,
     names::{label_problem, member_problem},
     payloads::{self, PayloadSource},
+    problems::Problems,
     settings::{self, Waits},
     templates::{self, Given, Template},
 };
@@ -24,7 +25,8 @@ use crate::{
 /// How long an attempt may wait for its pod to start, where the task does not say.
 const START_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_OUTPUTS: usize = 64;
-const MAX_BRANCHES: usize = 64;
+/// Most branches of a decision.
+pub const MAX_BRANCHES: usize = 64;
 
 /// What is wrong stands among the problems.
 struct Reported;
@@ -236,6 +238,17 @@ impl<'a> Checker<'a> {
                     arguments: Some(arguments),
                 })
             });
+        }
+        if let (Some(arguments), None) = (&task.arguments, template) {
+            // without the template, what can be told is whether their expressions are right
+            let site = Site::Attempt(number);
+            templates::check_expressions(
+                arguments,
+                &format!("{path}.arguments"),
+                site,
+                &mut self.expressions,
+                &mut self.problems,
+            );
         }
         if let Some(decision) = &task.decision {
             work = self.decision(decision, number, task, path);

@@ -413,6 +413,22 @@ fn sizes() {
 
     let big = container(json!({"env": [{"name": "X", "value": "x".repeat(MAX_SPEC_BYTES)}]}));
     assert!(problems(big)[0].ends_with("bytes as JSON; the limit is 655360: split the graph"));
+    let mut deep = json!(1);
+    for _ in 0..127 {
+        deep = json!([deep]);
+    }
+    assert_eq!(problems(container(json!({"x": deep}))), Vec::<String>::new());
+    assert_eq!(problems(container(json!({"x": [deep]}))), ["spec.tasks[1].container: nests more than 128 deep"]);
+    let mut abyss = spec(json!({"tasks": [{"name": "a", "container": {}}]}));
+    for _ in 0..2000 {
+        deep = Value::Array(vec![deep]);
+    }
+    abyss.arguments = Some([("x".to_owned(), deep)].into_iter().collect());
+    assert_eq!(compile(&abyss, &Templates::new()).unwrap_err().problems[0].path, "spec.arguments");
+
+    let long = "x".repeat(200_000);
+    let found = problems(tasks(json!([{"name": long, "dependsOn": [long], "when": long}])));
+    assert!(found.len() == 3 && found.iter().all(|problem| problem.len() < 1600), "{}", found.len());
     // many problems at once, all told, in good time
     let typos: Vec<Value> = (0..2000)
         .map(|n| json!({"name": format!("task-{n}"), "dependsOn": [format!("tsak-{n}")], "container": {}}))

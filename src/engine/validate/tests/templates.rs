@@ -146,7 +146,8 @@ fn a_template_sees_no_tasks() {
 fn missing_templates_are_waited_for_and_the_rest_is_checked() {
     let json = json!({"tasks": [
         {"name": "t", "templateRef": {"name": "gone"}},
-        {"name": "u", "templateRef": {"name": "gone", "kind": "ClusterTaskTemplate"}, "timeout": "x"},
+        {"name": "u", "templateRef": {"name": "gone", "kind": "ClusterTaskTemplate"}, "timeout": "x",
+         "arguments": {"x": ["${{ tasks.t.phase }}"]}},
         {"name": "v", "templateRef": {"name": ""}},
     ]});
     let refusal = compile(&spec(json), &Templates::new()).unwrap_err();
@@ -160,5 +161,5 @@ fn missing_templates_are_waited_for_and_the_rest_is_checked() {
         ]
     );
     let paths: Vec<&str> = refusal.problems.iter().map(|problem| problem.path.as_str()).collect();
-    assert_eq!(paths, ["spec.tasks[1].timeout", "spec.tasks[2].templateRef.name"]);
+    assert_eq!(paths, ["spec.tasks[1].timeout", "spec.tasks[1].arguments.x[0]", "spec.tasks[2].templateRef.name"]);
 }
