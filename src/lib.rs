@@ -13,4 +13,9 @@
 //! | [`cli`] | the verbs of `kubectl taskgraph` |
 
 pub mod api;
+pub mod controller;
 pub mod engine;
+pub mod jobs;
+pub mod operator;
+pub mod runtime;
+pub mod validate;
