@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`api`] | the kinds that users write |
 //! | [`engine`] | the graph and its rules: pure, no I/O, no clock |
-
+//! | [`jobs`] | attempts as Jobs, Jobs and Pods as events: pure too |
 //! | [`validate`] | the one entry for checking what users write |
 //! | [`controller`] | watches, asks the engine, applies and reports |
 //! | [`runtime`] | arguments, lease, telemetry, metrics, health, shutdown |
@@ -14,3 +14,5 @@
 
 pub mod api;
 pub mod engine;
+#[cfg(feature = "kubernetes")]
+pub mod jobs;
