@@ -14,3 +14,5 @@
 
 pub mod api;
 pub mod engine;
+#[cfg(feature = "operator")]
+pub mod runtime;
