@@ -31,9 +31,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // health is told and the Lease kept until the controller has ended
     let ended = CancellationToken::new();
     let served = tokio::spawn(health::serve(listener, health.clone(), registry, ended.clone()));
-    let (leadership, elector) = lease::elect(client.clone(), lease_config(&args, &client, identity));
+    let (leadership, elector) = lease::elect(client.clone(), lease_config(&args, &client, identity), metrics.leader.clone());
     let elected = tokio::spawn(elector.run(ended.clone()));
-    let led = tokio::spawn(show_leadership(leadership.clone(), metrics.clone()));
 
     let (ready, synced) = watch::channel(false);
     let ticking = tokio::spawn(tick(health, synced));
@@ -42,7 +41,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     ended.cancel();
     ticking.abort();
-    led.abort();
     if let Err(error) = elected.await {
         warn!(%error, "the Lease was not given back");
     }
@@ -62,15 +60,6 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn lease_config(args: &Args, client: &kube::Client, identity: String) -> lease::Config {
     let namespace = args.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     lease::Config { namespace, shard: 0, identity, duration: args.lease_duration }
-}
-
-async fn show_leadership(leadership: lease::Leadership, metrics: Metrics) {
-    let mut term = leadership.term();
-    loop {
-        metrics.leader.set(i64::from(term.is_some()));
-        term = leadership.changed(term).await;
-        info!(leads = term.is_some(), "leadership changed");
-    }
 }
 
 async fn tick(health: Health, mut synced: watch::Receiver<bool>) {

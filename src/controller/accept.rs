@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     api::{CONDITION_ACCEPTED, TaskGraphSpec, TaskGraphStatus},
-    engine::{Identity, Plan, Refusal, Run, Templates},
+    engine::{Identity, Plan, Refusal, Run, Settings, Templates},
     validate,
 };
 
@@ -81,7 +81,8 @@ pub async fn review(session: &mut Session, view: &GraphView) -> Result<(), Accep
         }
         Err(refusal) => {
             // a spec that cannot be read must not keep a graph from being called off
-            session.run.set_desired_state(spec.desired_state.unwrap_or_default());
+            let desired_state = spec.desired_state.unwrap_or_default();
+            session.run.set_settings(Settings { desired_state, ..session.run.settings().clone() });
             verdict_of(&refusal)
         }
     };
@@ -179,9 +180,9 @@ async fn begin(ctx: &Context, view: &GraphView, plan: Plan, pinned: Pinned) -> R
     let identity = identity(view);
     info!(graph = view.name(), namespace = view.namespace(), tasks = plan.graph.tasks.len(), "accepted");
     ctx.recorder.accepted(view, plan.graph.tasks.len());
-    let run = Run::new(Arc::clone(&plan.graph), plan.settings, (*identity).clone(), Timestamp::now());
+    let run = Run::new(plan.graph, plan.settings, (*identity).clone(), Timestamp::now());
     let report = Report::new(status, version, view.generation());
-    Ok(Session::new(run, plan.graph, identity, pinned, report, Arc::clone(&ctx.hands), ctx.registry.mailbox(view)))
+    Ok(Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), ctx.registry.mailbox(view)))
 }
 
 async fn resume(ctx: &Context, view: &GraphView, stored: Option<Pinned>) -> Result<Taken, AcceptError> {
@@ -210,13 +211,13 @@ async fn resume(ctx: &Context, view: &GraphView, stored: Option<Pinned>) -> Resu
     };
     let identity = identity(view);
     info!(graph = view.name(), namespace = view.namespace(), "taken up again");
-    let run = Run::restore(Arc::clone(&plan.graph), plan.settings, (*identity).clone(), &status);
+    let run = Run::restore(plan.graph, plan.settings, (*identity).clone(), &status);
     let report = Report::new(status, version, view.generation());
     let mut session =
-        Session::new(run, plan.graph, identity, pinned, report, Arc::clone(&ctx.hands), ctx.registry.mailbox(view));
+        Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), ctx.registry.mailbox(view));
     review(&mut session, view).await?;
     ctx.index.touch(view.uid());
-    search_for_missing(ctx, view, &mut session);
+    session.search_for_missing(&ctx.index);
     Ok(Taken::Up(Box::new(session)))
 }
 
@@ -226,16 +227,6 @@ fn foreign_revision(view: &GraphView) -> Verdict {
         "RevisionTaken",
         format!("a ControllerRevision named {name} that is not this graph's stands in its way; delete it"),
     )
-}
-
-/// Jobs that the status tells of and the cache does not show may have been deleted while no operator ran.
-fn search_for_missing(ctx: &Context, view: &GraphView, session: &mut Session) {
-    let live: Vec<_> = session.live_named().collect();
-    for (attempt, key) in live {
-        if ctx.index.attempt(view.uid(), &key).job.is_none() {
-            session.search(attempt);
-        }
-    }
 }
 
 fn view_version(view: &GraphView) -> String {

@@ -1,6 +1,6 @@
 //! Every call to the API server, each with a time limit and safe to repeat.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use http::{Method, Request, header};
 use k8s_openapi::{
@@ -100,6 +100,12 @@ pub struct LiveGraph {
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cluster")
+    }
 }
 
 impl Cluster {

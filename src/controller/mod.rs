@@ -120,8 +120,8 @@ pub async fn run(
     let (jobs_synced, mut jobs) = channel::channel(false);
     let (pods_synced, mut pods) = channel::channel(false);
     let mut watches = tokio::task::JoinSet::new();
-    watches.spawn(watch::index(Arc::clone(&ctx), watch::api(client.clone(), namespace), jobs_synced));
-    watches.spawn(watch::index(Arc::clone(&ctx), watch::api(client.clone(), namespace), pods_synced));
+    watches.spawn(watch::index::<JobView>(Arc::clone(&ctx), watch::api(client.clone(), namespace), jobs_synced));
+    watches.spawn(watch::index::<PodView>(Arc::clone(&ctx), watch::api(client.clone(), namespace), pods_synced));
     let templates = watch::api::<kube::core::DeserializeGuard<TaskTemplate>>(client.clone(), namespace);
     watches.spawn(watch::templates(Arc::clone(&ctx), templates, template_writer));
     let templates = Api::<kube::core::DeserializeGuard<ClusterTaskTemplate>>::all(client.clone());

@@ -1,7 +1,7 @@
 //! One graph while it runs: what was observed goes into the engine, what it asks for comes out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,9 +21,9 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{PodDefaults, ROLE_TASK, TaskPhase},
-    engine::{Action, Attempt, AttemptResult, Event, Graph, Identity, Run, TaskId, Transition, graph::Work},
-    jobs,
+    api::{ROLE_TASK, TaskPhase},
+    engine::{Action, Attempt, Event, Graph, Identity, Run, TaskId, Transition},
+    jobs::{self, Order},
 };
 
 /// Creates in flight at once of one graph.
@@ -44,7 +44,6 @@ pub struct Session {
     pub report: Report,
     graph: Arc<Graph>,
     identity: Arc<Identity>,
-    pod_defaults: PodDefaults,
     hands: Arc<Hands>,
     mailbox: Mailbox,
     creates: Arc<Semaphore>,
@@ -54,7 +53,7 @@ pub struct Session {
     /// Attempts whose Job may have no pod, and when to look.
     looks: BTreeMap<Attempt, Instant>,
     /// Attempts whose Job seems to have vanished and is being looked for.
-    searched: std::collections::BTreeSet<Attempt>,
+    searched: BTreeSet<Attempt>,
 }
 
 /// What a turn leads to.
@@ -80,12 +79,15 @@ pub struct Surroundings<'a> {
 
 impl Session {
     /// A session over a run.
-    pub fn new(run: Run, graph: Arc<Graph>, identity: Arc<Identity>, pinned: Pinned, report: Report, hands: Arc<Hands>, mailbox: Mailbox) -> Self {
+    pub fn new(run: Run, identity: Arc<Identity>, pinned: Pinned, report: Report, hands: Arc<Hands>, mailbox: Mailbox) -> Self {
+        let graph = Arc::clone(run.graph());
+        let count = |phase| graph.ids().filter(|task| run.task(*task).phase == phase).count().try_into().unwrap_or(0);
+        hands.metrics.tasks_running.inc_by(count(TaskPhase::Running));
+        hands.metrics.tasks_ready.inc_by(count(TaskPhase::Ready));
         Self {
             run,
             graph,
             identity,
-            pod_defaults: pinned.spec.pod_defaults.clone().unwrap_or_default(),
             pinned,
             report,
             hands,
@@ -94,7 +96,7 @@ impl Session {
             holds: BTreeMap::new(),
             held: Vec::new(),
             looks: BTreeMap::new(),
-            searched: std::collections::BTreeSet::new(),
+            searched: BTreeSet::new(),
         }
     }
 
@@ -160,7 +162,7 @@ impl Session {
         if let Some(job) = changed.cached.job.as_deref()
             && jobs::needs_live_pods(job, &pods)
         {
-            if self.run.is_live(attempt) && self.searched.insert(attempt) {
+            if self.is_live(attempt) && self.searched.insert(attempt) {
                 let hold = self.hold(attempt);
                 self.hands.tracker.spawn(hold.observe_live());
             }
@@ -171,7 +173,7 @@ impl Session {
             *since = Some(since.map_or(changed.since, |other: Instant| other.min(changed.since)));
         }
         events.extend(seen);
-        if changed.cached.job_vanished && self.run.is_live(attempt) {
+        if changed.cached.job_vanished && self.is_live(attempt) {
             self.search(attempt);
         }
     }
@@ -204,7 +206,7 @@ impl Session {
         let due: Vec<_> = self.looks.iter().filter(|(_, at)| **at <= now).map(|(attempt, _)| *attempt).collect();
         for attempt in due {
             let key = self.key(attempt);
-            if !self.run.is_live(attempt) || !index.attempt(&self.identity.uid, &key).pods.is_empty() {
+            if !self.is_live(attempt) || !index.attempt(&self.identity.uid, &key).pods.is_empty() {
                 self.looks.remove(&attempt);
                 continue;
             }
@@ -278,31 +280,66 @@ impl Session {
 
     fn tell(&mut self, transition: &Transition, around: &Surroundings<'_>) {
         let Transition { task, from, to, attempt, ref reason } = *transition;
-        let name = &self.graph.task(task).name;
+        let name = Arc::clone(&self.graph.task(task).name);
         let reason = reason.as_deref().unwrap_or_default();
         if to.is_final() {
             self.holds.retain(|held, _| held.task != task || held.number == attempt);
         }
-        self.hands.metrics.transition(from, to, self.run.duration(task));
+        self.count(task, from, to);
         if matches!(to, TaskPhase::Failed | TaskPhase::Retrying) {
             warn!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %name, attempt, reason, "{}", to.name());
         } else {
             info!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %name, attempt, reason, "{}", to.name());
         }
         if to == TaskPhase::Failed {
-            around.recorder.task_failed(around.view, name, attempt, reason, self.run.message(task));
+            around.recorder.task_failed(around.view, &name, attempt, reason, self.run.task(task).message.as_deref());
         }
     }
 }
 
-/// Whether an event says that an attempt ended well.
-pub fn is_success(event: &Event) -> bool {
-    matches!(event, Event::Finished { result: AttemptResult::Succeeded { .. }, .. })
+impl Session {
+    /// Looks live for the Jobs that the status tells of and the cache does not show: they may have been deleted while
+    /// no operator ran.
+    pub fn search_for_missing(&mut self, index: &Index) {
+        let known: Vec<_> = self.run.live().filter(|live| live.job.is_some()).map(|live| live.attempt).collect();
+        for attempt in known {
+            if index.attempt(&self.identity.uid, &self.key(attempt)).job.is_none() {
+                self.search(attempt);
+            }
+        }
+    }
+
+    fn is_live(&self, attempt: Attempt) -> bool {
+        let task = self.run.task(attempt.task);
+        task.phase == TaskPhase::Running && task.attempts == attempt.number
+    }
+
+    fn count(&mut self, task: TaskId, from: TaskPhase, to: TaskPhase) {
+        let metrics = &self.hands.metrics;
+        for (phase, gauge) in [(TaskPhase::Running, &metrics.tasks_running), (TaskPhase::Ready, &metrics.tasks_ready)] {
+            if to == phase && from != phase {
+                gauge.inc();
+            } else if from == phase && to != phase {
+                gauge.dec();
+            }
+        }
+        if to.is_final() {
+            let status = self.run.task(task);
+            let took = status.completion_time.zip(status.start_time).map(|(end, start)| end.duration_since(start));
+            metrics.task_finished(to, took.and_then(|took| Duration::try_from(took).ok()));
+        }
+    }
 }
 
-impl Session {
-    /// The attempts that the run believes to be live.
-    pub fn live(&self) -> impl Iterator<Item = Attempt> + '_ {
-        self.graph.ids().filter_map(|task: TaskId| self.run.live_attempt(task))
+impl Drop for Session {
+    /// A session may end before its graph does; what it runs is then counted by another.
+    fn drop(&mut self) {
+        for task in self.graph.ids() {
+            match self.run.task(task).phase {
+                TaskPhase::Running => _ = self.hands.metrics.tasks_running.dec(),
+                TaskPhase::Ready => _ = self.hands.metrics.tasks_ready.dec(),
+                _ => {}
+            }
+        }
     }
 }

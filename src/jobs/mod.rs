@@ -18,6 +18,6 @@ pub mod view;
 
 pub use build::Order;
 pub use name::{job_name, shard};
-pub use observe::{Key, labels_of, observe};
+pub use observe::{needs_live_pods, Key, labels_of, observe};
 pub use refuse::{Refused, blocked_by_events, refusal};
 pub use view::{JobView, PodView};
