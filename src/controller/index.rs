@@ -198,3 +198,86 @@ fn place<T: ResourceExt>(object: &T) -> Option<(String, Key, ObjectRef<GraphView
     let reference = ObjectRef::new(graph).within(&object.namespace()?);
     Some((labels.graph_uid.to_owned(), Key { task: labels.task.to_owned(), attempt: labels.attempt }, reference))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn labels(graph: &str, attempt: &str) -> serde_json::Value {
+        json!({
+            "taskgraph.dev/graph": graph, "taskgraph.dev/graph-uid": format!("uid-{graph}"), "taskgraph.dev/role": "task",
+            "taskgraph.dev/task": "build", "taskgraph.dev/attempt": attempt,
+        })
+    }
+
+    fn job(uid: &str, graph: &str, attempt: &str) -> JobView {
+        let metadata = json!({"name": uid, "namespace": "ns", "uid": uid, "labels": labels(graph, attempt)});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    fn pod(uid: &str, graph: &str) -> PodView {
+        let metadata = json!({"name": uid, "namespace": "ns", "uid": uid, "labels": labels(graph, "1")});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    #[test]
+    fn changes_are_told_once_with_what_is_cached() {
+        let index = Index::default();
+        let graph = index.apply(job("j1", "g", "1")).unwrap();
+        assert_eq!((graph.name.as_str(), graph.namespace.as_deref()), ("g", Some("ns")));
+        index.apply(pod("p1", "g"));
+        index.apply(job("other", "h", "1"));
+
+        let changed = index.take_changed("uid-g");
+        assert_eq!(changed.len(), 1, "one attempt, however many objects");
+        assert_eq!(changed[0].key, Key { task: "build".into(), attempt: 1 });
+        assert!(changed[0].cached.job.is_some() && changed[0].cached.pods.len() == 1);
+        assert!(index.take_changed("uid-g").is_empty());
+
+        index.touch("uid-g");
+        assert_eq!(index.take_changed("uid-g").len(), 1);
+    }
+
+    #[test]
+    fn a_job_that_is_gone_is_told_as_vanished_until_it_is_there_again() {
+        let index = Index::default();
+        index.apply(job("j1", "g", "1"));
+        index.take_changed("uid-g");
+        index.delete(&job("j1", "g", "1"));
+        let changed = index.take_changed("uid-g");
+        assert!(changed[0].cached.job.is_none() && changed[0].cached.job_vanished);
+
+        index.apply(job("j2", "g", "1"));
+        index.delete(&job("j1", "g", "1"));
+        let changed = index.take_changed("uid-g");
+        assert!(changed[0].cached.job.is_some(), "the late end of an older Job of that name takes nothing out");
+        assert!(!changed[0].cached.job_vanished);
+    }
+
+    #[test]
+    fn what_a_new_list_lacks_is_gone() {
+        let index = Index::default();
+        for (uid, attempt) in [("j1", "1"), ("j2", "2")] {
+            index.apply(job(uid, "g", attempt));
+        }
+        index.apply(pod("p1", "g"));
+        index.take_changed("uid-g");
+        let touched = index.retain::<JobView>(&HashSet::from(["j2".to_owned()]));
+        assert_eq!(touched.len(), 1);
+        let changed = index.take_changed("uid-g");
+        assert_eq!(changed.len(), 1);
+        assert!(changed[0].cached.job_vanished && changed[0].cached.pods.len() == 1, "pods have a watch of their own");
+        assert!(index.attempt("uid-g", &Key { task: "build".into(), attempt: 2 }).job.is_some());
+    }
+
+    #[test]
+    fn impossible_labels_are_passed_over() {
+        let index = Index::default();
+        for attempt in ["0", "-1", "x", "", "99999999999"] {
+            assert!(index.apply(job("j", "g", attempt)).is_none(), "{attempt:?}");
+        }
+        assert!(index.take_changed("uid-g").is_empty());
+    }
+}

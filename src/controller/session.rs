@@ -54,6 +54,8 @@ pub struct Session {
     looks: BTreeMap<Attempt, Instant>,
     /// Attempts whose Job seems to have vanished and is being looked for.
     searched: BTreeSet<Attempt>,
+    /// Attempts that are being stopped.
+    stopping: BTreeSet<Attempt>,
 }
 
 /// What a turn leads to.
@@ -97,6 +99,7 @@ impl Session {
             held: Vec::new(),
             looks: BTreeMap::new(),
             searched: BTreeSet::new(),
+            stopping: BTreeSet::new(),
         }
     }
 
@@ -106,7 +109,12 @@ impl Session {
         let (mut events, mut discarded, mut since) = (Vec::new(), Vec::new(), None);
         for note in notes {
             match note {
-                Note::Event(event) => events.push(event),
+                Note::Event(event) => {
+                    if let Event::Gone { attempt } = event {
+                        self.stopping.remove(&attempt);
+                    }
+                    events.push(event);
+                }
                 Note::Looked(attempt) => {
                     self.searched.remove(&attempt);
                 }
@@ -248,8 +256,10 @@ impl Session {
                     self.hands.tracker.spawn(hold.launch(job, since));
                 }
                 Action::Stop { attempt } => {
-                    let hold = self.hold(attempt);
-                    self.hands.tracker.spawn(hold.stop());
+                    if self.stopping.insert(attempt) {
+                        let hold = self.hold(attempt);
+                        self.hands.tracker.spawn(hold.stop());
+                    }
                 }
                 Action::AwaitGone { attempt } => {
                     let hold = self.hold(attempt);
