@@ -69,22 +69,26 @@ pub fn shard(graph_uid: &str) -> u64 {
 /// The API server allows 253 characters and dots in names of objects, but a graph's name becomes a
 /// label of its Jobs and Pods and a part of their names.
 pub fn check(name: &str) -> Option<String> {
-    let dashed = name.starts_with('-') || name.ends_with('-');
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if name.is_empty() {
-        return Some("a graph needs a name".to_owned());
-    }
     if name.len() > MAX_NAME {
+        let length = name.len();
         return Some(format!(
-            "the name has {} characters; a graph's name becomes a label of its Jobs, so at most {MAX_NAME} are allowed",
-            name.len()
+            "has {length} characters; it becomes a label of the graph's Jobs, so at most {MAX_NAME} are allowed"
         ));
     }
-    (dashed || !name.bytes().all(fits)).then(|| {
-        format!(
-            "{name:?} is no DNS label: use lower-case letters, digits and dashes, with a letter or digit at both ends"
-        )
-    })
+    not_a_label(name)
+}
+
+/// Why a text is no DNS label, if it is none.
+pub fn not_a_label(text: &str) -> Option<String> {
+    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let dashed = text.starts_with('-') || text.ends_with('-');
+    if !text.is_empty() && text.len() <= 63 && !dashed && text.bytes().all(inside) {
+        return None;
+    }
+    let shown: String = text.chars().take(70).collect();
+    Some(format!(
+        "{shown:?} is no DNS label: use 1 to 63 lower-case letters, digits and dashes, with a letter or digit at both ends"
+    ))
 }
 
 #[cfg(test)]
