@@ -62,10 +62,8 @@ impl ControlPlane {
 
     /// How to reach it, with all rights.
     pub async fn config(&self) -> Result<Config> {
-        let mut config = Config::from_custom_kubeconfig(Kubeconfig::read_from(&self.kubeconfig)?, &KubeConfigOptions::default()).await?;
-        // what happened is to be seen, not smoothed over
-        config.default_retry = false;
-        Ok(config)
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
+        Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
     }
 
     /// A client with all rights. Each runtime needs its own: connections live in the runtime that opened them.
@@ -118,7 +116,7 @@ impl ControlPlane {
 
     async fn install_crds(&self) -> Result<()> {
         let client = self.client().await?;
-        let api: Api<CustomResourceDefinition> = Api::all(client);
+        let api: Api<CustomResourceDefinition> = Api::all(client.clone());
         let crds = crds()?;
         for crd in &crds {
             api.patch(&crd.name_any(), &PatchParams::apply("taskgraph-tests"), &Patch::Apply(crd)).await?;
@@ -127,6 +125,9 @@ impl ControlPlane {
             let (name, established) = (crd.name_any(), kube::runtime::conditions::is_crd_established());
             let wait = kube::runtime::wait::await_condition(api.clone(), &name, established);
             tokio::time::timeout(Duration::from_secs(30), wait).await.context("CRD not established")??;
+            // established, and yet "storage is (re)initializing" for a moment: the client tries again
+            let path = format!("/apis/{}/{}/{}", crd.spec.group, crd.spec.versions[0].name, crd.spec.names.plural);
+            client.request_text(http::Request::get(path).body(Vec::new())?).await?;
         }
         Ok(())
     }

@@ -117,8 +117,11 @@ impl Proxy {
     /// Starts one.
     pub async fn start(control_plane: &ControlPlane) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        let mut config = control_plane.config().await?;
+        // what the API server says goes through: the operator is to cope with it
+        config.default_retry = false;
         let shared = Arc::new(Shared {
-            client: control_plane.client().await?,
+            client: Client::try_from(config)?,
             writes: Mutex::default(),
             faults: Mutex::default(),
             crash: Mutex::default(),
