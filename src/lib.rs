@@ -13,4 +13,7 @@
 //! | [`cli`] | the verbs of `kubectl taskgraph` |
 
 pub mod api;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod engine;
+pub mod validate;
