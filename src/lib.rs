@@ -16,4 +16,3 @@ pub mod api;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod engine;
-pub mod validate;

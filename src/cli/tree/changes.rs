@@ -30,10 +30,11 @@ pub fn changes(before: Option<&TaskGraph>, after: &TaskGraph) -> Vec<String> {
     if before.is_none() || line != summary(old.phase, &old.message) {
         lines.push(format!("graph: {line}"));
     }
-    if let Some((reason, problems)) = words::refusal(after)
-        && before.and_then(words::refusal).is_none_or(|(_, before)| before != problems)
+    if let Some(refusal) = words::refusal(after)
+        && before.and_then(words::refusal).is_none_or(|before| before.problems != refusal.problems)
     {
-        lines.extend(problems.iter().map(|problem| format!("not accepted ({reason}): {problem}")));
+        let title = if refusal.refused { "refused" } else { "not accepted yet" };
+        lines.extend(refusal.problems.iter().map(|problem| format!("graph: {title} ({}): {problem}", refusal.reason)));
     }
     lines
 }
@@ -91,7 +92,7 @@ mod tests {
         }]}));
         assert_eq!(
             changes(None, &refused),
-            ["graph: Pending", "not accepted (Invalid): spec.tasks: must not be empty"]
+            ["graph: Pending", "graph: not accepted yet (Invalid): spec.tasks: must not be empty"]
         );
         assert!(changes(Some(&refused), &refused).is_empty());
     }

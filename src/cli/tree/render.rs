@@ -127,10 +127,12 @@ impl Picture {
     }
 
     fn refusal(&mut self, graph: &TaskGraph) {
-        let Some((reason, problems)) = words::refusal(graph) else { return };
-        let symbol = self.style.task_symbol(TaskPhase::Failed);
-        self.line(format!("  {} ({reason})", self.style.paint(task_colour(TaskPhase::Failed), "not accepted")));
-        for problem in problems {
+        let Some(refusal) = words::refusal(graph) else { return };
+        let (phase, title) =
+            if refusal.refused { (TaskPhase::Failed, "refused") } else { (TaskPhase::Pending, "not accepted yet") };
+        self.line(format!("  {} ({})", self.style.paint(task_colour(phase), title), refusal.reason));
+        let symbol = self.style.task_symbol(phase);
+        for problem in refusal.problems {
             self.wrapped(&format!("  {symbol} "), "    ", &problem, 8);
         }
     }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    api::{CONDITION_ACCEPTED, FailedAttempt, TaskGraph, TaskPhase, TaskStatus},
+    api::{CONDITION_ACCEPTED, CONDITION_STALLED, FailedAttempt, TaskGraph, TaskPhase, TaskStatus},
     cli::text,
 };
 
@@ -86,11 +86,26 @@ fn failed_attempt(attempt: &FailedAttempt, attempts: u32) -> String {
     words.join(": ")
 }
 
-/// Why a graph is not accepted: the reason, and each problem.
-pub fn refusal(graph: &TaskGraph) -> Option<(String, Vec<String>)> {
+/// Why a graph is not accepted.
+pub struct Refusal {
+    /// Something is wrong with the graph itself; otherwise it waits for something.
+    pub refused: bool,
+    /// A word for programs.
+    pub reason: String,
+    /// Each problem.
+    pub problems: Vec<String>,
+}
+
+/// Why a graph is not accepted, if it is not.
+pub fn refusal(graph: &TaskGraph) -> Option<Refusal> {
     let conditions = &graph.status.as_ref()?.conditions;
     let accepted = conditions.iter().find(|condition| condition.type_ == CONDITION_ACCEPTED)?;
-    (accepted.status == "False").then(|| (text::one_line(&accepted.reason), problems(&accepted.message)))
+    let refused = conditions.iter().any(|condition| condition.type_ == CONDITION_STALLED && condition.status == "True");
+    (accepted.status == "False").then(|| Refusal {
+        refused,
+        reason: text::one_line(&accepted.reason),
+        problems: problems(&accepted.message),
+    })
 }
 
 /// The problems of a message: one a line, or with `; ` between them, before the next field path.

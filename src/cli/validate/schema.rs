@@ -135,6 +135,10 @@ impl Check<'_> {
         if let Some(problem) = wrong_type(schema, node) {
             return self.report(problem);
         }
+        // anything goes below, as deep as it likes
+        if schema["x-kubernetes-preserve-unknown-fields"] == true && schema["properties"].is_null() {
+            return;
+        }
         match &node.kind {
             NodeKind::Scalar(Value::String(text)) => self.text(schema, text),
             NodeKind::Scalar(Value::Number(number)) => self.number(schema, number),
