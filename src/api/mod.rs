@@ -3,6 +3,8 @@
 pub mod duration;
 pub mod graph;
 pub mod names;
+#[cfg(feature = "kubernetes")]
+pub mod reference;
 mod schema;
 pub mod status;
 pub mod task;
