@@ -1,6 +1,14 @@
 //! Documents say only what holds: their objects are valid, their links lead somewhere.
 
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use taskgraph::{
+    api::{TaskGraphSpec, TaskTemplateSpec, TemplateKind, TemplateRef},
+    engine::Templates,
+    validate,
+};
 
 use crate::objects::{Source, blocks, document_paths, documents, examples, files_below, read, relative, root};
 
@@ -22,22 +30,39 @@ fn objects_in_documents_are_valid() {
     }
 }
 
-/// Each is a kind that the cluster knows, and every graph and template of it passes the checks.
+/// Every graph passes the checks, with the templates that stand beside it; every template can be read.
 fn check(source: &Source) {
-    let templates = source.objects.iter().filter(|(_, object)| kind(object).ends_with("TaskTemplate"));
-    let templates: Vec<_> = templates.map(|(_, object)| object.clone()).collect();
+    let mut templates = Templates::new();
     for (line, object) in &source.objects {
-        let place = format!("{}:{line}", source.file);
-        assert!(object["metadata"]["name"].is_string(), "{place}: an object without a name (mark a fragment with ```yaml fragment)");
-        if object["apiVersion"] == "taskgraph.dev/v1alpha1" {
-            let problems = crate::problems(object, &templates);
-            assert!(problems.is_empty(), "{place}: {}", problems.join("\n"));
+        let kind = match text(object, "/kind") {
+            "TaskTemplate" => TemplateKind::TaskTemplate,
+            "ClusterTaskTemplate" => TemplateKind::ClusterTaskTemplate,
+            _ => continue,
+        };
+        let reference = TemplateRef { name: text(object, "/metadata/name").to_owned(), kind };
+        templates.insert(reference, Arc::new(spec::<TaskTemplateSpec>(source, *line, object)));
+    }
+    for (line, object) in &source.objects {
+        let name = text(object, "/metadata/name");
+        assert!(!name.is_empty(), "{}:{line}: an object without a name (mark a fragment with ```yaml fragment)", source.file);
+        if text(object, "/kind") == "TaskGraph" {
+            let checked = validate::check(Some(name), &spec::<TaskGraphSpec>(source, *line, object), &templates);
+            assert!(checked.is_ok(), "{}:{line}: {:#?}", source.file, checked.err());
         }
     }
 }
 
-fn kind(object: &Value) -> &str {
-    object["kind"].as_str().unwrap_or_default()
+/// The spec of one of our objects; no field of it is left over.
+fn spec<T: DeserializeOwned>(source: &Source, line: usize, object: &Value) -> T {
+    assert_eq!(text(object, "/apiVersion"), "taskgraph.dev/v1alpha1", "{}:{line}", source.file);
+    let mut unknown = Vec::new();
+    let spec = serde_ignored::deserialize(&object["spec"], |path| unknown.push(path.to_string()));
+    assert!(unknown.is_empty(), "{}:{line}: unknown fields: {unknown:?}", source.file);
+    spec.unwrap_or_else(|error| panic!("{}:{line}: {error}", source.file))
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 #[test]
