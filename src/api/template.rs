@@ -12,13 +12,22 @@ use super::{
 
 /// A reusable task. It has exactly one of `container`, `job`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "kubernetes", derive(kube::CustomResource), kube(
-    group = "taskgraph.dev", version = "v1alpha1", kind = "TaskTemplate", namespaced,
-    shortname = "tt", category = "taskgraph", derive = "PartialEq",
-    doc = "A reusable task with declared parameters, for the graphs of one namespace.",
-    printcolumn(json_path = ".spec.description", name = "Description", type_ = "string"),
-    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
-))]
+#[cfg_attr(
+    feature = "kubernetes",
+    derive(kube::CustomResource),
+    kube(
+        group = "taskgraph.dev",
+        version = "v1alpha1",
+        kind = "TaskTemplate",
+        namespaced,
+        shortname = "tt",
+        category = "taskgraph",
+        derive = "PartialEq",
+        doc = "A reusable task with declared parameters, for the graphs of one namespace.",
+        printcolumn(json_path = ".spec.description", name = "Description", type_ = "string"),
+        printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
+    )
+)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "has(self.container) != has(self.job)", "message": "a template has exactly one of container, job"},
@@ -80,13 +89,21 @@ pub struct Parameter {
 
 /// The same as a [`TaskTemplateSpec`], for every namespace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "kubernetes", derive(kube::CustomResource), kube(
-    group = "taskgraph.dev", version = "v1alpha1", kind = "ClusterTaskTemplate",
-    shortname = "ctt", category = "taskgraph", derive = "PartialEq",
-    doc = "A reusable task with declared parameters, for the graphs of every namespace.",
-    printcolumn(json_path = ".spec.description", name = "Description", type_ = "string"),
-    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
-))]
+#[cfg_attr(
+    feature = "kubernetes",
+    derive(kube::CustomResource),
+    kube(
+        group = "taskgraph.dev",
+        version = "v1alpha1",
+        kind = "ClusterTaskTemplate",
+        shortname = "ctt",
+        category = "taskgraph",
+        derive = "PartialEq",
+        doc = "A reusable task with declared parameters, for the graphs of every namespace.",
+        printcolumn(json_path = ".spec.description", name = "Description", type_ = "string"),
+        printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
+    )
+)]
 #[serde(transparent)]
 #[schemars(transparent)]
 pub struct ClusterTaskTemplateSpec(pub TaskTemplateSpec);

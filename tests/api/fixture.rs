@@ -5,9 +5,7 @@ use serde_json::{Value, json};
 use taskgraph::api::TaskGraph;
 
 use crate::support::{
-    Auditor, ControlPlane, Namespace, Operator, Play, Player, Proxy,
-    operator::Settings,
-    sight::Sighting,
+    Auditor, ControlPlane, Namespace, Operator, Play, Player, Proxy, operator::Settings, sight::Sighting,
 };
 
 /// A namespace with an operator of its own behind a proxy, its pods played.

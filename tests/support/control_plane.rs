@@ -27,8 +27,7 @@ use super::process::Program;
 /// How long the whole control plane may take to come up on a busy machine.
 const START: Duration = Duration::from_secs(90);
 /// Controllers that a Job's life needs; no machines, no service accounts.
-const CONTROLLERS: &str =
-    "job-controller,garbage-collector-controller,namespace-controller,resourcequota-controller,ttl-after-finished-controller";
+const CONTROLLERS: &str = "job-controller,garbage-collector-controller,namespace-controller,resourcequota-controller,ttl-after-finished-controller";
 
 /// A running control plane.
 #[derive(Debug)]
@@ -88,7 +87,8 @@ impl ControlPlane {
             Program::start(&bin.join(name), args, &[("TMPDIR", dir.as_os_str())], &dir.join(format!("{name}.log")))
                 .with_context(|| format!("starting {name}"))
         };
-        let mut programs = vec![run("etcd", &etcd_args(&dir, etcd, peer))?, run("kube-apiserver", &api_server_args(&dir, etcd, api))?];
+        let mut programs =
+            vec![run("etcd", &etcd_args(&dir, etcd, peer))?, run("kube-apiserver", &api_server_args(&dir, etcd, api))?];
         let kubeconfig = dir.join("kubeconfig");
         let certificate = dir.join("certs/apiserver.crt");
         await_file(&certificate, &mut programs, begin)?;
@@ -162,7 +162,8 @@ pub fn bin_dir() -> Result<PathBuf> {
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/cluster/cluster");
     let call = |verb: &str| -> Result<String> {
-        let output = Command::new(&script).arg(verb).output().with_context(|| format!("{} {verb}", script.display()))?;
+        let output =
+            Command::new(&script).arg(verb).output().with_context(|| format!("{} {verb}", script.display()))?;
         ensure!(output.status.success(), "{} {verb}: {}", script.display(), String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
