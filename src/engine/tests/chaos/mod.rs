@@ -23,7 +23,7 @@ fn calm(plan: &Plan) -> Outcome {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::default())]
 
     /// What must always hold (design: A to E) holds; `operate` panics where it does not.
     #[test]

@@ -101,6 +101,8 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
                     "{why}"
                 );
             }
+            // its dependency came to another end after its success was lost in a crash, with its Job
+            (TaskPhase::Cancelled, "DependencyFailed") => assert!(status.attempts > 0, "{why}"),
             (TaskPhase::Cancelled, "FailurePolicy" | "Cancelled" | "DeadlineExceeded") => {
                 assert!(status.attempts > 0, "{why}")
             }
