@@ -26,12 +26,12 @@ pub fn any_value(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// A map from names to any JSON values.
+/// A map from names to any JSON values. Not `additionalProperties` without a type: rules could not see the field.
 pub fn any_values(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "maxProperties": 256,
-        "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true},
+        "x-kubernetes-preserve-unknown-fields": true,
         "x-kubernetes-map-type": "atomic",
     })
 }

@@ -67,9 +67,6 @@ pub struct TaskTemplateSpec {
 
 /// A declared parameter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "!(has(self.required) && self.required && has(self.default))", "message": "a required parameter has no default"},
-]))]
 pub struct Parameter {
     /// Name of the parameter: `args.NAME` in expressions.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$"))]
