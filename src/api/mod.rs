@@ -5,6 +5,8 @@ pub mod crd;
 pub mod duration;
 pub mod graph;
 pub mod names;
+#[cfg(feature = "kubernetes")]
+pub mod reference;
 mod schema;
 pub mod status;
 pub mod task;

@@ -26,7 +26,9 @@ pub fn any_value(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// A map from names to any JSON values. Not `additionalProperties` without a type: rules could not see the field.
+/// A map from names to any JSON values.
+///
+/// Not `additionalProperties` without a type: CEL rules of the API server do not see such a field at all.
 pub fn any_values(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
