@@ -17,7 +17,7 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, io, sync::Arc};
 
-pub(super) use self::names::suggest;
+pub(crate) use self::{names::suggest, templates::title};
 pub use self::payloads::PayloadSource;
 use self::{
     expressions::Expressions,
