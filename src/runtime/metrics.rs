@@ -12,7 +12,7 @@ use prometheus_client::{
 
 use crate::api::TaskPhase;
 
-/// Media type of [`Metrics::encode`].
+/// Media type of [`encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Label of metrics about tasks that ended.
@@ -118,7 +118,7 @@ macro_rules! table {
         }
 
         impl Metrics {
-            /// Fresh metrics, all at zero, and the registry that [`Metrics::encode`] reads.
+            /// Fresh metrics, all at zero, and the registry that [`encode`] reads.
             fn register(registry: &mut Registry) -> Self {
                 let metrics = Self { $( $field: $make, )+ };
                 // the library adds `_total` to counters and a full stop to every help text
