@@ -13,16 +13,26 @@ use super::{
 
 /// A graph of tasks, and its one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "kubernetes", derive(kube::CustomResource), kube(
-    group = "taskgraph.dev", version = "v1alpha1", kind = "TaskGraph", namespaced,
-    shortname = "tg", category = "taskgraph", status = "TaskGraphStatus", derive = "PartialEq",
-    doc = "A graph of tasks, and its one run: each task is launched as a Job the moment that its dependencies allow it.",
-    printcolumn(json_path = ".status.phase", name = "Phase", type_ = "string"),
-    printcolumn(json_path = ".status.progress", name = "Progress", type_ = "string"),
-    printcolumn(json_path = ".status.counts.failed", name = "Failed", type_ = "integer"),
-    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
-    printcolumn(json_path = ".status.message", name = "Message", type_ = "string", priority = 1),
-))]
+#[cfg_attr(
+    feature = "kubernetes",
+    derive(kube::CustomResource),
+    kube(
+        group = "taskgraph.dev",
+        version = "v1alpha1",
+        kind = "TaskGraph",
+        namespaced,
+        shortname = "tg",
+        category = "taskgraph",
+        status = "TaskGraphStatus",
+        derive = "PartialEq",
+        doc = "A graph of tasks, and its one run: each task is launched as a Job the moment that its dependencies allow it.",
+        printcolumn(json_path = ".status.phase", name = "Phase", type_ = "string"),
+        printcolumn(json_path = ".status.progress", name = "Progress", type_ = "string"),
+        printcolumn(json_path = ".status.counts.failed", name = "Failed", type_ = "integer"),
+        printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
+        printcolumn(json_path = ".status.message", name = "Message", type_ = "string", priority = 1),
+    )
+)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskGraphSpec {
     /// Name shown to people.

@@ -26,11 +26,13 @@ pub fn any_value(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// A map from names to any JSON values.
+///
+/// Not `additionalProperties` without a type: CEL rules of the API server do not see such a field at all.
 pub fn any_values(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "maxProperties": 256,
-        "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true},
+        "x-kubernetes-preserve-unknown-fields": true,
         "x-kubernetes-map-type": "atomic",
     })
 }

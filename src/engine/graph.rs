@@ -1,5 +1,7 @@
 //! A graph that was found valid: names interned, expressions compiled, dependencies indexed.
 
+pub(crate) mod order;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};

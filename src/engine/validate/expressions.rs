@@ -1,0 +1,173 @@
+//! Compiles the expressions of a graph, each distinct text once, and checks what they name.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+
+use super::{
+    Problems,
+    names::{Names, suggest},
+};
+use crate::{
+    api::Task,
+    engine::{
+        expr::{
+            Expression, compile,
+            reference::{Key, Reference, Root, TaskField},
+        },
+        graph::order::Ancestors,
+        payload::text::{Part, Piece, Text, split},
+    },
+};
+
+/// Where an expression stands, which decides what it may name.
+#[derive(Clone, Copy)]
+pub enum Site<'a> {
+    /// `when` of a task or of a branch; the place of the task.
+    Condition(usize),
+    /// A payload or the arguments of a task; the place of the task.
+    Attempt(usize),
+    /// The payload of a template with these parameters.
+    Template(&'a [&'a str]),
+    /// `retry.when`
+    Retry,
+}
+
+/// The expressions of one graph.
+pub struct Expressions<'a> {
+    names: Names<'a>,
+    tasks: Vec<&'a Task>,
+    first_finally: usize,
+    ancestors: Ancestors,
+    arguments: Option<&'a Map<String, Value>>,
+    // never iterated over, so its order does not matter
+    compiled: HashMap<String, Result<Expression, Vec<String>>>,
+}
+
+impl<'a> Expressions<'a> {
+    /// No expressions yet, over these tasks and arguments.
+    pub fn new(
+        names: Names<'a>,
+        tasks: Vec<&'a Task>,
+        first_finally: usize,
+        ancestors: Ancestors,
+        arguments: Option<&'a Map<String, Value>>,
+    ) -> Self {
+        Self { names, tasks, first_finally, ancestors, arguments, compiled: HashMap::new() }
+    }
+
+    /// The expression, if it compiles; what is wrong with it is reported at `path`.
+    pub fn expression(&mut self, text: &str, site: Site<'_>, path: &str, problems: &mut Problems) -> Option<Expression> {
+        let Self { names, compiled, .. } = self;
+        // too long a text is not worth keeping
+        let known = compiled.get(text.trim()).cloned();
+        let result = known.unwrap_or_else(|| {
+            let result = compile::compile(text, &mut |name| names.find(name));
+            compiled.insert(text.trim().to_owned(), result.clone());
+            result
+        });
+        match result {
+            Ok(expression) => {
+                let mut wrong: Vec<String> = Vec::new();
+                for reference in expression.references() {
+                    if let Err(problem) = self.check(reference, &expression, site)
+                        && !wrong.contains(&problem)
+                    {
+                        wrong.push(problem);
+                    }
+                }
+                let fine = wrong.is_empty();
+                wrong.into_iter().for_each(|problem| problems.add(path, problem));
+                fine.then_some(expression)
+            }
+            Err(wrong) => {
+                wrong.into_iter().for_each(|problem| problems.add(path, problem));
+                None
+            }
+        }
+    }
+
+    /// A text with `${{ }}` in it.
+    pub fn text(&mut self, text: &str, site: Site<'_>, path: &str, problems: &mut Problems) -> Option<Text> {
+        let pieces = match split(text) {
+            Ok(pieces) => pieces,
+            Err(problem) => {
+                problems.add(path, problem);
+                return None;
+            }
+        };
+        let mut parts = Vec::with_capacity(pieces.len());
+        let mut fine = true;
+        for piece in pieces {
+            match piece {
+                Piece::Literal(literal) => parts.push(Part::Literal(literal.into())),
+                Piece::Expression(inside) => match self.expression(inside, site, path, problems) {
+                    Some(expression) => parts.push(Part::Expression(expression)),
+                    None => fine = false,
+                },
+            }
+        }
+        fine.then_some(Text(parts))
+    }
+
+    fn check(&self, reference: &Reference, expression: &Expression, site: Site<'_>) -> Result<(), String> {
+        match (&reference.root, site) {
+            (Root::Attempt, Site::Retry | Site::Attempt(_) | Site::Template(_)) | (Root::ExitCode | Root::Reason, Site::Retry) => Ok(()),
+            (_, Site::Retry) => {
+                Err(format!("retry.when knows only exitCode, reason and attempt, and no {:?}", reference.root.variable()))
+            }
+            (Root::Attempt, Site::Condition(_)) => Err("there is no attempt yet when this is looked at".to_owned()),
+            (Root::ExitCode | Root::Reason, _) => Err(format!("{} is known only in retry.when", reference.root.variable())),
+            (Root::Graph(_), _) => Ok(()),
+            (Root::Arguments, Site::Template(parameters)) => {
+                check_argument(reference, expression, parameters.iter().copied(), "the template has no parameter")
+            }
+            (Root::Arguments, _) => {
+                let names = self.arguments.into_iter().flat_map(Map::keys).map(String::as_str);
+                check_argument(reference, expression, names, "spec.arguments has no")
+            }
+            (Root::Task { name, .. }, Site::Template(_)) => {
+                Err(format!("a template sees its arguments and no tasks: hand what task {name:?} leaves over as an argument"))
+            }
+            (Root::Task { id, name, field }, Site::Condition(own) | Site::Attempt(own)) => {
+                self.check_task(id.index(), name, own)?;
+                let decides = self.tasks.get(id.index()).is_some_and(|task| task.decision.is_some());
+                match (field, reference.path.first()) {
+                    (Some(TaskField::Outputs), Some(Key::Member(output))) if decides => {
+                        Err(format!("task {name:?} is a decision and leaves no outputs, so no {output:?}"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn check_task(&self, named: usize, name: &str, own: usize) -> Result<(), String> {
+        let in_finally = own >= self.first_finally;
+        if named == own {
+            return Err("a task cannot look at itself".to_owned());
+        }
+        if self.ancestors.holds(named, own) || (in_finally && named < self.first_finally) {
+            return Ok(());
+        }
+        if named >= self.first_finally && !in_finally {
+            return Err(format!("task {name:?} is in spec.finally, which starts after all of spec.tasks"));
+        }
+        Err(format!("task {name:?} does not come before this one, so it may not be final: add {name:?} to dependsOn"))
+    }
+}
+
+/// Refuses an argument that is not there, unless the expression asks whether it is.
+fn check_argument<'n>(
+    reference: &Reference,
+    expression: &Expression,
+    known: impl Iterator<Item = &'n str> + Clone,
+    missing: &str,
+) -> Result<(), String> {
+    let Some(name) = reference.argument() else { return Ok(()) };
+    let asked = expression.references().iter().any(|other| other.presence && other.argument() == Some(name));
+    if asked || known.clone().any(|known| known == name) {
+        return Ok(());
+    }
+    Err(format!("{missing} {name:?}{}", suggest(name, known).unwrap_or_default()))
+}

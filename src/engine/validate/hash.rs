@@ -1,0 +1,81 @@
+//! The hash of what an attempt is made from.
+
+use serde_json::Value;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::{
+    api::{Duration, PodDefaults},
+    engine::{
+        graph::Work,
+        payload::PayloadKind,
+    },
+};
+
+/// A hash of all that an attempt's Job is made from, expressions as they were written.
+///
+/// The order of members counts for nothing, since the API server does not keep it. The hash stands on Jobs that a later
+/// version must know again: whatever it is computed from, and how, must not change.
+pub fn definition(work: &Work, pod_defaults: Option<&PodDefaults>, timeout: Option<Duration>) -> u64 {
+    let mut hasher = Xxh3::new();
+    match work {
+        Work::Decision(branches) => {
+            hasher.update(b"decision");
+            for branch in branches {
+                text(&mut hasher, &branch.name);
+                text(&mut hasher, branch.when.as_ref().map_or("", |when| when.text()));
+            }
+        }
+        Work::Job(payload) => {
+            hasher.update(match payload.kind {
+                PayloadKind::Container => b"container",
+                PayloadKind::PodTemplate => b"job.templ",
+            });
+            value(&mut hasher, &payload.source);
+            if let Some(arguments) = &payload.arguments {
+                object(&mut hasher, &arguments.values);
+            }
+            if let Some(defaults) = pod_defaults.and_then(|defaults| serde_json::to_value(defaults).ok()) {
+                value(&mut hasher, &defaults);
+            }
+            hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
+        }
+    }
+    hasher.digest()
+}
+
+fn text(hasher: &mut Xxh3, text: &str) {
+    hasher.update(&(text.len() as u64).to_le_bytes());
+    hasher.update(text.as_bytes());
+}
+
+fn object(hasher: &mut Xxh3, object: &serde_json::Map<String, Value>) {
+    let mut members: Vec<_> = object.iter().collect();
+    members.sort_unstable_by_key(|(name, _)| *name);
+    hasher.update(b"{");
+    for (name, member) in members {
+        text(hasher, name);
+        value(hasher, member);
+    }
+    hasher.update(b"}");
+}
+
+fn value(hasher: &mut Xxh3, json: &Value) {
+    match json {
+        Value::Null => hasher.update(b"n"),
+        Value::Bool(held) => hasher.update(if *held { b"t" } else { b"f" }),
+        Value::Number(number) => {
+            hasher.update(b"#");
+            text(hasher, &number.to_string());
+        }
+        Value::String(string) => {
+            hasher.update(b"\"");
+            text(hasher, string);
+        }
+        Value::Array(list) => {
+            hasher.update(b"[");
+            list.iter().for_each(|element| value(hasher, element));
+            hasher.update(b"]");
+        }
+        Value::Object(members) => object(hasher, members),
+    }
+}
