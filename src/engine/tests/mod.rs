@@ -3,3 +3,12 @@
 mod fixture;
 
 mod attempts;
+mod branches;
+mod endings;
+mod failure;
+mod outputs;
+mod restarts;
+mod sim;
+mod slots;
+mod status;
+mod triggers;
