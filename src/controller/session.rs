@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     apply::{Hands, Hold},
@@ -128,7 +128,7 @@ impl Session {
         }
         self.release_held();
         for changed in around.index.take_changed(&self.identity.uid) {
-            self.observe(&changed, &mut events, &mut since);
+            self.observe(&changed, now, &mut events, &mut since);
         }
         self.watch_for_pods(&events);
 
@@ -162,7 +162,7 @@ impl Session {
         }
     }
 
-    fn observe(&mut self, changed: &Changed, events: &mut Vec<Event>, since: &mut Option<Instant>) {
+    fn observe(&mut self, changed: &Changed, now: Timestamp, events: &mut Vec<Event>, since: &mut Option<Instant>) {
         // a task that the graph does not have: a Job of another revision, or labels set by hand
         let Some(task) = self.graph.find(&changed.key.task) else { return };
         let attempt = Attempt { task, number: changed.key.attempt };
@@ -177,10 +177,16 @@ impl Session {
             return;
         }
         let seen = jobs::observe(attempt, changed.cached.job.as_deref(), &pods);
-        if seen.iter().any(|event| matches!(event, Event::Finished { .. })) {
-            *since = Some(since.map_or(changed.since, |other: Instant| other.min(changed.since)));
+        for mut event in seen {
+            if let Event::Finished { time, .. } = &mut event {
+                *since = Some(since.map_or(changed.since, |other: Instant| other.min(changed.since)));
+                // Kubernetes cuts times to whole seconds; where we saw it happen, we know better
+                if now.duration_since(*time) < SignedDuration::from_secs(2) {
+                    *time = now;
+                }
+            }
+            events.push(event);
         }
-        events.extend(seen);
         if changed.cached.job_vanished && self.is_live(attempt) {
             self.search(attempt);
         }
@@ -296,10 +302,11 @@ impl Session {
             self.holds.retain(|held, _| held.task != task || held.number == attempt);
         }
         self.count(task, from, to);
-        if matches!(to, TaskPhase::Failed | TaskPhase::Retrying) {
-            warn!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %name, attempt, reason, "{}", to.name());
-        } else {
-            info!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %name, attempt, reason, "{}", to.name());
+        let (graph, namespace) = (&self.identity.name, &self.identity.namespace);
+        match to {
+            TaskPhase::Failed | TaskPhase::Retrying => warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
+            TaskPhase::Ready => debug!(%graph, %namespace, task = %name, attempt, "{}", to.name()),
+            _ => info!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
         }
         if to == TaskPhase::Failed {
             around.recorder.task_failed(around.view, &name, attempt, reason, self.run.task(task).message.as_deref());

@@ -27,7 +27,7 @@ pub struct Args {
 
     /// What is logged: a level (error, warn, info, debug, trace) or filters by module, as in
     /// `info,taskgraph::controller=debug`
-    #[arg(long, env = "TASKGRAPH_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
+    #[arg(long, env = "TASKGRAPH_LOG_LEVEL", value_name = "FILTER", default_value = "info,kube_runtime=warn")]
     pub log_level: String,
 
     /// Namespace of the Lease that tells replicas who works. Absent: the operator's own namespace
