@@ -23,13 +23,18 @@ open_cluster() {
 		export KUBECONFIG
 		PATH=$(hack/cluster/cluster bindir):$PATH
 	fi
-	# a second demo on the same cluster waits for nothing: it would see the first one's graphs
-	exec {lock}>"/tmp/taskgraph-demo.$(kubectl config view --minify -o jsonpath='{.clusters[0].cluster.server}' | cksum | cut -d' ' -f1).lock"
-	flock -n "$lock" || die "another demo runs on this cluster; wait for it to end"
-
+	one_demo_at_a_time
 	local version
 	version=$(kubectl version -o json | sed -n '/serverVersion/,$s/.*"gitVersion": "\(.*\)".*/\1/p')
 	stage "cluster $($embedded && echo "embedded (hack/cluster), ")Kubernetes $version"
+}
+
+# A second demo on the same cluster would see the first one's graphs. The lock ends with the process that holds it.
+one_demo_at_a_time() {
+	local server
+	server=$(kubectl config view --minify -o jsonpath='{.clusters[0].cluster.server}')
+	exec {lock}>"/tmp/taskgraph-demo.$(cksum <<<"$server" | cut -d' ' -f1).lock"
+	flock -n "$lock" || die "another demo runs on this cluster; wait for it to end"
 }
 
 install_operator() {
