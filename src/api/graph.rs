@@ -34,6 +34,18 @@ use super::{
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!has(oldSelf.desiredState) || oldSelf.desiredState != 'Cancel' || (has(self.desiredState) && self.desiredState == 'Cancel')",
+        "fieldPath": ".desiredState", "reason": "FieldValueForbidden",
+        "message": "a cancel cannot be taken back: make a new graph"
+    },
+    {
+        "rule": "!has(self.finally) || self.finally.all(last, !self.tasks.exists(task, task.name == last.name))",
+        "fieldPath": ".finally", "reason": "FieldValueDuplicate",
+        "message": "a name in finally is that of a task in tasks"
+    },
+]))]
 pub struct TaskGraphSpec {
     /// Name shown to people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,6 +69,7 @@ pub struct TaskGraphSpec {
     pub parallelism: Option<u32>,
     /// What a failed task means for the others. Default: `StopLaunching`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<FailurePolicy>")]
     pub failure_policy: Option<FailurePolicy>,
     /// How long all of `tasks` may take together, from the graph's start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,6 +82,7 @@ pub struct TaskGraphSpec {
     pub ttl_after_finished: Option<DurationText>,
     /// Whether the graph runs, starts nothing new, or is called off (which cannot be taken back). Default: `Run`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<DesiredState>")]
     pub desired_state: Option<DesiredState>,
     /// What all pods of the graph share.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,7 @@
 //! The kinds of group `taskgraph.dev`: a file each. The CRDs in `crds/` are generated from here.
 
+#[cfg(feature = "kubernetes")]
+pub mod crd;
 pub mod duration;
 pub mod graph;
 pub mod names;

@@ -16,6 +16,7 @@ pub struct TaskGraphStatus {
     pub observed_generation: Option<i64>,
     /// Summary for people; nothing decides from it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<GraphPhase>")]
     pub phase: Option<GraphPhase>,
     /// Why it is as it is, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,6 +86,7 @@ pub enum GraphPhase {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ending {
     /// Why.
+    #[schemars(schema_with = "schema::choice::<EndingReason>")]
     pub reason: EndingReason,
     /// When.
     pub time: Timestamp,
@@ -201,6 +203,7 @@ pub struct TaskStatus {
     /// Name of the task.
     pub name: String,
     /// Where it stands.
+    #[schemars(schema_with = "schema::choice::<TaskPhase>")]
     pub phase: TaskPhase,
     /// Why, as a word for programs.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -77,6 +77,7 @@ pub struct Parameter {
     pub description: Option<String>,
     /// Type of the argument. Default: any.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<ValueType>")]
     pub type_: Option<ValueType>,
     /// Whether a task must give it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -87,7 +88,7 @@ pub struct Parameter {
     pub default: Option<Value>,
 }
 
-/// The same as a [`TaskTemplateSpec`], for every namespace.
+/// A reusable task, for every namespace. It has exactly one of `container`, `job`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(
     feature = "kubernetes",

@@ -3,6 +3,8 @@
 use std::{fs, hash::BuildHasher, net::SocketAddr, time::Duration};
 
 use clap::{Parser, ValueEnum};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::api;
 
@@ -50,7 +52,8 @@ pub struct Args {
 }
 
 /// How logs are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Lines for people.
     Human,

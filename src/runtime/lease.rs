@@ -24,7 +24,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::telemetry::chain;
 use crate::api::{LABEL_SHARD, MANAGER};
+
+/// How often a Lease that cannot be renewed is worth a line in the log.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
 
 /// Which Lease, and for whom.
 #[derive(Clone, Debug)]
@@ -189,6 +193,7 @@ pub struct Elector {
     observed_at: Instant,
     terms: u64,
     leader: Gauge,
+    complained: Option<Instant>,
 }
 
 /// Why a round did not work. The next one tries again.
@@ -209,7 +214,8 @@ enum Error {
 pub fn elect(client: Client, config: Config, leader: Gauge) -> (Leadership, Elector) {
     let (state, states) = watch::channel(State::Standby);
     let api = Api::namespaced(client, &config.namespace);
-    let elector = Elector { api, config, state, seen: None, observed_at: Instant::now(), terms: 0, leader };
+    let elector =
+        Elector { api, config, state, seen: None, observed_at: Instant::now(), terms: 0, leader, complained: None };
     (Leadership(states), elector)
 }
 
@@ -242,12 +248,26 @@ impl Elector {
             Ok(Decision::Acquire | Decision::Renew) => period,
             Err(error) => {
                 // a renewal that failed leaves us leading until our validity ends
-                tracing::warn!(lease = self.config.name(), %error, "the Lease was not taken or renewed; trying again");
+                self.complain(&error);
                 // what was seen may be old: read before writing
                 self.forget_version();
                 period / 4
             }
         }
+    }
+
+    /// Reports a failed round, but not again and again while the API server is away.
+    fn complain(&mut self, error: &Error) {
+        let now = Instant::now();
+        if self.complained.is_some_and(|last| now.duration_since(last) < COMPLAINT_PERIOD) {
+            return;
+        }
+        self.complained = Some(now);
+        tracing::warn!(
+            lease = self.config.name(),
+            error = chain(error),
+            "the Lease was not taken or renewed; trying again"
+        );
     }
 
     /// Waits, but not past the end of our validity without telling.
@@ -385,7 +405,11 @@ impl Elector {
             Ok::<_, Error>(())
         };
         if let Err(error) = result.await {
-            tracing::warn!(lease = self.config.name(), %error, "the Lease was not released and has to expire");
+            tracing::warn!(
+                lease = self.config.name(),
+                error = chain(&error),
+                "the Lease was not released and has to expire"
+            );
         }
     }
 }

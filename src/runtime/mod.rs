@@ -2,6 +2,7 @@
 //! client and its end. Nothing here knows the rules of graphs.
 
 pub mod args;
+pub mod chart;
 pub mod client;
 pub mod health;
 pub mod lease;

@@ -5,9 +5,7 @@ use serde_json::{Value, json};
 use taskgraph::api::TaskGraph;
 
 use crate::support::{
-    Auditor, ControlPlane, Namespace, Operator, Play, Player, Proxy,
-    operator::Settings,
-    sight::Sighting,
+    Auditor, ControlPlane, Namespace, Operator, Play, Player, Proxy, operator::Settings, sight::Sighting,
 };
 
 /// A namespace with an operator of its own behind a proxy, its pods played.
@@ -15,7 +13,7 @@ pub struct Fixture {
     // dropped in this order: the operator before what it talks to
     pub operator: Operator,
     pub proxy: Proxy,
-    pub player: Player,
+    pub _player: Player,
     pub auditor: Auditor,
     pub namespace: Namespace,
 }
@@ -26,10 +24,10 @@ impl Fixture {
         let control_plane = ControlPlane::shared();
         let namespace = Namespace::new(&control_plane.client().await?, test).await?;
         let auditor = Auditor::start(&namespace).await?;
-        let player = Player::start(&namespace, script);
+        let _player = Player::start(&namespace, script);
         let proxy = Proxy::start(control_plane).await?;
         let operator = Operator::start(Settings::new(proxy.kubeconfig(), &namespace.name))?;
-        Ok(Self { operator, proxy, player, auditor, namespace })
+        Ok(Self { operator, proxy, _player, auditor, namespace })
     }
 
     /// Creates a graph and waits for its end.

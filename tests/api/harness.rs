@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use k8s_openapi::api::{batch::v1::Job, core::v1::{ConfigMap, Pod}};
+use futures::StreamExt;
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ConfigMap, Pod},
+};
 use kube::{
     Api, Client, Config, ResourceExt,
     api::{DeleteParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::watcher,
 };
-use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::{
@@ -46,7 +49,9 @@ async fn until_phase(namespace: &Namespace, wanted: &str) -> Pod {
 }
 
 fn terminated(pod: &Pod) -> Value {
-    serde_json::to_value(pod).map(|pod| pod["status"]["containerStatuses"][0]["state"]["terminated"].clone()).unwrap_or_default()
+    serde_json::to_value(pod)
+        .map(|pod| pod["status"]["containerStatuses"][0]["state"]["terminated"].clone())
+        .unwrap_or_default()
 }
 
 #[tokio::test]
@@ -76,7 +81,8 @@ async fn a_lingering_pod_outlives_its_deletion() -> Result<()> {
     job(&namespace, "one", "g", "one", 1).await?;
     until_phase(&namespace, "Running").await;
     namespace.jobs().delete("one", &DeleteParams::foreground()).await?;
-    let terminating = |pods: &[Pod]| pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some() && !is_terminal(pod));
+    let terminating =
+        |pods: &[Pod]| pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some() && !is_terminal(pod));
     namespace.until_all::<Pod>("terminating", terminating).await;
     namespace.until_all::<Pod>("gone", <[Pod]>::is_empty).await;
     namespace.until_all::<Job>("gone", <[Job]>::is_empty).await;
@@ -87,7 +93,8 @@ async fn a_lingering_pod_outlives_its_deletion() -> Result<()> {
 async fn the_auditor_finds_what_breaks_the_rules() -> Result<()> {
     let namespace = namespace("auditor").await?;
     let auditor = Auditor::start(&namespace).await?;
-    let _player = Player::start(&namespace, |task, _| if task == "slow" { Play::runs_on() } else { Play::succeeds("") });
+    let _player =
+        Player::start(&namespace, |task, _| if task == "slow" { Play::runs_on() } else { Play::succeeds("") });
     let graph = namespace.create("g", json!({"tasks": [task("slow", &[]), task("next", &["slow"])]})).await?;
     let uid = graph.uid().unwrap_or_default();
     job(&namespace, "slow-1", &uid, "slow", 1).await?;
@@ -98,7 +105,12 @@ async fn the_auditor_finds_what_breaks_the_rules() -> Result<()> {
     job(&namespace, "next-1", &uid, "next", 1).await?;
     namespace.until_all::<Pod>("four", |pods| pods.len() == 4).await;
     let found = violations(&auditor.sight().caught_up().await?).join("\n");
-    for expected in ["A: 2 Jobs for", "A: two live pods of slow", "A: attempt 2 of slow began", "B: next began before slow had ended"] {
+    for expected in [
+        "A: 2 Jobs for",
+        "A: two live pods of slow",
+        "A: attempt 2 of slow began",
+        "B: next began before slow had ended",
+    ] {
         assert!(found.contains(expected), "{expected} is not among {found}");
     }
     Ok(())

@@ -7,5 +7,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crash;
+mod faults;
 mod fixture;
 mod harness;
+mod runs;

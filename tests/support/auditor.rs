@@ -61,13 +61,21 @@ pub fn violations(seen: &[Sighting]) -> Vec<String> {
     for one in seen {
         match &one.object {
             Object::Job(key) => {
-                let job = jobs.entry(&one.uid).or_insert_with(|| Life { key: key.clone(), created: one.version, ended: None });
+                let job = jobs.entry(&one.uid).or_insert_with(|| Life {
+                    key: key.clone(),
+                    created: one.version,
+                    ended: None,
+                });
                 if one.gone {
                     job.ended.get_or_insert(one.version);
                 }
             }
             Object::Pod(key, state) => {
-                let pod = pods.entry(&one.uid).or_insert_with(|| Life { key: key.clone(), created: one.version, ended: None });
+                let pod = pods.entry(&one.uid).or_insert_with(|| Life {
+                    key: key.clone(),
+                    created: one.version,
+                    ended: None,
+                });
                 if one.gone || state.is_terminal() {
                     pod.ended.get_or_insert(one.version);
                 }
@@ -105,7 +113,10 @@ fn one_pod_a_task(pods: &[Life]) -> Vec<String> {
         for other in &pods[place + 1..] {
             let same_task = (&one.key.graph, &one.key.task) == (&other.key.graph, &other.key.task);
             if same_task && !one.ended_before(other.created) && !other.ended_before(one.created) {
-                broken.push(format!("A: two live pods of {}: attempts {} and {}", one.key.task, one.key.attempt, other.key.attempt));
+                broken.push(format!(
+                    "A: two live pods of {}: attempts {} and {}",
+                    one.key.task, one.key.attempt, other.key.attempt
+                ));
             }
         }
     }
@@ -115,8 +126,9 @@ fn one_pod_a_task(pods: &[Life]) -> Vec<String> {
 fn one_attempt_at_once(jobs: &[Life], pods: &[Life]) -> Vec<String> {
     let mut broken = Vec::new();
     for job in jobs {
-        let before =
-            |pod: &&Life| pod.key.graph == job.key.graph && pod.key.task == job.key.task && pod.key.attempt < job.key.attempt;
+        let before = |pod: &&Life| {
+            pod.key.graph == job.key.graph && pod.key.task == job.key.task && pod.key.attempt < job.key.attempt
+        };
         for pod in pods.iter().filter(before).filter(|pod| !pod.ended_before(job.created)) {
             let (task, attempt, earlier) = (&job.key.task, job.key.attempt, pod.key.attempt);
             broken.push(format!("A: attempt {attempt} of {task} began while a pod of attempt {earlier} lived"));

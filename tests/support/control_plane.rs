@@ -15,20 +15,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
-    Api, Client, Config, ResourceExt,
-    api::{Patch, PatchParams},
+    Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use super::process::Program;
+use super::{crds, embedded::script, process::Program};
 
 /// How long the whole control plane may take to come up on a busy machine.
 const START: Duration = Duration::from_secs(90);
 /// Controllers that a Job's life needs; no machines, no service accounts.
-const CONTROLLERS: &str =
-    "job-controller,garbage-collector-controller,namespace-controller,resourcequota-controller,ttl-after-finished-controller";
+const CONTROLLERS: &str = "job-controller,garbage-collector-controller,namespace-controller,resourcequota-controller,ttl-after-finished-controller";
 
 /// A running control plane.
 #[derive(Debug)]
@@ -88,7 +85,8 @@ impl ControlPlane {
             Program::start(&bin.join(name), args, &[("TMPDIR", dir.as_os_str())], &dir.join(format!("{name}.log")))
                 .with_context(|| format!("starting {name}"))
         };
-        let mut programs = vec![run("etcd", &etcd_args(&dir, etcd, peer))?, run("kube-apiserver", &api_server_args(&dir, etcd, api))?];
+        let mut programs =
+            vec![run("etcd", &etcd_args(&dir, etcd, peer))?, run("kube-apiserver", &api_server_args(&dir, etcd, api))?];
         let kubeconfig = dir.join("kubeconfig");
         let certificate = dir.join("certs/apiserver.crt");
         await_file(&certificate, &mut programs, begin)?;
@@ -97,7 +95,7 @@ impl ControlPlane {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(control_plane.await_ready(&mut programs, begin))?;
         programs.push(run("kube-controller-manager", &controller_manager_args(&control_plane.kubeconfig))?);
-        runtime.block_on(control_plane.install_crds())?;
+        runtime.block_on(async { crds::install(&control_plane.client().await?).await })?;
         control_plane._programs = programs;
         Ok(control_plane)
     }
@@ -113,34 +111,6 @@ impl ControlPlane {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-
-    async fn install_crds(&self) -> Result<()> {
-        let client = self.client().await?;
-        let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-        let crds = crds()?;
-        for crd in &crds {
-            api.patch(&crd.name_any(), &PatchParams::apply("taskgraph-tests"), &Patch::Apply(crd)).await?;
-        }
-        for crd in &crds {
-            let (name, established) = (crd.name_any(), kube::runtime::conditions::is_crd_established());
-            let wait = kube::runtime::wait::await_condition(api.clone(), &name, established);
-            tokio::time::timeout(Duration::from_secs(30), wait).await.context("CRD not established")??;
-            // established, and yet "storage is (re)initializing" for a moment: the client tries again
-            let path = format!("/apis/{}/{}/{}", crd.spec.group, crd.spec.versions[0].name, crd.spec.names.plural);
-            client.request_text(http::Request::get(path).body(Vec::new())?).await?;
-        }
-        Ok(())
-    }
-}
-
-/// The CRDs that users install.
-fn crds() -> Result<Vec<CustomResourceDefinition>> {
-    use kube::CustomResourceExt;
-    Ok(vec![
-        taskgraph::api::TaskGraph::crd(),
-        taskgraph::api::TaskTemplate::crd(),
-        taskgraph::api::ClusterTaskTemplate::crd(),
-    ])
 }
 
 /// A kubeconfig for the given address.
@@ -160,15 +130,9 @@ pub fn bin_dir() -> Result<PathBuf> {
     if let Some(dir) = env::var_os("TASKGRAPH_CLUSTER_BIN") {
         return Ok(dir.into());
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/cluster/cluster");
-    let call = |verb: &str| -> Result<String> {
-        let output = Command::new(&script).arg(verb).output().with_context(|| format!("{} {verb}", script.display()))?;
-        ensure!(output.status.success(), "{} {verb}: {}", script.display(), String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let dir = PathBuf::from(call("bindir")?);
+    let dir = PathBuf::from(script("bindir", &[])?);
     if !dir.join("kube-apiserver").exists() {
-        call("build")?;
+        script("build", &[])?;
     }
     Ok(dir)
 }

@@ -2,10 +2,12 @@
 //! proxy that makes faults, a player for pods, and an auditor that judges from outside.
 //!
 //! Three programs include this (`tests/api`, `tests/e2e`, `benches/cluster.rs`); each uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod auditor;
 pub mod control_plane;
+pub mod crds;
+pub mod embedded;
 pub mod namespace;
 pub mod operator;
 pub mod player;

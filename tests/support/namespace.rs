@@ -39,8 +39,10 @@ impl Namespace {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{test}-{}-{number}", std::process::id());
-        let object =
-            core::Namespace { metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() }, ..core::Namespace::default() };
+        let object = core::Namespace {
+            metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
+            ..core::Namespace::default()
+        };
         Api::all(client.clone()).create(&PostParams::default(), &object).await?;
         Ok(Self { name, client: client.clone() })
     }
@@ -104,7 +106,13 @@ impl Namespace {
     ///
     /// # Panics
     /// With the object as it was last, if that does not happen.
-    pub async fn until_object<K, T>(&self, api: Api<K>, name: &str, what: &str, wanted: impl Fn(Option<&K>) -> Option<T>) -> T
+    pub async fn until_object<K, T>(
+        &self,
+        api: Api<K>,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(Option<&K>) -> Option<T>,
+    ) -> T
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + serde::Serialize + 'static,
         K::DynamicType: Default,
@@ -203,5 +211,8 @@ pub fn finished(graph: &TaskGraph) -> Option<&'static str> {
 /// What must be the same however a run went: per task its phase, number of attempts, branch and outputs.
 pub fn outcome(graph: &TaskGraph) -> Vec<(String, TaskPhase, u32, Option<String>, Value)> {
     let tasks = status(graph).tasks;
-    tasks.into_iter().map(|task| (task.name, task.phase, task.attempts, task.branch, Value::Object(task.outputs))).collect()
+    tasks
+        .into_iter()
+        .map(|task| (task.name, task.phase, task.attempts, task.branch, Value::Object(task.outputs)))
+        .collect()
 }

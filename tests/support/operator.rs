@@ -118,7 +118,8 @@ impl Drop for Operator {
 }
 
 fn launch(settings: &Settings) -> Result<Program> {
-    let mut args: Vec<String> = ["--listen", "127.0.0.1:0", "--lease-namespace", &settings.lease_namespace].map(String::from).into();
+    let mut args: Vec<String> =
+        ["--listen", "127.0.0.1:0", "--lease-namespace", &settings.lease_namespace].map(String::from).into();
     if let Some(namespace) = &settings.namespace {
         args.extend(["--namespace".to_owned(), namespace.clone()]);
     }

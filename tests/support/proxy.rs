@@ -305,14 +305,19 @@ impl Call {
             _ => (path.rsplit('/').next().unwrap_or_default(), None, None),
         };
         let name = name.or_else(|| body["metadata"]["name"].as_str()).unwrap_or_default().to_owned();
-        let resource = subresource.map_or_else(|| resource.to_owned(), |subresource| format!("{resource}/{subresource}"));
+        let resource =
+            subresource.map_or_else(|| resource.to_owned(), |subresource| format!("{resource}/{subresource}"));
         let watch = parts.uri.query().is_some_and(|query| query.split('&').any(|part| part.starts_with("watch=")));
         Self { verb: parts.method.clone(), path: path.to_owned(), resource, name, watch, body }
     }
 }
 
 /// What a watch tells, as long as it may.
-fn relay(resource: String, body: Body, control: watch::Receiver<Watches>) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+fn relay(
+    resource: String,
+    body: Body,
+    control: watch::Receiver<Watches>,
+) -> impl Stream<Item = Result<Bytes, axum::Error>> {
     let begin = control.borrow().clone();
     let state = Some((body.into_data_stream(), control, true));
     futures::stream::unfold(state, move |state| {

@@ -97,9 +97,7 @@ impl Sight {
         let mut watches = JoinSet::new();
         let (ready, mut stands) = tokio::sync::mpsc::channel(3);
         let recorder = Recorder { seen: Arc::clone(&seen), count: sender, ready };
-        watches.spawn(recorder.clone().record(namespace.api::<Job>(), |job| {
-            Object::Job(key(job))
-        }));
+        watches.spawn(recorder.clone().record(namespace.api::<Job>(), |job| Object::Job(key(job))));
         watches.spawn(recorder.clone().record(namespace.api::<Pod>(), |pod| Object::Pod(key(pod), pod_state(pod))));
         watches.spawn(recorder.record(namespace.api::<TaskGraph>(), |graph| Object::Graph(Arc::new(graph.clone()))));
         for _ in 0..3 {
@@ -146,7 +144,8 @@ impl Sight {
         for check in checks {
             let wanted = check.await?;
             self.until("all that exists", |seen| {
-                let is_seen = |(uid, version): &(String, u64)| seen.iter().any(|one| one.uid == *uid && one.version >= *version);
+                let is_seen =
+                    |(uid, version): &(String, u64)| seen.iter().any(|one| one.uid == *uid && one.version >= *version);
                 wanted.iter().all(is_seen).then_some(())
             })
             .await;

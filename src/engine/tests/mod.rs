@@ -3,3 +3,13 @@
 mod fixture;
 
 mod attempts;
+mod branches;
+mod chaos;
+mod endings;
+mod failure;
+mod outputs;
+mod restarts;
+mod sim;
+mod slots;
+mod status;
+mod triggers;
