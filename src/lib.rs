@@ -6,11 +6,24 @@
 //! |---|---|
 //! | [`api`] | the kinds that users write |
 //! | [`engine`] | the graph and its rules: pure, no I/O, no clock |
-
+//! | [`jobs`] | attempts as Jobs, Jobs and Pods as events: pure too |
 //! | [`validate`] | the one entry for checking what users write |
 //! | [`controller`] | watches, asks the engine, applies and reports |
+//! | [`operator`] | the operator program, put together |
 //! | [`runtime`] | arguments, lease, telemetry, metrics, health, shutdown |
 //! | [`cli`] | the verbs of `kubectl taskgraph` |
 
 pub mod api;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "operator")]
+pub mod controller;
 pub mod engine;
+#[cfg(feature = "kubernetes")]
+pub mod jobs;
+#[cfg(feature = "operator")]
+pub mod operator;
+#[cfg(feature = "operator")]
+pub mod runtime;
+#[cfg(feature = "kubernetes")]
+pub mod validate;

@@ -44,7 +44,9 @@ impl Duration {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// It does not follow the pattern.
-    #[error("{0:?} is not a duration; write whole numbers above zero with units, as in \"90s\" or \"1h30m\" (ms, s, m, h, d)")]
+    #[error(
+        "{0:?} is not a duration; write whole numbers above zero with units, as in \"90s\" or \"1h30m\" (ms, s, m, h, d)"
+    )]
     Malformed(String),
     /// It is over 100 years.
     #[error("{0:?} is too long a duration; the limit is 36500d")]
@@ -157,9 +159,13 @@ mod tests {
 
     #[test]
     fn reads_and_prints() {
-        for (text, millis, printed) in
-            [("1s", 1000, "1s"), ("1h30m", 5_400_000, "1h30m"), ("500ms", 500, "500ms"), ("90s", 90_000, "1m30s"), ("2h2h", 14_400_000, "4h")]
-        {
+        for (text, millis, printed) in [
+            ("1s", 1000, "1s"),
+            ("1h30m", 5_400_000, "1h30m"),
+            ("500ms", 500, "500ms"),
+            ("90s", 90_000, "1m30s"),
+            ("2h2h", 14_400_000, "4h"),
+        ] {
             let duration: Duration = text.parse().unwrap();
             assert_eq!((duration.millis(), duration.to_string().as_str()), (millis, printed));
         }

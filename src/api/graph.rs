@@ -13,17 +13,39 @@ use super::{
 
 /// A graph of tasks, and its one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "kubernetes", derive(kube::CustomResource), kube(
-    group = "taskgraph.dev", version = "v1alpha1", kind = "TaskGraph", namespaced,
-    shortname = "tg", category = "taskgraph", status = "TaskGraphStatus", derive = "PartialEq",
-    doc = "A graph of tasks, and its one run: each task is launched as a Job the moment that its dependencies allow it.",
-    printcolumn(json_path = ".status.phase", name = "Phase", type_ = "string"),
-    printcolumn(json_path = ".status.progress", name = "Progress", type_ = "string"),
-    printcolumn(json_path = ".status.counts.failed", name = "Failed", type_ = "integer"),
-    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
-    printcolumn(json_path = ".status.message", name = "Message", type_ = "string", priority = 1),
-))]
+#[cfg_attr(
+    feature = "kubernetes",
+    derive(kube::CustomResource),
+    kube(
+        group = "taskgraph.dev",
+        version = "v1alpha1",
+        kind = "TaskGraph",
+        namespaced,
+        shortname = "tg",
+        category = "taskgraph",
+        status = "TaskGraphStatus",
+        derive = "PartialEq",
+        doc = "A graph of tasks, and its one run: each task is launched as a Job the moment that its dependencies allow it.",
+        printcolumn(json_path = ".status.phase", name = "Phase", type_ = "string"),
+        printcolumn(json_path = ".status.progress", name = "Progress", type_ = "string"),
+        printcolumn(json_path = ".status.counts.failed", name = "Failed", type_ = "integer"),
+        printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
+        printcolumn(json_path = ".status.message", name = "Message", type_ = "string", priority = 1),
+    )
+)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!has(oldSelf.desiredState) || oldSelf.desiredState != 'Cancel' || (has(self.desiredState) && self.desiredState == 'Cancel')",
+        "fieldPath": ".desiredState", "reason": "FieldValueForbidden",
+        "message": "a cancel cannot be taken back: make a new graph"
+    },
+    {
+        "rule": "!has(self.finally) || self.finally.all(last, !self.tasks.exists(task, task.name == last.name))",
+        "fieldPath": ".finally", "reason": "FieldValueDuplicate",
+        "message": "a name in finally is that of a task in tasks"
+    },
+]))]
 pub struct TaskGraphSpec {
     /// Name shown to people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,6 +69,7 @@ pub struct TaskGraphSpec {
     pub parallelism: Option<u32>,
     /// What a failed task means for the others. Default: `StopLaunching`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<FailurePolicy>")]
     pub failure_policy: Option<FailurePolicy>,
     /// How long all of `tasks` may take together, from the graph's start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +82,7 @@ pub struct TaskGraphSpec {
     pub ttl_after_finished: Option<DurationText>,
     /// Whether the graph runs, starts nothing new, or is called off (which cannot be taken back). Default: `Run`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<DesiredState>")]
     pub desired_state: Option<DesiredState>,
     /// What all pods of the graph share.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,12 @@
 //! The kinds of group `taskgraph.dev`: a file each. The CRDs in `crds/` are generated from here.
 
+#[cfg(feature = "kubernetes")]
+pub mod crd;
 pub mod duration;
 pub mod graph;
 pub mod names;
+#[cfg(feature = "kubernetes")]
+pub mod reference;
 mod schema;
 pub mod status;
 pub mod task;

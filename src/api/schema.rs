@@ -1,6 +1,7 @@
 //! Pieces of schema that several kinds share.
 
-use schemars::{Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
 
 /// An object of Kubernetes that goes through unchanged: `container`, `job.template`.
 ///
@@ -26,11 +27,13 @@ pub fn any_value(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// A map from names to any JSON values.
+///
+/// Not `additionalProperties` without a type: CEL rules of the API server do not see such a field at all.
 pub fn any_values(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "maxProperties": 256,
-        "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true},
+        "x-kubernetes-preserve-unknown-fields": true,
         "x-kubernetes-map-type": "atomic",
     })
 }
@@ -38,4 +41,22 @@ pub fn any_values(_: &mut SchemaGenerator) -> Schema {
 /// A map from short names to short texts, as labels and node selectors are.
 pub fn short_texts(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "maxProperties": 64, "additionalProperties": {"type": "string", "maxLength": 1024}})
+}
+
+/// One of the names of an enum. What each name means is added to the CRDs by [`super::crd`]; the schema that would be
+/// derived puts the enum's description in place of the field's.
+pub fn choice<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    let names: Vec<_> = names(&T::json_schema(generator)).map(|(name, _)| name).collect();
+    json_schema!({"type": "string", "enum": names})
+}
+
+/// The names of an enum with their descriptions, from its derived schema.
+pub fn names(schema: &Schema) -> impl Iterator<Item = (String, String)> {
+    let get = |key: &str| schema.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let plain = get("enum").into_iter().map(|name| (name, Value::Null));
+    let described = get("oneOf").into_iter().map(|variant| (variant["const"].clone(), variant["description"].clone()));
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    plain
+        .chain(described)
+        .filter_map(move |(name, description)| Some((text(&name)?, text(&description).unwrap_or_default())))
 }

@@ -47,6 +47,7 @@ pub struct Task {
     pub depends_on: Vec<String>,
     /// Which outcomes of the dependencies let the task start. Default: `NoneFailed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<Trigger>")]
     pub trigger: Option<Trigger>,
     /// A trigger of its own: start as soon as this many dependencies Succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,6 +130,7 @@ pub struct TemplateRef {
     pub name: String,
     /// Kind of the template. Default: `TaskTemplate`, in the graph's namespace.
     #[serde(default, skip_serializing_if = "TemplateKind::is_default")]
+    #[schemars(schema_with = "schema::choice::<TemplateKind>")]
     pub kind: TemplateKind,
 }
 
@@ -150,6 +152,12 @@ impl TemplateKind {
 
 /// An exclusive choice: the first branch whose condition holds is taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!self.branches.exists(branch, !has(branch.when)) || (!has(self.branches[self.branches.size() - 1].when) && self.branches.exists_one(branch, !has(branch.when)))",
+        "message": "a branch without when is taken if none before it was, so it must be the last"
+    },
+]))]
 pub struct Decision {
     /// The branches, in the order in which they are tried.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -211,6 +219,7 @@ pub struct Output {
     pub name: String,
     /// Type of the value. Default: any.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<ValueType>")]
     pub type_: Option<ValueType>,
     /// Value where the container left none. Without a default a missing output fails the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -246,7 +255,9 @@ impl ValueType {
         match self {
             Self::String => value.is_string(),
             Self::Number => value.is_number(),
-            Self::Integer => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|number| number.fract() == 0.0),
+            Self::Integer => {
+                value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|number| number.fract() == 0.0)
+            }
             Self::Boolean => value.is_boolean(),
             Self::Array => value.is_array(),
             Self::Object => value.is_object(),

@@ -12,13 +12,22 @@ use super::{
 
 /// A reusable task. It has exactly one of `container`, `job`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "kubernetes", derive(kube::CustomResource), kube(
-    group = "taskgraph.dev", version = "v1alpha1", kind = "TaskTemplate", namespaced,
-    shortname = "tt", category = "taskgraph", derive = "PartialEq",
-    doc = "A reusable task with declared parameters, for the graphs of one namespace.",
-    printcolumn(json_path = ".spec.description", name = "Description", type_ = "string"),
-    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
-))]
+#[cfg_attr(
+    feature = "kubernetes",
+    derive(kube::CustomResource),
+    kube(
+        group = "taskgraph.dev",
+        version = "v1alpha1",
+        kind = "TaskTemplate",
+        namespaced,
+        shortname = "tt",
+        category = "taskgraph",
+        derive = "PartialEq",
+        doc = "A reusable task with declared parameters, for the graphs of one namespace.",
+        printcolumn(json_path = ".spec.description", name = "Description", type_ = "string"),
+        printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
+    )
+)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "has(self.container) != has(self.job)", "message": "a template has exactly one of container, job"},
@@ -58,9 +67,6 @@ pub struct TaskTemplateSpec {
 
 /// A declared parameter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "!(has(self.required) && self.required && has(self.default))", "message": "a required parameter has no default"},
-]))]
 pub struct Parameter {
     /// Name of the parameter: `args.NAME` in expressions.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$"))]
@@ -71,6 +77,7 @@ pub struct Parameter {
     pub description: Option<String>,
     /// Type of the argument. Default: any.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<ValueType>")]
     pub type_: Option<ValueType>,
     /// Whether a task must give it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -81,15 +88,23 @@ pub struct Parameter {
     pub default: Option<Value>,
 }
 
-/// The same as a [`TaskTemplateSpec`], for every namespace.
+/// A reusable task, for every namespace. It has exactly one of `container`, `job`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[cfg_attr(feature = "kubernetes", derive(kube::CustomResource), kube(
-    group = "taskgraph.dev", version = "v1alpha1", kind = "ClusterTaskTemplate",
-    shortname = "ctt", category = "taskgraph", derive = "PartialEq",
-    doc = "A reusable task with declared parameters, for the graphs of every namespace.",
-    printcolumn(json_path = ".spec.description", name = "Description", type_ = "string"),
-    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
-))]
+#[cfg_attr(
+    feature = "kubernetes",
+    derive(kube::CustomResource),
+    kube(
+        group = "taskgraph.dev",
+        version = "v1alpha1",
+        kind = "ClusterTaskTemplate",
+        shortname = "ctt",
+        category = "taskgraph",
+        derive = "PartialEq",
+        doc = "A reusable task with declared parameters, for the graphs of every namespace.",
+        printcolumn(json_path = ".spec.description", name = "Description", type_ = "string"),
+        printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
+    )
+)]
 #[serde(transparent)]
 #[schemars(transparent)]
 pub struct ClusterTaskTemplateSpec(pub TaskTemplateSpec);

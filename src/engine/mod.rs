@@ -8,11 +8,18 @@
 pub mod event;
 pub mod expr;
 pub mod graph;
+mod observe;
 pub mod payload;
 pub mod policy;
+pub mod reason;
+mod record;
+mod report;
+mod restore;
 pub mod sim;
 pub mod state;
 pub mod step;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 
 pub use event::*;

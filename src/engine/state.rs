@@ -1,54 +1,310 @@
 //! The state of one run of a graph.
 
-use std::sync::Arc;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
 
 use super::{
-    event::{Event, Step},
-    graph::{Graph, Identity, Settings},
+    event::Attempt,
+    expr::TaskLookup,
+    graph::{Graph, Identity, Settings, TaskId, Work},
+    policy::trigger::{Tally, Verdict},
+    reason,
 };
-use crate::api::TaskGraphStatus;
+use crate::api::{DesiredState, Duration, Ending, EndingReason, HistoryEntry, TaskPhase, TaskStatus};
 
 /// One run of a graph.
+///
+/// [`step`](Self::step) costs time in proportion to what changed: each task counts its dependencies by outcome, and only
+/// tasks of which a count changed are looked at.
 #[derive(Debug)]
-pub struct Run {}
+pub struct Run {
+    pub(super) graph: Arc<Graph>,
+    pub(super) settings: Settings,
+    pub(super) identity: Identity,
+    pub(super) tasks: Vec<TaskRun>,
+    /// By decision: the tasks with a guard on it, and which of their guards.
+    pub(super) guarded: Vec<Vec<(TaskId, usize)>>,
+
+    pub(super) start_time: Option<Timestamp>,
+    pub(super) finally_time: Option<Timestamp>,
+    pub(super) completion_time: Option<Timestamp>,
+    pub(super) ending: Option<Ending>,
+    /// `finallyTimeout` ran out.
+    pub(super) finally_over: bool,
+    pub(super) suspended: bool,
+    /// Whether it was ever suspended: only then is there something to say about it.
+    pub(super) suspended_before: bool,
+    pub(super) history: VecDeque<HistoryEntry>,
+
+    pub(super) sequence: u64,
+    pub(super) stored: u64,
+    /// Sequence number of the last recorded fact that Jobs and Pods cannot rebuild.
+    pub(super) must_store: u64,
+
+    /// Ready tasks that need a slot, the first to start first.
+    pub(super) ready: BTreeSet<(Reverse<u8>, TaskId)>,
+    /// Ready decisions.
+    pub(super) decisions: BTreeSet<TaskId>,
+    /// What is due when: start timeouts of Running tasks, further attempts of Retrying ones.
+    pub(super) timers: BTreeSet<(Timestamp, TaskId)>,
+    /// Tasks to look at, since the counts of their dependencies changed.
+    pub(super) worklist: VecDeque<TaskId>,
+    /// What may be called off is to be looked for in all tasks.
+    pub(super) sweep: bool,
+    /// Restored, and not stepped yet.
+    pub(super) restored: bool,
+
+    pub(super) phases: PhaseCounts,
+    /// Tasks of `tasks` that are not final.
+    pub(super) open_tasks: usize,
+    /// Tasks of `finally` that are not final.
+    pub(super) open_finally: usize,
+    /// Tasks that Failed without `allowFailure`.
+    pub(super) failed: BTreeSet<TaskId>,
+    /// Running tasks that cannot start for now.
+    pub(super) blocked: BTreeSet<TaskId>,
+    /// What the outputs of all tasks take, in bytes of JSON.
+    pub(super) output_bytes: usize,
+    /// The failed attempts that the status keeps, oldest first.
+    pub(super) failures: VecDeque<Attempt>,
+    pub(super) failure_bytes: usize,
+}
+
+/// One task of a run.
+#[derive(Debug)]
+pub(super) struct TaskRun {
+    /// What is stored of it.
+    pub status: TaskStatus,
+    /// Its dependencies, counted by outcome.
+    pub tally: Tally,
+    /// How many of its guards are not decided yet.
+    pub guards_open: usize,
+    /// What a guard that failed says.
+    pub barred: Option<Verdict>,
+    /// The last attempt, as far as the status does not tell.
+    pub live: Live,
+    /// All attempts up to this number are known to have ended.
+    pub ended: u32,
+    /// When it is due in [`Run::timers`].
+    pub due: Option<Timestamp>,
+    /// Whether it is in [`Run::worklist`].
+    pub queued: bool,
+}
+
+/// What is known of the last attempt beside the status; lost in a restart and observed or derived again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Live {
+    /// Its pod runs.
+    pub started: bool,
+    /// Its pod does not start; whether the cluster is to blame.
+    pub blocked: Option<bool>,
+    /// It is to end, and why. Of a Retrying task: there is to be no further attempt.
+    pub stop: Option<StopCause>,
+    /// It ended, and its pods are gone.
+    pub gone: bool,
+}
+
+/// Why an attempt is being stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StopCause {
+    /// The task is called off, for this reason.
+    CallOff(&'static str),
+    /// It did not start in time.
+    StartTimeout {
+        /// Whether the cluster is to blame.
+        cluster: bool,
+    },
+}
+
+/// How many tasks are in which phase.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PhaseCounts([usize; 9]);
+
+impl PhaseCounts {
+    pub fn get(&self, phase: TaskPhase) -> usize {
+        self.0[phase as usize]
+    }
+
+    pub fn add(&mut self, phase: TaskPhase) {
+        self.0[phase as usize] += 1;
+    }
+
+    pub fn remove(&mut self, phase: TaskPhase) {
+        let count = &mut self.0[phase as usize];
+        *count = count.saturating_sub(1);
+    }
+}
+
+/// An attempt that the run takes to be live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveAttempt<'a> {
+    /// Which.
+    pub attempt: Attempt,
+    /// Name of its Job, once the run was told that it exists.
+    pub job: Option<&'a str>,
+}
 
 impl Run {
     /// A run that begins at `now`.
-    pub fn new(_graph: Arc<Graph>, _settings: Settings, _identity: Identity, _now: Timestamp) -> Self {
-        unimplemented!()
+    pub fn new(graph: Arc<Graph>, settings: Settings, identity: Identity, now: Timestamp) -> Self {
+        let mut run = Self::blank(graph, settings, identity);
+        let now = whole_millis(now);
+        run.start_time = Some(now);
+        run.record_history(now, reason::ACCEPTED, None);
+        run.index();
+        run
     }
 
-    /// The run that a stored status tells of. Events about the Jobs and Pods that exist must be
-    /// given to the first step.
-    pub fn restore(_graph: Arc<Graph>, _settings: Settings, _identity: Identity, _status: &TaskGraphStatus) -> Self {
-        unimplemented!()
-    }
-
-    /// Takes what was observed and the time; answers what to do.
-    pub fn step(&mut self, _events: impl IntoIterator<Item = Event>, _now: Timestamp) -> Step {
-        unimplemented!()
+    /// A run of which nothing is known; [`index`](Self::index) must follow.
+    pub(super) fn blank(graph: Arc<Graph>, settings: Settings, identity: Identity) -> Self {
+        let tasks = graph.tasks.iter().map(|task| TaskRun {
+            status: TaskStatus { name: task.name.to_string(), ..TaskStatus::default() },
+            tally: Tally::new(task.dependencies.len()),
+            guards_open: task.guards.len(),
+            barred: None,
+            live: Live::default(),
+            ended: 0,
+            due: None,
+            queued: false,
+        });
+        let tasks: Vec<_> = tasks.collect();
+        let mut guarded = vec![Vec::new(); graph.tasks.len()];
+        for id in graph.ids() {
+            for (place, guard) in graph.task(id).guards.iter().enumerate() {
+                guarded[guard.decision.index()].push((id, place));
+            }
+        }
+        Self {
+            graph,
+            settings,
+            identity,
+            tasks,
+            guarded,
+            start_time: None,
+            finally_time: None,
+            completion_time: None,
+            ending: None,
+            finally_over: false,
+            suspended: false,
+            suspended_before: false,
+            history: VecDeque::new(),
+            sequence: 0,
+            stored: 0,
+            must_store: 0,
+            ready: BTreeSet::new(),
+            decisions: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            worklist: VecDeque::new(),
+            sweep: true,
+            restored: false,
+            phases: PhaseCounts::default(),
+            open_tasks: 0,
+            open_finally: 0,
+            failed: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            output_bytes: 0,
+            failures: VecDeque::new(),
+            failure_bytes: 0,
+        }
     }
 
     /// Takes changed settings; they count from the next step on.
-    pub fn set_settings(&mut self, _settings: Settings) {
-        unimplemented!()
+    pub fn set_settings(&mut self, settings: Settings) {
+        if self.settings != settings {
+            self.settings = settings;
+            self.sweep = true;
+        }
     }
 
     /// Number of transitions recorded so far.
     pub fn sequence(&self) -> u64 {
-        unimplemented!()
+        self.sequence
     }
 
     /// Tells that the status up to `sequence` is stored.
-    pub fn stored(&mut self, _sequence: u64) {
-        unimplemented!()
+    pub fn stored(&mut self, sequence: u64) {
+        self.stored = self.stored.max(sequence.min(self.sequence));
     }
 
-    /// Writes what the run knows into a status: `phase`, `message`, `progress`, `counts`, times, `ending`, `sequence`,
-    /// `tasks`, `history`, and the conditions `Complete`, `Failed`, `Suspended`. Other fields stay as they are.
-    pub fn write(&self, _status: &mut TaskGraphStatus, _now: Timestamp) {
-        unimplemented!()
+    /// The graph that it runs.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
     }
+
+    /// Its settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What is known of a task. Attempts that failed and messages are as stored: cut.
+    ///
+    /// # Panics
+    /// If `id` is of another graph.
+    pub fn task(&self, id: TaskId) -> &TaskStatus {
+        &self.tasks[id.index()].status
+    }
+
+    /// Whether all tasks are final and the graph's outcome stands.
+    pub fn is_finished(&self) -> bool {
+        self.completion_time.is_some()
+    }
+
+    /// When it finished.
+    pub fn completion_time(&self) -> Option<Timestamp> {
+        self.completion_time
+    }
+
+    /// The attempts taken to be live, being stopped or not. One whose Job is known by name and does not exist is
+    /// lost: the caller finds that out, and says so by [`Event::Finished`](super::Event::Finished).
+    pub fn live(&self) -> impl Iterator<Item = LiveAttempt<'_>> {
+        self.graph.ids().zip(&self.tasks).filter(|(_, task)| task.status.phase == TaskPhase::Running).map(
+            |(id, task)| LiveAttempt {
+                attempt: Attempt { task: id, number: task.status.attempts },
+                job: task.status.job.as_deref(),
+            },
+        )
+    }
+
+    pub(super) fn is_decision(&self, id: TaskId) -> bool {
+        matches!(self.graph.task(id).work, Work::Decision(_))
+    }
+
+    /// The number of its last attempt, as an [`Attempt`].
+    pub(super) fn last_attempt(&self, id: TaskId) -> Attempt {
+        Attempt { task: id, number: self.task(id).attempts }
+    }
+
+    /// Whether nothing new may be started. A cancelled graph cannot be suspended any more: it must come to its end.
+    pub(super) fn wants_suspension(&self) -> bool {
+        let cancelled = self.ending.as_ref().is_some_and(|ending| ending.reason == EndingReason::Cancelled);
+        self.settings.desired_state == DesiredState::Suspend && !cancelled
+    }
+
+    /// The first task of `tasks` that Failed without `allowFailure`.
+    pub(super) fn first_failed(&self) -> Option<TaskId> {
+        self.failed.first().copied().filter(|id| id.index() < self.graph.first_finally)
+    }
+}
+
+impl TaskLookup for Run {
+    fn task(&self, id: TaskId) -> (TaskPhase, &Map<String, Value>, u32) {
+        let status = &self.tasks[id.index()].status;
+        (status.phase, &status.outputs, status.attempts)
+    }
+}
+
+/// The time, cut to whole milliseconds: what the status keeps.
+pub(super) fn whole_millis(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}
+
+/// The time so much later; at the end of time where that is beyond it.
+pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
+    time.checked_add(SignedDuration::from(by)).unwrap_or(Timestamp::MAX)
 }

@@ -1,0 +1,80 @@
+# shellcheck shell=bash
+# Steps with their times: quiet while all is well, with the output of what failed.
+#
+# VERBOSE=1 shows all output as it comes.
+
+logs=target/logs
+summary=() failed=0
+
+die() { # MESSAGE
+	echo "$(basename "$0"): $1" >&2
+	exit 1
+}
+
+# Runs a command as one step. Its output goes to a file, and is shown if it fails.
+# A failed step is counted and the next one goes on; `step ... || return` stops.
+step() { # NAME COMMAND...
+	local name=$1 log began=$SECONDS result=ok
+	shift
+	log=$logs/$(basename "$0")-${name//[^a-z0-9]/-}.log
+	mkdir -p "$logs"
+	printf '%-52s' "$name"
+	# daemons that a step starts must not keep the lock of one_at_a_time
+	if [[ ${VERBOSE:-} == 1 ]]; then
+		echo
+		{ "$@" 2>&1 | tee "$log"; } {lock}>&- || result=FAILED
+	else
+		"$@" >"$log" 2>&1 {lock}>&- || result=FAILED
+	fi
+	printf '%6s  %5d s\n' "$result" $((SECONDS - began))
+	summary+=("$(printf '%-52s%6s  %5d s' "$name" "$result" $((SECONDS - began)))")
+	[[ $result == ok ]] && return
+	failed=$((failed + 1))
+	[[ ${VERBOSE:-} == 1 ]] || tail -n 200 "$log" | sed 's/^/    /'
+	echo "    (all of it: $log)"
+	return 1
+}
+
+# A step that cannot be done, because one before it failed.
+skip() { # NAME WHY
+	printf '%-52s%s\n' "$1" "not run: $2"
+	summary+=("$(printf '%-52s%s' "$1" "not run: $2")")
+	failed=$((failed + 1))
+}
+
+# What came of all steps; the exit code of the script.
+conclude() {
+	if ((failed > 0)); then
+		printf '\n%s\n' "$(basename "$0"):"
+		printf '  %s\n' "${summary[@]}"
+		printf '%d failed (%d s)\n' "$failed" "$SECONDS"
+		exit 1
+	fi
+	printf '%s: all well (%d s)\n' "$(basename "$0")" "$SECONDS"
+}
+
+# Waits until no other run of the same script works in this checkout.
+one_at_a_time() {
+	local file
+	file=target/$(basename "$0").lock
+	mkdir -p target
+	exec {lock}>>"$file"
+	if ! flock -n "$lock"; then
+		echo "another make $(basename "$0") runs (pid $(cat "$file")); waiting"
+		flock "$lock"
+	fi
+	echo $$ >"$file"
+}
+lock=9
+
+need_cargo() {
+	command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
+	command -v cargo >/dev/null || die "cargo is not in PATH; install Rust with https://rustup.rs"
+}
+
+# The cluster's own programs come first, whatever else is in PATH.
+use_cluster_programs() {
+	hack/cluster/cluster build
+	PATH=$(hack/cluster/cluster bindir):$PATH
+	export PATH
+}

@@ -1,0 +1,84 @@
+//! The verbs of `kubectl taskgraph`.
+
+mod suggest;
+mod text;
+pub mod tree;
+pub mod validate;
+
+use std::{io, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl taskgraph tree data-processing               show a graph and its tasks
+  kubectl taskgraph tree data-processing -n prod -w    follow it until it finishes
+  kubectl taskgraph validate -f graph.yaml             check a file, no cluster needed
+  kubectl taskgraph validate -f deploy/ -R --strict    check all below a directory";
+
+const TREE_EXAMPLES: &str = "\
+Examples:
+  kubectl taskgraph tree data-processing
+  kubectl taskgraph tree data-processing -n prod --watch && echo Complete
+
+Exit codes: 0 shown (with --watch: Complete), 1 with --watch: Failed or deleted, 2 not found or no answer.";
+
+const VALIDATE_EXAMPLES: &str = "\
+Examples:
+  kubectl taskgraph validate -f graph.yaml -f templates.yaml
+  kubectl taskgraph validate -f deploy/ -R --strict
+  helm template chart | kubectl taskgraph validate -f - -o json
+
+TaskGraphs, TaskTemplates and ClusterTaskTemplates are checked, all other kinds counted. A graph finds its templates
+in any of the files.
+
+Exit codes: 0 no problems, 1 problems, 2 a file could not be read or the command line is wrong.";
+
+/// Shows and checks task graphs.
+#[derive(Parser, Debug)]
+#[command(name = "kubectl-taskgraph", bin_name = "kubectl taskgraph", version, after_help = EXAMPLES, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Show a graph as a tree of its tasks: phases, attempts, times, outputs, and why a task did not run or failed.
+    #[command(after_help = TREE_EXAMPLES)]
+    Tree(tree::TreeArgs),
+    /// Check graphs and templates in files as the operator would, without a cluster.
+    #[command(after_help = VALIDATE_EXAMPLES)]
+    Validate(validate::ValidateArgs),
+    /// Print a script that completes the command line of kubectl-taskgraph in a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The program `kubectl-taskgraph`.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Tree(args) => tree::run(&args),
+        Verb::Validate(args) => Ok(validate::run(&args)),
+        Verb::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "kubectl-taskgraph", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        anstream::eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

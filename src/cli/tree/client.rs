@@ -1,0 +1,68 @@
+//! Graphs on a cluster, with errors that say where was looked.
+
+use anyhow::{Context, Result, anyhow};
+use kube::{
+    Api, Client, Config, ResourceExt,
+    api::ListParams,
+    config::{KubeConfigOptions, Kubeconfig},
+    core::Status,
+};
+
+use super::ClusterArgs;
+use crate::{api::TaskGraph, cli::suggest};
+
+/// Names of other graphs that are looked at for a suggestion.
+const MAX_NAMES: u32 = 500;
+
+/// The graphs of one namespace.
+pub struct Graphs {
+    /// For requests.
+    pub api: Api<TaskGraph>,
+    namespace: String,
+}
+
+impl Graphs {
+    /// Takes the cluster and namespace that the arguments, or else the kubeconfig, name.
+    pub async fn connect(args: &ClusterArgs) -> Result<Self> {
+        let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
+        let config = match (&args.kubeconfig, &args.context) {
+            (Some(path), _) => {
+                let kubeconfig =
+                    Kubeconfig::read_from(path).with_context(|| format!("cannot read {}", path.display()))?;
+                Config::from_custom_kubeconfig(kubeconfig, &options).await.context("cannot use the kubeconfig")?
+            }
+            (None, Some(_)) => Config::from_kubeconfig(&options).await.context("cannot use the kubeconfig")?,
+            (None, None) => {
+                Config::infer().await.context("no cluster: neither a kubeconfig nor a service account works")?
+            }
+        };
+        let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config).context("cannot use the kubeconfig")?;
+        Ok(Self { api: Api::namespaced(client, &namespace), namespace })
+    }
+
+    /// The graph of a name.
+    pub async fn get(&self, name: &str) -> Result<TaskGraph> {
+        match self.api.get(name).await {
+            Ok(graph) => Ok(graph),
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(self.not_found(name, &status).await),
+            Err(kube::Error::Api(status)) => Err(anyhow!("the cluster refuses to show the graph: {}", status.message)),
+            Err(kube::Error::SerdeError(error)) => {
+                Err(anyhow!("the graph is not in a form that this version can read: {error}"))
+            }
+            Err(error) => Err(anyhow!(error).context("cannot ask the cluster")),
+        }
+    }
+
+    async fn not_found(&self, name: &str, status: &Status) -> anyhow::Error {
+        // a missing object is named in the details; a missing kind is not
+        if status.details.as_ref().is_none_or(|details| details.name.is_empty()) {
+            return anyhow!("the cluster does not know TaskGraphs: apply the CRDs first");
+        }
+        let namespace = &self.namespace;
+        let names = self.api.list_metadata(&ListParams::default().limit(MAX_NAMES)).await;
+        let names: Vec<String> = names.iter().flatten().map(ResourceExt::name_any).collect();
+        let hint = suggest::did_you_mean(name, names.iter().map(String::as_str));
+        anyhow!("no TaskGraph {} in namespace {namespace:?}{hint}", suggest::quoted(name))
+    }
+}

@@ -1,0 +1,218 @@
+//! A graph as text: a pure function of the object, the time, the width and the style.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{
+    layout::{Placed, layout},
+    style::{Style, graph_colour, graph_phase_name, task_colour},
+    words,
+};
+use crate::{
+    api::{GraphPhase, Task, TaskGraph, TaskPhase, TaskStatus},
+    cli::text,
+};
+
+/// The narrowest and widest that is drawn.
+const WIDTHS: std::ops::RangeInclusive<usize> = 40..=200;
+/// Columns of a phase: the longest names have nine letters.
+const PHASE: usize = 9;
+/// The most lines on why a task is where it is.
+const MAX_WHY: usize = 3;
+
+/// One line of the picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The text, with colours if the style has them.
+    pub text: String,
+    /// It shows a task on which something is going on.
+    pub active: bool,
+}
+
+/// The graph as a tree of its tasks, `width` columns wide, one line break after each line.
+pub fn render(graph: &TaskGraph, now: Timestamp, width: usize, style: Style) -> String {
+    draw(graph, now, width, style).into_iter().fold(String::new(), |out, line| out + &line.text + "\n")
+}
+
+/// The lines of [`render`].
+pub fn draw(graph: &TaskGraph, now: Timestamp, width: usize, style: Style) -> Vec<Line> {
+    let mut picture = Picture { width: width.clamp(*WIDTHS.start(), *WIDTHS.end()), now, style, lines: Vec::new() };
+    picture.header(graph);
+    let statuses: BTreeMap<&str, &TaskStatus> =
+        graph.status.iter().flat_map(|status| &status.tasks).map(|task| (task.name.as_str(), task)).collect();
+    let named: BTreeSet<&str> =
+        graph.spec.tasks.iter().chain(&graph.spec.finally).map(|task| task.name.as_str()).collect();
+    // a refused edit goes on with the accepted tasks, which the spec may not name any more
+    let others: Vec<Task> = statuses
+        .keys()
+        .filter(|name| !named.contains(*name))
+        .map(|name| Task { name: (*name).to_owned(), ..Task::default() })
+        .collect();
+    let sections = [("", &graph.spec.tasks), ("finally", &graph.spec.finally), ("not in the spec", &others)];
+    let rows: Vec<Vec<Row<'_>>> = sections.iter().map(|(_, tasks)| picture.rows(tasks, &statuses)).collect();
+    let columns = Columns::of(rows.iter().flatten(), picture.width);
+    for ((title, _), rows) in sections.iter().zip(&rows) {
+        if !rows.is_empty() && !title.is_empty() {
+            picture.line(style.bold(title));
+        }
+        for row in rows {
+            picture.row(row, &columns);
+        }
+    }
+    picture.lines
+}
+
+/// One task, its words found but not yet put into columns.
+struct Row<'a> {
+    placed: Placed,
+    name: String,
+    phase: TaskPhase,
+    status: Option<&'a TaskStatus>,
+    attempts: String,
+    time: String,
+}
+
+/// The widths that all rows share.
+struct Columns {
+    tree: usize,
+    attempts: usize,
+    time: usize,
+}
+
+impl Columns {
+    fn of<'r, 'a: 'r>(rows: impl Iterator<Item = &'r Row<'a>> + Clone, width: usize) -> Self {
+        let widest = |column: fn(&Row<'_>) -> usize| rows.clone().map(column).max().unwrap_or(0);
+        Self {
+            // the guides, the symbol, a space, the name
+            tree: widest(|row| text::width(&row.placed.guides) + 2 + text::width(&row.name)).min(width * 45 / 100),
+            attempts: widest(|row| text::width(&row.attempts)),
+            time: widest(|row| text::width(&row.time)),
+        }
+    }
+}
+
+struct Picture {
+    width: usize,
+    now: Timestamp,
+    style: Style,
+    lines: Vec<Line>,
+}
+
+impl Picture {
+    fn line(&mut self, text: String) {
+        self.lines.push(Line { text: text.trim_end().to_owned(), active: false });
+    }
+
+    fn header(&mut self, graph: &TaskGraph) {
+        let status = graph.status.as_ref();
+        let phase = status.and_then(|status| status.phase).unwrap_or(GraphPhase::Pending);
+        let (namespace, name) = (graph.metadata.namespace.as_deref(), graph.metadata.name.as_deref());
+        let title = format!("{}/{}", namespace.unwrap_or("default"), name.unwrap_or("(no name)"));
+        let mut facts = vec![graph_phase_name(phase).to_owned()];
+        if let Some(status) = status {
+            facts.extend(status.progress.as_deref().map(text::one_line));
+            let end = status.completion_time.unwrap_or(self.now);
+            facts.extend(status.start_time.map(|start| words::duration(start, end)));
+        }
+        let facts = facts.join("  ");
+        let room = self.width.saturating_sub(text::width(&facts) + 4);
+        let title = text::cut(&text::one_line(&title), room);
+        let symbol = self.style.paint(graph_colour(phase), self.style.graph_symbol(phase));
+        self.line(format!("{symbol} {}  {}", self.style.bold(&title), self.style.paint(graph_colour(phase), &facts)));
+        for words in [graph.spec.display_name.as_deref(), status.and_then(|status| status.message.as_deref())] {
+            self.wrapped("  ", "  ", &text::one_line(words.unwrap_or_default()), 4);
+        }
+        self.refusal(graph);
+    }
+
+    fn refusal(&mut self, graph: &TaskGraph) {
+        let Some(refusal) = words::refusal(graph) else { return };
+        let (phase, title) =
+            if refusal.refused { (TaskPhase::Failed, "refused") } else { (TaskPhase::Pending, "not accepted yet") };
+        self.line(format!("  {} ({})", self.style.paint(task_colour(phase), title), refusal.reason));
+        let symbol = self.style.task_symbol(phase);
+        for problem in refusal.problems {
+            self.wrapped(&format!("  {symbol} "), "    ", &problem, 8);
+        }
+    }
+
+    /// A text over several lines, `first` before it and `others` before its further lines.
+    fn wrapped(&mut self, first: &str, others: &str, words: &str, lines: usize) {
+        let room = self.width.saturating_sub(text::width(first));
+        for (index, line) in text::wrap(words, room, lines).into_iter().enumerate() {
+            let before = if index == 0 { first } else { others };
+            self.line(format!("{before}{line}"));
+        }
+    }
+
+    fn rows<'a>(&self, tasks: &[Task], statuses: &BTreeMap<&str, &'a TaskStatus>) -> Vec<Row<'a>> {
+        layout(tasks, self.style.lines())
+            .into_iter()
+            .map(|placed| {
+                let name = tasks.get(placed.task).map_or("", |task| task.name.as_str());
+                let status = statuses.get(name).copied();
+                let attempts = status.map_or(0, |status| status.attempts);
+                let times = if self.style.ascii { "x" } else { "×" };
+                Row {
+                    name: text::one_line(name),
+                    phase: status.map_or(TaskPhase::Pending, |status| status.phase),
+                    attempts: if attempts > 1 { format!("{times}{attempts}") } else { String::new() },
+                    time: status.map_or_else(String::new, |status| words::task_time(status, self.now)),
+                    status,
+                    placed,
+                }
+            })
+            .collect()
+    }
+
+    fn row(&mut self, row: &Row<'_>, columns: &Columns) {
+        let style = self.style;
+        let colour = task_colour(row.phase);
+        let name = text::cut(&row.name, columns.tree.saturating_sub(text::width(&row.placed.guides) + 2));
+        let tree = format!("{}{} {name}", row.placed.guides, style.task_symbol(row.phase));
+        let mut line = format!(
+            "{}{} {name}{}  {}{}",
+            style.dim(&row.placed.guides),
+            style.paint(colour, style.task_symbol(row.phase)),
+            text::padding(&tree, columns.tree),
+            style.paint(colour, row.phase.name()),
+            text::padding(row.phase.name(), PHASE),
+        );
+        let mut used = columns.tree + 2 + PHASE;
+        for (words, width) in [(&row.attempts, columns.attempts), (&row.time, columns.time)] {
+            if width > 0 {
+                line += &format!("  {words}{}", text::padding(words, width));
+                used += 2 + width;
+            }
+        }
+        let room = self.width.saturating_sub(used + 2);
+        let why = row.status.and_then(words::why);
+        let result = row.status.and_then(words::result);
+        let note = row.placed.note.as_deref().map(text::one_line);
+        let beside =
+            |words: &[&Option<String>]| words.iter().filter_map(|words| words.as_deref()).collect::<Vec<_>>().join(" ");
+        let fits = text::width(&beside(&[&why, &result, &note])) <= room;
+        let first = text::cut(&if fits { beside(&[&why, &result]) } else { result.unwrap_or_default() }, room);
+        // a result is more than what it came after
+        let note = text::cut(
+            &note.unwrap_or_default(),
+            room.saturating_sub(text::width(&first) + usize::from(!first.is_empty())),
+        );
+        let space = if first.is_empty() || note.is_empty() { "" } else { " " };
+        line += &format!("  {first}{space}{}", style.dim(&note));
+        let active = matches!(row.phase, TaskPhase::Ready | TaskPhase::Running | TaskPhase::Retrying);
+        self.lines.push(Line { text: line.trim_end().to_owned(), active });
+        if !fits {
+            let below = format!("{}  ", row.placed.guides_below);
+            let room = self.width.saturating_sub(text::width(&below));
+            for words in text::wrap(&why.unwrap_or_default(), room, MAX_WHY) {
+                self.line(format!("{}{words}", style.dim(&below)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;

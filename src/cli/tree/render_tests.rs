@@ -1,0 +1,211 @@
+//! Pictures of many situations, as snapshots: `INSTA_UPDATE=always cargo test --lib cli::tree` renews them.
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use super::*;
+
+const NOW: &str = "2026-03-01T12:02:00Z";
+
+fn graph(spec: Value, status: Value) -> TaskGraph {
+    let mut object = json!({
+        "apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph",
+        "metadata": {"name": "data-processing", "namespace": "prod"}, "spec": spec,
+    });
+    if !status.is_null() {
+        object["status"] = status;
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn picture(graph: &TaskGraph, width: usize) -> String {
+    let picture = render(graph, NOW.parse().unwrap(), width, Style::default());
+    for line in picture.lines() {
+        assert!(text::width(line) <= width, "wider than {width}: {line:?}");
+    }
+    picture
+}
+
+/// The pipeline of the examples.
+fn pipeline() -> Value {
+    json!({
+        "tasks": [
+            {"name": "fetch-data"},
+            {"name": "validate", "dependsOn": ["fetch-data"]},
+            {"name": "transform", "dependsOn": ["validate"]},
+            {"name": "quality-check", "dependsOn": ["transform"], "decision": {"branches": [{"name": "good", "when": "true"}, {"name": "poor"}]}},
+            {"name": "store-primary", "dependsOn": ["quality-check/good"]},
+            {"name": "store-backup", "dependsOn": ["quality-check/poor"]},
+            {"name": "notify", "dependsOn": ["store-primary", "store-backup"]},
+        ],
+        "finally": [{"name": "cleanup"}],
+    })
+}
+
+fn succeeded(name: &str, from: &str, to: &str) -> Value {
+    json!({"name": name, "phase": "Succeeded", "attempts": 1, "startTime": format!("2026-03-01T12:{from}Z"), "completionTime": format!("2026-03-01T12:{to}Z")})
+}
+
+#[test]
+fn running() {
+    let mut validate = succeeded("validate", "00:05", "00:17.5");
+    validate["outputs"] = json!({"rows": 4_096, "quality": 0.97, "columns": ["id", "amount"], "note": "a text that is much too long to be shown in full"});
+    let mut check = succeeded("quality-check", "01:00", "01:00");
+    check.as_object_mut().unwrap().remove("startTime");
+    check["branch"] = json!("good");
+    let status = json!({
+        "phase": "Running", "progress": "5/8", "startTime": "2026-03-01T12:00:00Z",
+        "tasks": [
+            succeeded("fetch-data", "00:00.100", "00:04.350"), validate, succeeded("transform", "00:18", "01:00"), check,
+            {"name": "store-primary", "phase": "Running", "attempts": 1, "startTime": "2026-03-01T12:01:01Z"},
+            {"name": "store-backup", "phase": "Skipped", "reason": "BranchNotTaken", "message": "quality-check took good"},
+            {"name": "notify", "phase": "Pending"}, {"name": "cleanup", "phase": "Pending"},
+        ],
+    });
+    let graph = graph(pipeline(), status);
+    assert_snapshot!("running_100", picture(&graph, 100));
+    assert_snapshot!("running_80", picture(&graph, 80));
+    assert_snapshot!("running_40", picture(&graph, 40));
+}
+
+#[test]
+fn retrying_and_blocked() {
+    let spec = json!({"tasks": [{"name": "flaky"}, {"name": "pulls"}, {"name": "waits"}, {"name": "after", "dependsOn": ["flaky", "pulls", "waits"]}]});
+    let status = json!({
+        "phase": "Running", "progress": "0/4", "startTime": "2026-03-01T12:00:00Z",
+        "tasks": [
+            {"name": "flaky", "phase": "Retrying", "attempts": 2, "wakeAt": "2026-03-01T12:02:08Z", "startTime": "2026-03-01T12:01:00Z", "failedAttempts": [
+                {"attempt": 1, "exitCode": 7, "reason": "Error", "message": "first"},
+                {"attempt": 2, "exitCode": 7, "reason": "Error", "message": "the upstream answered 503: try again later"},
+            ]},
+            {"name": "pulls", "phase": "Running", "attempts": 1, "startTime": "2026-03-01T12:01:30Z", "reason": "ErrImageNeverPull",
+             "message": "Container image \"localhost/nothing:1\" is not present with pull policy of Never"},
+            {"name": "waits", "phase": "Ready"}, {"name": "after"},
+        ],
+    });
+    assert_snapshot!("retrying_100", picture(&graph(spec, status), 100));
+}
+
+#[test]
+fn failed() {
+    let status = json!({
+        "phase": "Failed", "progress": "8/8", "startTime": "2026-03-01T12:00:00Z", "completionTime": "2026-03-01T12:01:10Z",
+        "message": "1 task failed: validate",
+        "conditions": [{"type": "Failed", "status": "True", "reason": "TaskFailed", "lastTransitionTime": "2026-03-01T12:01:10Z"}],
+        "tasks": [
+            succeeded("fetch-data", "00:00", "00:04"),
+            {"name": "validate", "phase": "Failed", "reason": "RetriesExhausted", "attempts": 3, "startTime": "2026-03-01T12:01:00Z", "completionTime": "2026-03-01T12:01:02Z",
+             "failedAttempts": [{"attempt": 3, "exitCode": 1, "reason": "Error", "message": "row 17: amount is negative\nrow 23: \u{1b}[31mno id\n"}]},
+            {"name": "transform", "phase": "Omitted", "reason": "DependencyFailed", "message": "validate failed"},
+            {"name": "quality-check", "phase": "Omitted", "reason": "DependencyFailed", "message": "transform was omitted"},
+            {"name": "store-primary", "phase": "Omitted", "reason": "DependencyFailed", "message": "quality-check was omitted"},
+            {"name": "store-backup", "phase": "Omitted", "reason": "DependencyFailed", "message": "quality-check was omitted"},
+            {"name": "notify", "phase": "Omitted", "reason": "DependencyFailed"},
+            succeeded("cleanup", "01:05", "01:10"),
+        ],
+    });
+    let graph = graph(pipeline(), status);
+    assert_snapshot!("failed_100", picture(&graph, 100));
+    assert_snapshot!("failed_80", picture(&graph, 80));
+}
+
+#[test]
+fn refused() {
+    let spec = json!({"tasks": [{"name": "a", "dependsOn": ["c"]}, {"name": "b", "dependsOn": ["a", "biuld"]}, {"name": "c", "dependsOn": ["b"]}]});
+    let message = "spec.tasks: cycle: a → b → c → a\nspec.tasks[1].dependsOn[1]: no task \"biuld\"";
+    let status = json!({
+        "phase": "Pending",
+        "conditions": [{"type": "Stalled", "status": "True", "reason": "Invalid", "lastTransitionTime": NOW}, {"type": "Accepted", "status": "False", "reason": "Invalid", "message": message, "lastTransitionTime": NOW}],
+    });
+    assert_snapshot!("refused_80", picture(&graph(spec, status), 80));
+}
+
+#[test]
+fn waiting_for_a_template() {
+    let spec = json!({"tasks": [{"name": "a", "templateRef": {"name": "extract"}}]});
+    let status = json!({"phase": "Pending", "conditions": [
+        {"type": "Accepted", "status": "False", "reason": "TemplateMissing", "message": "waits for TaskTemplate \"extract\"", "lastTransitionTime": NOW},
+    ]});
+    assert_snapshot!("waiting_80", picture(&graph(spec, status), 80));
+}
+
+#[test]
+fn before_the_operator_saw_it() {
+    assert_snapshot!("no_status_80", picture(&graph(pipeline(), Value::Null), 80));
+    assert_snapshot!(
+        "empty_status_80",
+        picture(&graph(json!({"displayName": "Datenverarbeitung", "tasks": []}), json!({})), 80)
+    );
+}
+
+#[test]
+fn cancelled() {
+    let spec = json!({"desiredState": "Cancel", "tasks": [{"name": "long"}, {"name": "next", "dependsOn": ["long"]}], "finally": [{"name": "report"}, {"name": "cleanup", "dependsOn": ["report"]}]});
+    let status = json!({
+        "phase": "Finalizing", "progress": "2/4", "message": "cancelled by desiredState", "startTime": "2026-03-01T12:00:00Z", "finallyTime": "2026-03-01T12:01:58Z",
+        "ending": {"reason": "Cancelled", "time": "2026-03-01T12:01:50Z"},
+        "tasks": [
+            {"name": "long", "phase": "Cancelled", "reason": "Cancelled", "attempts": 1, "startTime": "2026-03-01T12:00:00Z", "completionTime": "2026-03-01T12:01:58Z"},
+            {"name": "next", "phase": "Cancelled", "reason": "Cancelled"},
+            {"name": "report", "phase": "Running", "attempts": 1, "startTime": "2026-03-01T12:01:59Z"}, {"name": "cleanup"},
+        ],
+    });
+    assert_snapshot!("cancelled_80", picture(&graph(spec, status), 80));
+}
+
+#[test]
+fn wide_characters_and_long_names() {
+    let long = "a".repeat(63);
+    let spec = json!({"displayName": "データ処理 – 日本語の表示名", "tasks": [{"name": long}, {"name": "b", "dependsOn": [long]}]});
+    let status = json!({"phase": "Running", "tasks": [
+        {"name": long, "phase": "Succeeded", "outputs": {"件数": "四千九十六行のデータが処理されました、問題はありません", "emoji": "👩‍👩‍👧‍👦"}},
+        {"name": "b", "phase": "Failed", "failedAttempts": [{"attempt": 1, "exitCode": 2, "reason": "Error", "message": "ファイルが見つかりません: 注文.csv。パスを確認してから、もう一度実行してください。".repeat(4)}]},
+    ]});
+    assert_snapshot!("wide_80", picture(&graph(spec, status), 80));
+}
+
+#[test]
+fn tasks_that_left_the_spec() {
+    let spec = json!({"tasks": [{"name": "new"}]});
+    let status = json!({"phase": "Running", "tasks": [{"name": "old", "phase": "Running", "attempts": 1}]});
+    assert_snapshot!("left_80", picture(&graph(spec, status), 80));
+}
+
+#[test]
+fn two_thousand_tasks() {
+    let chain: Vec<Value> = (0..2_000)
+        .map(|n| {
+            if n == 0 {
+                json!({"name": "t0"})
+            } else {
+                json!({"name": format!("t{n}"), "dependsOn": [format!("t{}", n - 1)]})
+            }
+        })
+        .collect();
+    let picture_of_chain = picture(&graph(json!({"tasks": chain}), json!({"phase": "Running"})), 80);
+    assert_eq!(picture_of_chain.lines().count(), 2_001);
+    let mut fan: Vec<Value> = (0..1_998).map(|n| json!({"name": format!("t{n}"), "dependsOn": ["first"]})).collect();
+    fan.insert(0, json!({"name": "first"}));
+    fan.push(json!({"name": "last", "dependsOn": (0..1_998).map(|n| format!("t{n}")).collect::<Vec<_>>()}));
+    let picture_of_fan = picture(&graph(json!({"tasks": fan}), Value::Null), 120);
+    assert_eq!(picture_of_fan.lines().count(), 2_001);
+    let some =
+        |picture: &str| picture.lines().take(16).chain(picture.lines().skip(1_998)).collect::<Vec<_>>().join("\n");
+    assert_snapshot!("chain_of_2000", some(&picture_of_chain));
+    assert_snapshot!("fan_of_2000", some(&picture_of_fan));
+}
+
+#[test]
+fn colours_and_ascii() {
+    let spec =
+        json!({"tasks": [{"name": "a"}, {"name": "b", "dependsOn": ["a"]}, {"name": "c", "dependsOn": ["a", "b"]}]});
+    let status = json!({"phase": "Running", "tasks": [{"name": "a", "phase": "Succeeded", "attempts": 2}, {"name": "b", "phase": "Failed"}]});
+    let graph = graph(spec, status);
+    let now = NOW.parse().unwrap();
+    let coloured = render(&graph, now, 80, Style { colour: true, ascii: false });
+    assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), picture(&graph, 80));
+    assert!(coloured.contains("\u{1b}[1m\u{1b}[31m✘\u{1b}[0m"), "{coloured:?}");
+    let ascii = render(&graph, now, 80, Style { colour: false, ascii: true });
+    assert!(ascii.is_ascii(), "{ascii}");
+    assert_snapshot!("ascii_80", ascii);
+}

@@ -1,0 +1,160 @@
+//! What the tree says of one task or graph, in words.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{
+    api::{CONDITION_ACCEPTED, CONDITION_STALLED, FailedAttempt, TaskGraph, TaskPhase, TaskStatus},
+    cli::text,
+};
+
+/// The most columns of one output's value.
+const MAX_VALUE: usize = 24;
+/// The most outputs that are looked at.
+const MAX_OUTPUTS: usize = 16;
+
+/// A length of time in two units at most: `4.2s`, `1m12s`, `3d4h`.
+pub fn duration(from: Timestamp, to: Timestamp) -> String {
+    let millis = to.as_millisecond().saturating_sub(from.as_millisecond()).max(0);
+    let seconds = millis / 1000;
+    let two = |large: i64, unit: &str, small: i64, small_unit: &str| {
+        if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit}{small}{small_unit}") }
+    };
+    match seconds {
+        0 if millis < 100 => format!("{millis}ms"),
+        0..10 => format!("{seconds}.{}s", millis % 1000 / 100),
+        10..60 => format!("{seconds}s"),
+        60..3_600 => two(seconds / 60, "m", seconds % 60, "s"),
+        3_600..86_400 => two(seconds / 3_600, "h", seconds % 3_600 / 60, "m"),
+        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
+    }
+}
+
+/// How long a task took, has run, or waits for its next attempt.
+pub fn task_time(status: &TaskStatus, now: Timestamp) -> String {
+    match (status.phase, status.start_time, status.completion_time, status.wake_at) {
+        (TaskPhase::Retrying, _, _, Some(wake_at)) => format!("in {}", duration(now, wake_at)),
+        (TaskPhase::Running, Some(start), ..) => duration(start, now),
+        (phase, Some(start), Some(end), _) if phase.is_final() => duration(start, end),
+        _ => String::new(),
+    }
+}
+
+/// `took good`, or `rows=1000 quality=0.97`.
+pub fn result(status: &TaskStatus) -> Option<String> {
+    let branch = status.branch.as_ref().map(|branch| format!("took {}", text::one_line(branch)));
+    let outputs = status.outputs.iter().take(MAX_OUTPUTS).map(|(name, value)| {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        // cut before cleaning: an output may be 4 KiB of text
+        let value: String = value.chars().take(4 * MAX_VALUE).collect();
+        format!("{}={}", text::one_line(name), text::cut(&text::one_line(&value), MAX_VALUE))
+    });
+    let words: Vec<String> = branch.into_iter().chain(outputs).collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// Why a task is where it is, where that needs a reason.
+pub fn why(status: &TaskStatus) -> Option<String> {
+    let attempt = status
+        .failed_attempts
+        .last()
+        .filter(|_| matches!(status.phase, TaskPhase::Failed | TaskPhase::Retrying | TaskPhase::Cancelled))
+        .map(|attempt| failed_attempt(attempt, status.attempts));
+    let mut words = Vec::new();
+    for word in [status.reason.as_deref(), status.message.as_deref()].into_iter().flatten() {
+        let word = text::one_line(word);
+        // a message that repeats the attempt's, or a reason that the attempt names too, says nothing new
+        if !word.is_empty() && !attempt.as_ref().is_some_and(|attempt| attempt.contains(&word)) {
+            words.push(word);
+        }
+    }
+    words.extend(attempt);
+    (!words.is_empty()).then(|| words.join(": "))
+}
+
+/// `attempt 2: exit code 1: Error: message`
+fn failed_attempt(attempt: &FailedAttempt, attempts: u32) -> String {
+    let number = (attempts > 1).then(|| format!("attempt {}", attempt.attempt));
+    let exit_code = attempt.exit_code.map(|code| format!("exit code {code}"));
+    let reason = Some(text::one_line(&attempt.reason));
+    let message = attempt.message.as_deref().map(text::one_line);
+    let words: Vec<String> =
+        [number, exit_code, reason, message].into_iter().flatten().filter(|word| !word.is_empty()).collect();
+    words.join(": ")
+}
+
+/// Why a graph is not accepted.
+pub struct Refusal {
+    /// Something is wrong with the graph itself; otherwise it waits for something.
+    pub refused: bool,
+    /// A word for programs.
+    pub reason: String,
+    /// Each problem.
+    pub problems: Vec<String>,
+}
+
+/// Why a graph is not accepted, if it is not.
+pub fn refusal(graph: &TaskGraph) -> Option<Refusal> {
+    let conditions = &graph.status.as_ref()?.conditions;
+    let accepted = conditions.iter().find(|condition| condition.type_ == CONDITION_ACCEPTED)?;
+    let refused = conditions.iter().any(|condition| condition.type_ == CONDITION_STALLED && condition.status == "True");
+    (accepted.status == "False").then(|| Refusal {
+        refused,
+        reason: text::one_line(&accepted.reason),
+        problems: problems(&accepted.message),
+    })
+}
+
+/// The problems of a message: one a line, or with `; ` between them, before the next field path.
+fn problems(message: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for line in message.lines() {
+        let mut open = false;
+        for part in line.split("; ") {
+            let begins = part.starts_with("spec.") || part.starts_with("spec:") || part.starts_with("metadata.");
+            match found.last_mut() {
+                Some(last) if open && !begins => {
+                    last.push_str("; ");
+                    last.push_str(part);
+                }
+                _ => found.push(part.to_owned()),
+            }
+            open = true;
+        }
+    }
+    found.iter().map(|problem| text::one_line(problem)).filter(|problem| !problem.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_durations() {
+        let from = Timestamp::from_millisecond(1_000_000).unwrap();
+        for (millis, text) in [
+            (-5, "0ms"),
+            (20, "20ms"),
+            (120, "0.1s"),
+            (4_250, "4.2s"),
+            (42_900, "42s"),
+            (60_000, "1m"),
+            (72_000, "1m12s"),
+            (3_600_000 + 720_000, "1h12m"),
+            (3 * 86_400_000 + 4 * 3_600_000, "3d4h"),
+        ] {
+            assert_eq!(duration(from, Timestamp::from_millisecond(1_000_000 + millis).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn takes_a_message_apart() {
+        assert_eq!(problems("spec.a: x; y\nspec.b: z"), ["spec.a: x; y", "spec.b: z"]);
+        assert_eq!(problems("spec.a: x; spec.tasks[0].name: y"), ["spec.a: x", "spec.tasks[0].name: y"]);
+        assert_eq!(problems("waits for TaskTemplate \"extract\""), ["waits for TaskTemplate \"extract\""]);
+        assert!(problems("").is_empty());
+    }
+}

@@ -1,0 +1,281 @@
+//! Takes a graph up: checks it, pins what it began with, or finds out how far it has come.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tracing::{info, warn};
+
+use super::{
+    Context,
+    cluster::CallError,
+    report::{Report, Verdict},
+    revision::Pinned,
+    session::Session,
+    view::GraphView,
+};
+use crate::{
+    api::{CONDITION_ACCEPTED, TaskGraphSpec, TaskGraphStatus},
+    engine::{Identity, Plan, Refusal, Run, Settings, Templates},
+    validate,
+};
+
+/// At most so many problems are told at once.
+const PROBLEMS: usize = 100;
+
+/// Why a graph could not be taken up. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// A call failed.
+    #[error("failed to {0}: {1}")]
+    Call(&'static str, #[source] CallError),
+    /// A check did not come to its end.
+    #[error("the check of the graph was broken off: {0}")]
+    Check(#[source] tokio::task::JoinError),
+}
+
+/// What came of taking up a graph.
+pub enum Taken {
+    /// It runs.
+    Up(Box<Session>),
+    /// It is refused or waits; that is told in its status.
+    Not(Verdict),
+    /// It finished before.
+    Finished,
+}
+
+/// Takes a graph up for the first time in this process.
+pub async fn take_up(ctx: &Context, view: &GraphView) -> Result<Taken, AcceptError> {
+    // Acting on a cache that lags could run again what has ended: how far the graph has come is read live, once.
+    let has_begun = view.status.revision.is_some();
+    let plan = if has_begun { None } else { Some(check_current(ctx, view).await?) };
+    match plan {
+        Some(Err(verdict)) => Ok(Taken::Not(verdict)),
+        Some(Ok((plan, pinned))) => match pin(ctx, view, &pinned).await? {
+            Pin::First => Ok(Taken::Up(Box::new(begin(ctx, view, plan, pinned).await?))),
+            Pin::Stored(stored) => resume(ctx, view, stored.map(|stored| *stored)).await,
+        },
+        None => {
+            let name = view.status.revision.as_deref().unwrap_or_default();
+            let stored = read_revision(ctx, view, name).await?;
+            resume(ctx, view, stored).await
+        }
+    }
+}
+
+/// A verdict on a spec that was edited after the graph was accepted, and the settings that count now.
+pub async fn review(session: &mut Session, view: &GraphView) -> Result<(), AcceptError> {
+    let spec = match read_spec(&view.spec) {
+        Ok(spec) => spec,
+        Err(verdict) => {
+            session.report.verdict = verdict;
+            return Ok(());
+        }
+    };
+    let changed = session.pinned.changed_fields(&spec);
+    let with_settings = session.pinned.with_settings_of(&spec);
+    session.report.verdict = match check(view, with_settings, session.pinned.templates()).await? {
+        Ok(plan) => {
+            session.run.set_settings(plan.settings);
+            if changed.is_empty() { Verdict::Accepted } else { edit_refused(&changed) }
+        }
+        Err(refusal) => {
+            // a spec that cannot be read must not keep a graph from being called off
+            let desired_state = spec.desired_state.unwrap_or_default();
+            session.run.set_settings(Settings { desired_state, ..session.run.settings().clone() });
+            verdict_of(&refusal)
+        }
+    };
+    Ok(())
+}
+
+fn edit_refused(changed: &[&str]) -> Verdict {
+    Verdict::Refused(
+        "EditRefused",
+        format!(
+            "{}: cannot be changed once the graph is accepted; the graph goes on as it was accepted. \
+             Take the change back, or apply it as a graph of another name.",
+            changed.join(", ")
+        ),
+    )
+}
+
+async fn check_current(ctx: &Context, view: &GraphView) -> Result<Result<(Plan, Pinned), Verdict>, AcceptError> {
+    let spec = match read_spec(&view.spec) {
+        Ok(spec) => spec,
+        Err(verdict) => return Ok(Err(verdict)),
+    };
+    let templates = ctx.templates.of(&spec, view.namespace());
+    Ok(match check(view, spec.clone(), templates.clone()).await? {
+        Ok(plan) => Ok((plan, Pinned::new(spec, &templates))),
+        Err(refusal) => Err(verdict_of(&refusal)),
+    })
+}
+
+fn read_spec(spec: &Value) -> Result<TaskGraphSpec, Verdict> {
+    serde_path_to_error::deserialize(spec).map_err(|error| {
+        let path = error.path().to_string();
+        Verdict::Refused("Invalid", format!("spec.{path}: {}", error.into_inner()))
+    })
+}
+
+/// Checks a spec away from the threads that serve everything else: a large one takes a while.
+async fn check(view: &GraphView, spec: TaskGraphSpec, templates: Templates) -> Result<Result<Plan, Refusal>, AcceptError> {
+    let name = view.name().to_owned();
+    tokio::task::spawn_blocking(move || validate::check(Some(&name), &spec, &templates)).await.map_err(AcceptError::Check)
+}
+
+fn verdict_of(refusal: &Refusal) -> Verdict {
+    let missing = refusal.missing.iter().map(|(path, reference)| {
+        format!("{path}: there is no {:?} named {:?} yet; the graph waits for it", reference.kind, reference.name)
+    });
+    if refusal.problems.is_empty() {
+        return Verdict::Waiting("TemplateNotFound", missing.collect::<Vec<_>>().join("\n"));
+    }
+    let mut lines: Vec<_> = refusal.problems.iter().map(ToString::to_string).chain(missing).collect();
+    if lines.len() > PROBLEMS {
+        let more = lines.len() - PROBLEMS;
+        lines.truncate(PROBLEMS);
+        lines.push(format!("... and {more} more"));
+    }
+    Verdict::Refused("Invalid", lines.join("\n"))
+}
+
+enum Pin {
+    /// This is the first revision: nothing was launched before.
+    First,
+    /// There was one: the graph has begun.
+    Stored(Option<Box<Pinned>>),
+}
+
+async fn pin(ctx: &Context, view: &GraphView, pinned: &Pinned) -> Result<Pin, AcceptError> {
+    match ctx.hands.cluster.create_revision(view.namespace(), &pinned.to_object(view)).await {
+        Ok(_) => Ok(Pin::First),
+        Err(error) if error.is_conflict() => {
+            let stored = read_revision(ctx, view, &Pinned::name(view)).await?;
+            Ok(Pin::Stored(stored.map(Box::new)))
+        }
+        Err(error) => Err(AcceptError::Call("pin the graph in a ControllerRevision", error)),
+    }
+}
+
+/// `None`: it is gone or not ours; somebody deleted or replaced it by hand.
+async fn read_revision(ctx: &Context, view: &GraphView, name: &str) -> Result<Option<Pinned>, AcceptError> {
+    match ctx.hands.cluster.get_revision(view.namespace(), name).await {
+        Ok(object) => Ok(Pinned::from_object(&object, view)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(AcceptError::Call("read the graph's ControllerRevision", error)),
+    }
+}
+
+fn identity(view: &GraphView) -> Arc<Identity> {
+    Arc::new(Identity { name: view.name().into(), namespace: view.namespace().into(), uid: view.uid().into() })
+}
+
+async fn begin(ctx: &Context, view: &GraphView, plan: Plan, pinned: Pinned) -> Result<Session, AcceptError> {
+    // a graph that was refused before has conditions; their transition times are kept
+    let (mut status, version) =
+        if view.status.conditions.is_empty() { (TaskGraphStatus::default(), view_version(view)) } else { live_status(ctx, view).await? };
+    status.revision = Some(Pinned::name(view));
+    let identity = identity(view);
+    info!(graph = view.name(), namespace = view.namespace(), tasks = plan.graph.tasks.len(), "accepted");
+    ctx.recorder.accepted(view, plan.graph.tasks.len());
+    let run = Run::new(plan.graph, plan.settings, (*identity).clone(), Timestamp::now());
+    let report = Report::new(status, version, view.generation());
+    Ok(Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), ctx.registry.mailbox(view)))
+}
+
+async fn resume(ctx: &Context, view: &GraphView, stored: Option<Pinned>) -> Result<Taken, AcceptError> {
+    let (mut status, version) = live_status(ctx, view).await?;
+    if status.completion_time.is_some() {
+        return Ok(Taken::Finished);
+    }
+    let pinned = match stored {
+        Some(pinned) => pinned,
+        None => match check_current(ctx, view).await? {
+            Ok((_, pinned)) => {
+                warn!(graph = view.name(), namespace = view.namespace(), "its ControllerRevision is gone; pinning the spec as it is now");
+                if let Pin::Stored(None) = pin(ctx, view, &pinned).await? {
+                    return Ok(Taken::Not(foreign_revision(view)));
+                }
+                pinned
+            }
+            Err(verdict) => return Ok(Taken::Not(verdict)),
+        },
+    };
+    status.revision = Some(Pinned::name(view));
+    let plan = match check(view, pinned.spec.clone(), pinned.templates()).await? {
+        Ok(plan) => plan,
+        // accepted once, by an operator with other rules
+        Err(refusal) => return Ok(Taken::Not(verdict_of(&refusal))),
+    };
+    let identity = identity(view);
+    info!(graph = view.name(), namespace = view.namespace(), "taken up again");
+    let run = Run::restore(plan.graph, plan.settings, (*identity).clone(), &status);
+    let report = Report::new(status, version, view.generation());
+    let mut session =
+        Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), ctx.registry.mailbox(view));
+    review(&mut session, view).await?;
+    ctx.index.touch(view.uid());
+    session.search_for_missing(&ctx.index);
+    Ok(Taken::Up(Box::new(session)))
+}
+
+fn foreign_revision(view: &GraphView) -> Verdict {
+    let name = Pinned::name(view);
+    Verdict::Refused(
+        "RevisionTaken",
+        format!("a ControllerRevision named {name} that is not this graph's stands in its way; delete it"),
+    )
+}
+
+fn view_version(view: &GraphView) -> String {
+    view.metadata.resource_version.clone().unwrap_or_default()
+}
+
+async fn live_status(ctx: &Context, view: &GraphView) -> Result<(TaskGraphStatus, String), AcceptError> {
+    let live = ctx
+        .hands
+        .cluster
+        .get_graph(view.namespace(), view.name())
+        .await
+        .map_err(|error| AcceptError::Call("read the graph", error))?;
+    let status = match live.status {
+        Value::Null => TaskGraphStatus::default(),
+        status => serde_json::from_value(status).unwrap_or_else(|error| {
+            warn!(graph = view.name(), namespace = view.namespace(), %error, "the stored status cannot be read; beginning with an empty one");
+            TaskGraphStatus::default()
+        }),
+    };
+    Ok((status, live.metadata.resource_version.unwrap_or_default()))
+}
+
+/// Stores that a graph is refused or waits, unless it says so already.
+pub async fn report_refusal(ctx: &Context, view: &GraphView, verdict: &Verdict) -> Result<(), AcceptError> {
+    let (Verdict::Refused(reason, message) | Verdict::Waiting(reason, message)) = verdict else { return Ok(()) };
+    let told = view.has_condition(CONDITION_ACCEPTED, "False", reason, super::report::cut(message));
+    if told && view.status.observed_generation == Some(view.generation()) {
+        return Ok(());
+    }
+    let (mut status, version) = live_status(ctx, view).await?;
+    verdict.write(&mut status, view.generation(), Timestamp::now());
+    status.phase = status.phase.or(Some(crate::api::GraphPhase::Pending));
+    status.message = Some(summary(message));
+    let value = serde_json::to_value(&status).map_err(|e| AcceptError::Call("write the status", CallError::Request(e.to_string())))?;
+    let written = ctx.hands.cluster.put_status(view.namespace(), view.name(), &version, value).await;
+    written.map_err(|error| AcceptError::Call("store the status", error))?;
+    info!(graph = view.name(), namespace = view.namespace(), reason, "not accepted");
+    ctx.recorder.refused(view, reason, message);
+    Ok(())
+}
+
+/// The first line, and how many more there are.
+fn summary(message: &str) -> String {
+    let mut lines = message.lines();
+    let first = lines.next().unwrap_or_default();
+    match lines.count() {
+        0 => first.to_owned(),
+        more => format!("{first} (and {more} more)"),
+    }
+}
+

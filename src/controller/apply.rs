@@ -1,0 +1,371 @@
+//! Carries out what the engine asks for: creates and deletes Jobs, and looks until pods are gone.
+//!
+//! Everything here may be interrupted after any call and begun anew, by this process or another one.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use super::{
+    cluster::{CallError, Cluster},
+    registry::{Mailbox, Note},
+};
+use crate::{
+    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_TASK},
+    engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, payload::PayloadKind},
+    jobs::{self, JobView, Order, Refused},
+    runtime::{lease::Leadership, metrics::Metrics},
+};
+
+/// Creates in flight at once, over all graphs: more only makes each slower.
+const CREATES: usize = 64;
+
+/// What all graphs share for acting on the cluster.
+#[derive(Debug)]
+pub struct Hands {
+    /// The API server.
+    pub cluster: Cluster,
+    /// Whether this process may act.
+    pub leadership: Leadership,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// All background work.
+    pub tracker: TaskTracker,
+    creates: Semaphore,
+}
+
+impl Hands {
+    /// Ready to act.
+    pub fn new(cluster: Cluster, leadership: Leadership, metrics: Metrics) -> Self {
+        Self { cluster, leadership, metrics, tracker: TaskTracker::new(), creates: Semaphore::new(CREATES) }
+    }
+}
+
+/// One attempt, and all that is needed to act on it.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    /// What all graphs share.
+    pub hands: Arc<Hands>,
+    /// The graph.
+    pub identity: Arc<Identity>,
+    /// Where the answers go.
+    pub mailbox: Mailbox,
+    /// Creates in flight of this graph: one graph's burst must not starve another's single task.
+    pub creates: Arc<Semaphore>,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// Name of its task.
+    pub task: Arc<str>,
+    /// Name of its Job.
+    pub job: String,
+    /// Hash of the definition that its Job is made from.
+    pub hash: u64,
+    /// Ends the attempt's work in the background.
+    pub cancel: CancellationToken,
+    /// Held by the launch while it runs: a stop must not look before the last create was answered.
+    pub gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Waits between tries: from 100 ms, doubled, to 5 s, with jitter, without end.
+pub fn backoff() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_factor(2.0)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// What became of one try to create a Job.
+enum Try {
+    Done(Event),
+    Again,
+}
+
+impl Hold {
+    /// Creates the attempt's Job, however often it takes. `since`: when the pod was seen to end that made it possible.
+    pub async fn launch(self, job: Value, since: Option<Instant>) {
+        let _gate = self.gate.lock().await;
+        let mut shown = None;
+        for pause in backoff() {
+            if !self.may_act() {
+                return;
+            }
+            match self.try_create(&job, &mut shown).await {
+                Try::Done(event) => {
+                    if matches!(event, Event::Launched { .. }) {
+                        self.count(since);
+                    }
+                    return self.mailbox.event(event);
+                }
+                Try::Again => self.pause(pause).await,
+            }
+        }
+    }
+
+    fn count(&self, since: Option<Instant>) {
+        let metrics = &self.hands.metrics;
+        if self.attempt.number == 1 { metrics.tasks_started.inc() } else { metrics.retries.inc() };
+        if let Some(since) = since {
+            metrics.handoff_latency.observe(since.elapsed().as_secs_f64());
+        }
+    }
+
+    async fn try_create(&self, job: &Value, shown: &mut Option<&'static str>) -> Try {
+        let created = {
+            // closed never: both live as long as `self`
+            let _own = self.creates.acquire().await;
+            let _all = self.hands.creates.acquire().await;
+            if !self.may_act() {
+                return Try::Again;
+            }
+            self.hands.cluster.create_job(&self.identity.namespace, job).await
+        };
+        let launched = || Event::Launched { attempt: self.attempt, job: self.job.clone() };
+        match created {
+            Ok(_) => Try::Done(launched()),
+            Err(CallError::Api { code, reason, message }) => match jobs::refusal(code, &reason, &message) {
+                Refused::AlreadyExists => self.meet_existing(launched).await,
+                Refused::Final(failure) => Try::Done(self.failed(failure)),
+                Refused::Blocked { reason, message, cluster } => {
+                    if *shown != Some(reason) {
+                        warn!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %self.task,
+                            attempt = self.attempt.number, reason, message, "the Job cannot be created yet");
+                        *shown = Some(reason);
+                        let reason = reason.to_owned();
+                        self.mailbox.event(Event::Blocked { attempt: self.attempt, reason, message, cluster });
+                    }
+                    Try::Again
+                }
+                Refused::Transient(message) => {
+                    debug!(graph = %self.identity.name, task = %self.task, message, "creating a Job");
+                    Try::Again
+                }
+            },
+            // it may have been created: the next try finds out
+            Err(error) => {
+                debug!(graph = %self.identity.name, task = %self.task, %error, "creating a Job");
+                Try::Again
+            }
+        }
+    }
+
+    /// A Job of that name is there: ours, made by an earlier try or another operator, or somebody else's.
+    async fn meet_existing(&self, launched: impl FnOnce() -> Event) -> Try {
+        match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
+            Ok(job) if self.is_ours(&job) => {
+                Try::Done(launched())
+            }
+            Ok(_) => Try::Done(self.failed(Failure {
+                reason: "NameTaken".into(),
+                message: Some(format!(
+                    "a Job named {} that is not this attempt's stands in its way; delete or rename it",
+                    self.job
+                )),
+                exit_code: None,
+                blame: Blame::Task,
+            })),
+            Err(error) => {
+                debug!(graph = %self.identity.name, task = %self.task, %error, "looking at an existing Job");
+                Try::Again
+            }
+        }
+    }
+
+    /// Deletes the attempt's Job, and tells when nothing of it runs any more.
+    pub async fn stop(self) {
+        self.cancel.cancel();
+        let _gate = self.gate.lock().await;
+        for pause in backoff() {
+            if !self.hands.leadership.holds() {
+                return;
+            }
+            match self.try_stop().await {
+                Ok(true) => return self.mailbox.event(Event::Gone { attempt: self.attempt }),
+                Ok(false) => {}
+                Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "stopping an attempt"),
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn try_stop(&self) -> Result<bool, CallError> {
+        let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
+        let orphaned = match cluster.get_job(namespace, &self.job).await {
+            Ok(job) if self.is_ours(&job) => {
+                if job.metadata.deletion_timestamp.is_none() {
+                    cluster.delete_job(namespace, &self.job, &job.uid().unwrap_or_default()).await?;
+                }
+                false
+            }
+            Ok(_) => true,
+            Err(error) if error.is_not_found() => true,
+            Err(error) => return Err(error),
+        };
+        self.pods_gone(Some(self.attempt.number), orphaned).await
+    }
+
+    /// Tells when no pod of the task is left that is not terminal.
+    pub async fn await_gone(self) {
+        for pause in backoff() {
+            if !self.hands.leadership.holds() {
+                return;
+            }
+            match self.pods_gone(None, false).await {
+                Ok(true) => return self.mailbox.event(Event::Gone { attempt: self.attempt }),
+                Ok(false) => {}
+                Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "looking for pods"),
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The Job seems to have vanished: a live look, and if it is so, the attempt is lost once its pods are gone.
+    pub async fn confirm_lost(self) {
+        for pause in backoff() {
+            if !self.may_act() {
+                return;
+            }
+            match self.try_confirm_lost().await {
+                Ok(Some(true)) => {
+                    return self.mailbox.event(self.failed(Failure {
+                        reason: "JobLost".into(),
+                        message: Some(format!("the Job {} was deleted while the attempt ran", self.job)),
+                        exit_code: None,
+                        blame: Blame::Cluster,
+                    }));
+                }
+                Ok(Some(false)) => return self.mailbox.post(Note::Looked(self.attempt)),
+                Ok(None) => {}
+                Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "looking for a Job"),
+            }
+            self.pause(pause).await;
+        }
+    }
+
+    /// `None`: lost, but something of it still runs.
+    async fn try_confirm_lost(&self) -> Result<Option<bool>, CallError> {
+        match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
+            Ok(job) if self.is_ours(&job) => {
+                return Ok(Some(false));
+            }
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.pods_gone(Some(self.attempt.number), true).await?.then_some(true))
+    }
+
+    /// Whether a live list shows no pod that is not terminal: of one attempt, or of all the task's. Pods whose Job
+    /// is gone are deleted: nobody else would.
+    async fn pods_gone(&self, attempt: Option<u32>, orphaned: bool) -> Result<bool, CallError> {
+        let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
+        let number = attempt.map(|number| number.to_string());
+        let mut labels = BTreeMap::from([(LABEL_GRAPH_UID, self.identity.uid.as_str()), (LABEL_TASK, &*self.task)]);
+        if let Some(number) = &number {
+            labels.insert(LABEL_ATTEMPT, number);
+        }
+        let live: Vec<_> =
+            cluster.list_pods(namespace, &labels).await?.into_iter().filter(|pod| !pod.terminal()).collect();
+        for pod in live.iter().filter(|pod| orphaned && pod.metadata.deletion_timestamp.is_none()) {
+            cluster.delete_pod(namespace, &pod.name_any(), &pod.uid().unwrap_or_default()).await?;
+        }
+        Ok(live.is_empty())
+    }
+
+    /// Looks why the attempt's Job has no pod.
+    pub async fn diagnose(self) {
+        let namespace = &self.identity.namespace;
+        let found = async {
+            let job = self.hands.cluster.get_job(namespace, &self.job).await?;
+            self.hands.cluster.list_events(namespace, &job.uid().unwrap_or_default()).await
+        };
+        match found.await {
+            Ok(events) => {
+                let refused = jobs::blocked_by_events(&events);
+                // the Job controller would try for ever
+                let hopeless = matches!(refused, Some(Refused::Final(_)));
+                if let Some(event) = refused.and_then(|refused| refused.event(self.attempt, Timestamp::now())) {
+                    self.mailbox.event(event);
+                }
+                if hopeless {
+                    self.mailbox.post(Note::Discard(self.attempt));
+                }
+            }
+            Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "looking why a Job has no pod"),
+        }
+        self.mailbox.post(Note::Looked(self.attempt));
+    }
+
+    /// The Job ended and the cache shows no pod of it: a live look, so that neither outputs nor a reason are lost.
+    pub async fn observe_live(self) {
+        let namespace = &self.identity.namespace;
+        for pause in backoff() {
+            if !self.may_act() {
+                return;
+            }
+            let number = self.attempt.number.to_string();
+            let labels = BTreeMap::from([
+                (LABEL_GRAPH_UID, self.identity.uid.as_str()),
+                (LABEL_TASK, &*self.task),
+                (LABEL_ATTEMPT, &number),
+            ]);
+            // the pods after the Job: what the Job's end followed from is there, or gone for good
+            let seen = async {
+                let job = self.hands.cluster.get_job(namespace, &self.job).await?;
+                Ok::<_, CallError>((job, self.hands.cluster.list_pods(namespace, &labels).await?))
+            };
+            match seen.await {
+                Ok((job, pods)) => {
+                    let pods: Vec<_> = pods.iter().collect();
+                    jobs::observe(self.attempt, Some(&job), &pods).into_iter().for_each(|event| self.mailbox.event(event));
+                    return self.mailbox.post(Note::Looked(self.attempt));
+                }
+                // vanished since: the watch tells, and the session looks for it
+                Err(error) if error.is_not_found() => return self.mailbox.post(Note::Looked(self.attempt)),
+                Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "looking at an ended Job"),
+            }
+            self.pause(pause).await;
+        }
+    }
+
+    fn is_ours(&self, job: &JobView) -> bool {
+        let order = Order {
+            graph: &self.identity,
+            task: &self.task,
+            attempt: self.attempt.number,
+            definition: self.hash,
+            timeout: None,
+            kind: PayloadKind::Container,
+            rendered: &Value::Null,
+            defaults: None,
+        };
+        order.is_ours(job)
+    }
+
+    fn failed(&self, failure: Failure) -> Event {
+        Event::Finished { attempt: self.attempt, result: AttemptResult::Failed(failure), time: Timestamp::now() }
+    }
+
+    fn may_act(&self) -> bool {
+        !self.cancel.is_cancelled() && self.hands.leadership.holds()
+    }
+
+    async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}

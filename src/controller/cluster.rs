@@ -1,0 +1,242 @@
+//! Every call to the API server, each with a time limit and safe to repeat.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use http::{Method, Request, header};
+use k8s_openapi::{
+    api::{apps::v1::ControllerRevision, core::v1},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{Client, core::ObjectList};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::{
+    api::{GROUP, MANAGER, VERSION},
+    jobs::{JobView, PodView},
+};
+
+/// How long one call may take. Longer than the API server needs to answer under load, short enough that a
+/// connection that went dead is soon given up.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Only the metadata of the answer is read: anything else would be serialized, sent and parsed for nothing.
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No answer in time. The call may have been carried out.
+    #[error("no answer from the API server within {} s", CALL_TIMEOUT.as_secs())]
+    Timeout,
+    /// The API server refused.
+    #[error("{message} ({code} {reason})")]
+    Api {
+        /// HTTP status.
+        code: u16,
+        /// Its reason, as `AlreadyExists`.
+        reason: String,
+        /// Its message.
+        message: String,
+    },
+    /// The call did not reach it, or the answer could not be read. The call may have been carried out.
+    #[error("{0}")]
+    Transport(#[source] Box<kube::Error>),
+    /// The request could not be written.
+    #[error("request: {0}")]
+    Request(String),
+}
+
+impl CallError {
+    /// HTTP status, if the API server answered.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Api { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// The object is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// The object is there already, or is not as expected.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+}
+
+impl From<kube::Error> for CallError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => {
+                Self::Api { code: status.code, reason: status.reason.clone(), message: status.message.clone() }
+            }
+            other => Self::Transport(Box::new(other)),
+        }
+    }
+}
+
+/// An answer of which only the metadata is read.
+#[derive(Debug, Default, Deserialize)]
+pub struct Stored {
+    /// Its metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+}
+
+/// A graph, read live.
+#[derive(Debug, Default, Deserialize)]
+pub struct LiveGraph {
+    /// Its metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// Its status, as it stands.
+    #[serde(default)]
+    pub status: Value,
+}
+
+/// The API server.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cluster")
+    }
+}
+
+impl Cluster {
+    /// Calls go through `client`.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The client, for watches and events.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        content: &str,
+        accept: &str,
+        body: Option<&Value>,
+    ) -> Result<T, CallError> {
+        let body = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|error| CallError::Request(error.to_string()))?,
+            None => Vec::new(),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, content)
+            .header(header::ACCEPT, accept)
+            .body(body)
+            .map_err(|error| CallError::Request(error.to_string()))?;
+        match tokio::time::timeout(CALL_TIMEOUT, self.client.request(request)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(CallError::Timeout),
+        }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        self.call(Method::GET, path, "application/json", "application/json", None).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Result<Stored, CallError> {
+        let path = format!("{path}?fieldManager={MANAGER}&fieldValidation=Strict");
+        self.call(Method::POST, &path, "application/json", METADATA_ONLY, Some(body)).await
+    }
+
+    async fn delete(&self, path: &str, uid: &str, propagation: &str) -> Result<(), CallError> {
+        let options = json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": propagation,
+        });
+        self.call::<Value>(Method::DELETE, path, "application/json", METADATA_ONLY, Some(&options)).await.map(|_| ())
+    }
+
+    /// Creates a Job; the JSON goes through unchanged, unknown fields are refused.
+    pub async fn create_job(&self, namespace: &str, job: &Value) -> Result<Stored, CallError> {
+        self.post(&format!("/apis/batch/v1/namespaces/{namespace}/jobs"), job).await
+    }
+
+    /// Reads a Job.
+    pub async fn get_job(&self, namespace: &str, name: &str) -> Result<JobView, CallError> {
+        self.get(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}")).await
+    }
+
+    /// Deletes exactly this Job, and its pods before it.
+    pub async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
+        self.delete(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}"), uid, "Foreground").await
+    }
+
+    /// Reads the pods that carry these labels, from etcd, not from a cache.
+    pub async fn list_pods(&self, namespace: &str, labels: &BTreeMap<&str, &str>) -> Result<Vec<PodView>, CallError> {
+        // label values are of characters that need no escaping
+        let selector: Vec<_> = labels.iter().map(|(key, value)| format!("{}%3D{value}", key.replace('/', "%2F"))).collect();
+        let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", selector.join("%2C"));
+        Ok(self.get::<ObjectList<PodView>>(&path).await?.items)
+    }
+
+    /// Deletes exactly this pod.
+    pub async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
+        self.delete(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), uid, "Background").await
+    }
+
+    /// Reads the events about an object.
+    pub async fn list_events(&self, namespace: &str, uid: &str) -> Result<Vec<v1::Event>, CallError> {
+        let path = format!("/api/v1/namespaces/{namespace}/events?fieldSelector=involvedObject.uid%3D{uid}");
+        Ok(self.get::<ObjectList<v1::Event>>(&path).await?.items)
+    }
+
+    /// Creates a `ControllerRevision`.
+    pub async fn create_revision(&self, namespace: &str, revision: &Value) -> Result<Stored, CallError> {
+        self.post(&format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions"), revision).await
+    }
+
+    /// Reads a `ControllerRevision`.
+    pub async fn get_revision(&self, namespace: &str, name: &str) -> Result<ControllerRevision, CallError> {
+        self.get(&format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions/{name}")).await
+    }
+
+    fn graph_path(namespace: &str, name: &str) -> String {
+        format!("/apis/{GROUP}/{VERSION}/namespaces/{namespace}/taskgraphs/{name}")
+    }
+
+    /// Reads a graph.
+    pub async fn get_graph(&self, namespace: &str, name: &str) -> Result<LiveGraph, CallError> {
+        self.get(&Self::graph_path(namespace, name)).await
+    }
+
+    /// Replaces the status of a graph, if its resource version is still the given one. Returns the new one.
+    pub async fn put_status(
+        &self,
+        namespace: &str,
+        name: &str,
+        resource_version: &str,
+        status: Value,
+    ) -> Result<String, CallError> {
+        // naming the resource version in the patch makes the API server answer 409 where it is another one
+        let patch = json!([
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version},
+            {"op": "add", "path": "/status", "value": status},
+        ]);
+        let path = format!("{}/status?fieldManager={MANAGER}", Self::graph_path(namespace, name));
+        let stored: Stored =
+            self.call(Method::PATCH, &path, "application/json-patch+json", METADATA_ONLY, Some(&patch)).await?;
+        Ok(stored.metadata.resource_version.unwrap_or_default())
+    }
+
+    /// Deletes exactly this graph; what it owns follows.
+    pub async fn delete_graph(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
+        self.delete(&Self::graph_path(namespace, name), uid, "Background").await
+    }
+}

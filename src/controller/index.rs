@@ -1,0 +1,283 @@
+//! The Jobs and pods of every graph, by graph and attempt, and which of them changed.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use parking_lot::Mutex;
+
+use super::view::GraphView;
+use crate::{
+    api::{LABEL_GRAPH, ROLE_TASK},
+    jobs::{self, JobView, PodView},
+};
+
+/// An attempt by the labels of its Job.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Name of the task.
+    pub task: String,
+    /// Number of the attempt.
+    pub attempt: u32,
+}
+
+/// What is cached of one attempt.
+#[derive(Clone, Debug, Default)]
+pub struct Cached {
+    /// Its Job.
+    pub job: Option<Arc<JobView>>,
+    /// Its pods, by UID.
+    pub pods: BTreeMap<String, Arc<PodView>>,
+    /// Its Job was there and is there no more.
+    pub job_vanished: bool,
+}
+
+/// An attempt that changed since it was last looked at.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// Which.
+    pub key: Key,
+    /// What is cached of it now.
+    pub cached: Cached,
+    /// When the first of the changes came in.
+    pub since: Instant,
+}
+
+#[derive(Debug)]
+struct Objects {
+    graph: ObjectRef<GraphView>,
+    attempts: BTreeMap<Key, Cached>,
+    changed: BTreeMap<Key, Instant>,
+}
+
+/// The index. All methods are short; none waits.
+#[derive(Debug, Default)]
+pub struct Index {
+    graphs: Mutex<HashMap<String, Objects>>,
+}
+
+/// An object that is indexed: a Job or a pod.
+pub trait Indexed: ResourceExt {
+    /// Puts itself into what is cached of its attempt.
+    fn put(self, cached: &mut Cached);
+    /// Takes itself out. False if it was not in.
+    fn take(cached: &mut Cached, uid: &str) -> bool;
+    /// The UIDs of its kind in what is cached of an attempt.
+    fn uids(cached: &Cached) -> Vec<String>;
+}
+
+impl Indexed for JobView {
+    fn put(self, cached: &mut Cached) {
+        cached.job_vanished = false;
+        cached.job = Some(Arc::new(self));
+    }
+
+    fn take(cached: &mut Cached, uid: &str) -> bool {
+        let found = cached.job.take_if(|job| job.metadata.uid.as_deref() == Some(uid)).is_some();
+        cached.job_vanished |= found;
+        found
+    }
+
+    fn uids(cached: &Cached) -> Vec<String> {
+        cached.job.iter().filter_map(|job| job.uid()).collect()
+    }
+}
+
+impl Indexed for PodView {
+    fn put(self, cached: &mut Cached) {
+        if let Some(uid) = self.uid() {
+            cached.pods.insert(uid, Arc::new(self));
+        }
+    }
+
+    fn take(cached: &mut Cached, uid: &str) -> bool {
+        cached.pods.remove(uid).is_some()
+    }
+
+    fn uids(cached: &Cached) -> Vec<String> {
+        cached.pods.keys().cloned().collect()
+    }
+}
+
+impl Index {
+    /// Takes in an object that was added or changed. Answers which graph to look at; `None` where the labels
+    /// are not ours or make no sense.
+    pub fn apply<T: Indexed>(&self, object: T) -> Option<ObjectRef<GraphView>> {
+        let (uid, key, graph) = place(&object)?;
+        let mut graphs = self.graphs.lock();
+        let objects = graphs.entry(uid).or_insert_with(|| Objects {
+            graph: graph.clone(),
+            attempts: BTreeMap::new(),
+            changed: BTreeMap::new(),
+        });
+        object.put(objects.attempts.entry(key.clone()).or_default());
+        objects.changed.entry(key).or_insert_with(Instant::now);
+        Some(graph)
+    }
+
+    /// Takes out an object that was deleted.
+    pub fn delete<T: Indexed>(&self, object: &T) -> Option<ObjectRef<GraphView>> {
+        let (uid, key, graph) = place(object)?;
+        let mut graphs = self.graphs.lock();
+        let objects = graphs.get_mut(&uid)?;
+        let cached = objects.attempts.get_mut(&key)?;
+        if T::take(cached, &object.uid()?) {
+            objects.changed.entry(key).or_insert_with(Instant::now);
+        }
+        Some(graph)
+    }
+
+    /// Takes out all objects of a kind but these: a watch began anew, and what it did not list is gone.
+    /// Answers the graphs to look at.
+    pub fn retain<T: Indexed>(&self, uids: &HashSet<String>) -> Vec<ObjectRef<GraphView>> {
+        let mut touched = Vec::new();
+        for objects in self.graphs.lock().values_mut() {
+            for (key, cached) in &mut objects.attempts {
+                for uid in T::uids(cached) {
+                    if !uids.contains(&uid) && T::take(cached, &uid) {
+                        objects.changed.entry(key.clone()).or_insert_with(Instant::now);
+                        touched.push(objects.graph.clone());
+                    }
+                }
+            }
+        }
+        touched
+    }
+
+    /// The attempts of a graph that changed since the last call.
+    pub fn take_changed(&self, graph_uid: &str) -> Vec<Changed> {
+        let mut graphs = self.graphs.lock();
+        let Some(objects) = graphs.get_mut(graph_uid) else { return Vec::new() };
+        let changed = std::mem::take(&mut objects.changed);
+        changed
+            .into_iter()
+            .map(|(key, since)| {
+                let cached = objects.attempts.get(&key).cloned().unwrap_or_default();
+                if cached.job.is_none() && cached.pods.is_empty() {
+                    objects.attempts.remove(&key);
+                }
+                Changed { key, cached, since }
+            })
+            .collect()
+    }
+
+    /// Makes all that is cached of a graph count as changed: someone looks at it for the first time.
+    pub fn touch(&self, graph_uid: &str) {
+        if let Some(objects) = self.graphs.lock().get_mut(graph_uid) {
+            let now = Instant::now();
+            for key in objects.attempts.keys() {
+                objects.changed.entry(key.clone()).or_insert(now);
+            }
+        }
+    }
+
+    /// What is cached of an attempt.
+    pub fn attempt(&self, graph_uid: &str, key: &Key) -> Cached {
+        self.graphs.lock().get(graph_uid).and_then(|objects| objects.attempts.get(key).cloned()).unwrap_or_default()
+    }
+
+    /// Forgets the changes of a graph that needs no more looking after; the objects stay until they are deleted.
+    pub fn settle(&self, graph_uid: &str) {
+        let mut graphs = self.graphs.lock();
+        if let Some(objects) = graphs.get_mut(graph_uid) {
+            objects.changed.clear();
+            if objects.attempts.is_empty() {
+                graphs.remove(graph_uid);
+            }
+        }
+    }
+}
+
+/// UID of its graph, its attempt, and a reference to its graph.
+fn place<T: ResourceExt>(object: &T) -> Option<(String, Key, ObjectRef<GraphView>)> {
+    let labels = jobs::labels_of(object.meta()).filter(|labels| labels.role == ROLE_TASK)?;
+    let graph = object.labels().get(LABEL_GRAPH)?;
+    let reference = ObjectRef::new(graph).within(&object.namespace()?);
+    Some((labels.graph_uid.to_owned(), Key { task: labels.task.to_owned(), attempt: labels.attempt }, reference))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn labels(graph: &str, attempt: &str) -> serde_json::Value {
+        json!({
+            "taskgraph.dev/graph": graph, "taskgraph.dev/graph-uid": format!("uid-{graph}"), "taskgraph.dev/role": "task",
+            "taskgraph.dev/task": "build", "taskgraph.dev/attempt": attempt,
+        })
+    }
+
+    fn job(uid: &str, graph: &str, attempt: &str) -> JobView {
+        let metadata = json!({"name": uid, "namespace": "ns", "uid": uid, "labels": labels(graph, attempt)});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    fn pod(uid: &str, graph: &str) -> PodView {
+        let metadata = json!({"name": uid, "namespace": "ns", "uid": uid, "labels": labels(graph, "1")});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    #[test]
+    fn changes_are_told_once_with_what_is_cached() {
+        let index = Index::default();
+        let graph = index.apply(job("j1", "g", "1")).unwrap();
+        assert_eq!((graph.name.as_str(), graph.namespace.as_deref()), ("g", Some("ns")));
+        index.apply(pod("p1", "g"));
+        index.apply(job("other", "h", "1"));
+
+        let changed = index.take_changed("uid-g");
+        assert_eq!(changed.len(), 1, "one attempt, however many objects");
+        assert_eq!(changed[0].key, Key { task: "build".into(), attempt: 1 });
+        assert!(changed[0].cached.job.is_some() && changed[0].cached.pods.len() == 1);
+        assert!(index.take_changed("uid-g").is_empty());
+
+        index.touch("uid-g");
+        assert_eq!(index.take_changed("uid-g").len(), 1);
+    }
+
+    #[test]
+    fn a_job_that_is_gone_is_told_as_vanished_until_it_is_there_again() {
+        let index = Index::default();
+        index.apply(job("j1", "g", "1"));
+        index.take_changed("uid-g");
+        index.delete(&job("j1", "g", "1"));
+        let changed = index.take_changed("uid-g");
+        assert!(changed[0].cached.job.is_none() && changed[0].cached.job_vanished);
+
+        index.apply(job("j2", "g", "1"));
+        index.delete(&job("j1", "g", "1"));
+        let changed = index.take_changed("uid-g");
+        assert!(changed[0].cached.job.is_some(), "the late end of an older Job of that name takes nothing out");
+        assert!(!changed[0].cached.job_vanished);
+    }
+
+    #[test]
+    fn what_a_new_list_lacks_is_gone() {
+        let index = Index::default();
+        for (uid, attempt) in [("j1", "1"), ("j2", "2")] {
+            index.apply(job(uid, "g", attempt));
+        }
+        index.apply(pod("p1", "g"));
+        index.take_changed("uid-g");
+        let touched = index.retain::<JobView>(&HashSet::from(["j2".to_owned()]));
+        assert_eq!(touched.len(), 1);
+        let changed = index.take_changed("uid-g");
+        assert_eq!(changed.len(), 1);
+        assert!(changed[0].cached.job_vanished && changed[0].cached.pods.len() == 1, "pods have a watch of their own");
+        assert!(index.attempt("uid-g", &Key { task: "build".into(), attempt: 2 }).job.is_some());
+    }
+
+    #[test]
+    fn impossible_labels_are_passed_over() {
+        let index = Index::default();
+        for attempt in ["0", "-1", "x", "", "99999999999"] {
+            assert!(index.apply(job("j", "g", attempt)).is_none(), "{attempt:?}");
+        }
+        assert!(index.take_changed("uid-g").is_empty());
+    }
+}

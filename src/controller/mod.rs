@@ -1,0 +1,281 @@
+//! The controller: `watch → observe → step → apply → report`.
+//!
+//! | file | part |
+//! |---|---|
+//! | [`watch`] | fills the [`index`] and the template cache, wakes the queue |
+//! | [`accept`] | takes a graph up: check, pin, or find out how far it has come |
+//! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
+//! | [`apply`] | creates and deletes Jobs in the background, answers by note |
+//! | [`report`] | stores the status, coalesced |
+
+pub mod accept;
+pub mod apply;
+pub mod cluster;
+pub mod events;
+pub mod index;
+pub mod registry;
+pub mod report;
+pub mod revision;
+pub mod session;
+pub mod templates;
+pub mod view;
+pub mod watch;
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, StreamExt, channel::mpsc, future, stream};
+use jiff::Timestamp;
+use kube::{
+    Api, Client,
+    runtime::{
+        controller::{Action, Config, Controller},
+        reflector,
+    },
+};
+use tokio::sync::watch as channel;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use self::{
+    accept::{AcceptError, Taken},
+    apply::Hands,
+    cluster::{CallError, Cluster},
+    events::Recorder,
+    index::Index,
+    registry::{Registry, Slot},
+    report::Verdict,
+    session::{Surroundings, Turn},
+    templates::TemplateCache,
+    view::GraphView,
+};
+use crate::{
+    api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate},
+    jobs::{JobView, PodView},
+    runtime::{lease::Leadership, metrics::Metrics},
+};
+
+/// What all reconciles share.
+pub struct Context {
+    /// Acts on the cluster.
+    pub hands: Arc<Hands>,
+    /// The cached Jobs and pods.
+    pub index: Index,
+    /// The graphs that are being run.
+    pub registry: Registry,
+    /// The cached templates.
+    pub templates: TemplateCache,
+    /// Tells people.
+    pub recorder: Recorder,
+}
+
+/// How the controller is run.
+#[derive(Debug)]
+pub struct Options {
+    /// Only this namespace; `None`: all.
+    pub namespace: Option<String>,
+    /// Graphs looked at at once.
+    pub concurrency: u16,
+}
+
+/// Why a look at a graph failed. It is tried again, later each time.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// It could not be taken up or told of.
+    #[error(transparent)]
+    Accept(#[from] AcceptError),
+    /// It could not be deleted.
+    #[error("failed to delete the finished graph: {0}")]
+    Expire(#[source] CallError),
+    /// A mistake in this program. Other graphs go on.
+    #[error("the look at the graph panicked")]
+    Panic,
+}
+
+/// Runs until `shutdown`; then ends what is under way. `ready` turns true when the caches are filled.
+pub async fn run(
+    client: Client,
+    options: Options,
+    leadership: Leadership,
+    metrics: Metrics,
+    ready: channel::Sender<bool>,
+    shutdown: CancellationToken,
+) {
+    let (wake, woken) = mpsc::unbounded();
+    let (template_reader, template_writer) = reflector::store();
+    let (cluster_reader, cluster_writer) = reflector::store();
+    let hands = Arc::new(Hands::new(Cluster::new(client.clone()), leadership.clone(), metrics));
+    let ctx = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), hands.tracker.clone()),
+        hands,
+        index: Index::default(),
+        registry: Registry::new(wake),
+        templates: TemplateCache::new(template_reader, cluster_reader),
+    });
+
+    let namespace = options.namespace.as_deref();
+    let (jobs_synced, mut jobs) = channel::channel(false);
+    let (pods_synced, mut pods) = channel::channel(false);
+    let mut watches = tokio::task::JoinSet::new();
+    watches.spawn(watch::index::<JobView>(Arc::clone(&ctx), watch::api(client.clone(), namespace), jobs_synced));
+    watches.spawn(watch::index::<PodView>(Arc::clone(&ctx), watch::api(client.clone(), namespace), pods_synced));
+    let templates = watch::api::<kube::core::DeserializeGuard<TaskTemplate>>(client.clone(), namespace);
+    watches.spawn(watch::templates(Arc::clone(&ctx), templates, template_writer));
+    let templates = Api::<kube::core::DeserializeGuard<ClusterTaskTemplate>>::all(client.clone());
+    watches.spawn(watch::templates(Arc::clone(&ctx), templates, cluster_writer));
+
+    // deciding from half a cache would launch what runs already
+    let filled = async {
+        let _ = jobs.wait_for(|synced| *synced).await;
+        let _ = pods.wait_for(|synced| *synced).await;
+        let _ = ctx.templates.namespaced.wait_until_ready().await;
+        let _ = ctx.templates.cluster.wait_until_ready().await;
+    };
+    tokio::select! {
+        () = filled => {}
+        () = shutdown.cancelled() => return,
+    }
+    info!("caches filled");
+    ready.send_replace(true);
+
+    let (graphs, writer) = reflector::store();
+    let seen = watch::graphs(Arc::clone(&ctx), watch::api(client, namespace), writer);
+    let led = leadership_changes(Arc::clone(&ctx), leadership);
+    Controller::for_stream(seen, graphs)
+        .with_config(Config::default().concurrency(options.concurrency))
+        .reconcile_on(woken)
+        .reconcile_all_on(led)
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .run(reconcile, retry, Arc::clone(&ctx))
+        .for_each(|result| {
+            // a graph that was deleted while it waited in the queue
+            if let Err(error) = result {
+                debug!(%error, "queue");
+            }
+            future::ready(())
+        })
+        .await;
+    watches.shutdown().await;
+    ctx.hands.tracker.close();
+    // what is under way may be ended at any call; a moment spares the next operator some questions
+    let _ = tokio::time::timeout(Duration::from_secs(5), ctx.hands.tracker.wait()).await;
+}
+
+/// Every term as leader begins with a look at every graph, and with nothing believed from before.
+fn leadership_changes(ctx: Arc<Context>, leadership: Leadership) -> impl futures::Stream<Item = ()> + Send + 'static {
+    stream::unfold((leadership, None), |(leadership, term)| async move {
+        let term = leadership.changed(term).await;
+        Some((term, (leadership, term)))
+    })
+    .filter_map(move |term| {
+        ctx.registry.clear();
+        future::ready(term.map(|_| ()))
+    })
+}
+
+async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+    if view.metadata.deletion_timestamp.is_some() {
+        // nothing new is started; the garbage collector deletes what there is
+        ctx.registry.remove(view.uid());
+        return Ok(Action::await_change());
+    }
+    if !ctx.hands.leadership.holds() {
+        return Ok(Action::await_change());
+    }
+    let begun = Instant::now();
+    let slot = ctx.registry.slot(view.uid());
+    let result = AssertUnwindSafe(look(&view, &ctx, &slot)).catch_unwind().await;
+    ctx.hands.metrics.reconcile_duration.observe(begun.elapsed().as_secs_f64());
+    match result {
+        Ok(Ok(action)) => {
+            *slot.failures.lock() = 0;
+            Ok(action)
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            // what the session believes may be half changed
+            ctx.registry.remove(view.uid());
+            error!(graph = view.name(), namespace = view.namespace(), "a look at the graph panicked; this is a defect");
+            Err(ReconcileError::Panic)
+        }
+    }
+}
+
+async fn look(view: &GraphView, ctx: &Context, slot: &Slot) -> Result<Action, ReconcileError> {
+    let mut place = slot.session.lock().await;
+    if place.is_none() {
+        if let Some(finished) = view.completion_time() {
+            return expire(view, ctx, finished).await;
+        }
+        match accept::take_up(ctx, view).await? {
+            Taken::Up(session) => {
+                ctx.templates.set_waiting(view, false);
+                *place = Some(*session);
+            }
+            Taken::Not(verdict) => {
+                ctx.templates.set_waiting(view, matches!(verdict, Verdict::Waiting(..)));
+                accept::report_refusal(ctx, view, &verdict).await?;
+                return Ok(Action::await_change());
+            }
+            Taken::Finished => return Ok(Action::await_change()),
+        }
+    }
+    let Some(session) = place.as_mut() else { return Ok(Action::await_change()) };
+    if session.report.generation < view.generation() {
+        session.report.generation = view.generation();
+        accept::review(session, view).await?;
+        session.report.dirty = true;
+    }
+    let around = Surroundings { index: &ctx.index, view, recorder: &ctx.recorder };
+    match session.turn(&around, slot.take_notes()) {
+        Turn::Again(None) => Ok(Action::await_change()),
+        Turn::Again(Some(pause)) => Ok(Action::requeue(pause)),
+        Turn::Finished => {
+            *place = None;
+            ctx.index.settle(view.uid());
+            // the watch brings the finished graph once more; its time to live counts from there
+            Ok(Action::await_change())
+        }
+        Turn::OutOfDate => {
+            debug!(graph = view.name(), namespace = view.namespace(), "somebody else went on with it; beginning anew");
+            *place = None;
+            Ok(Action::requeue(Duration::from_millis(50)))
+        }
+    }
+}
+
+/// Deletes a finished graph when its time is over.
+async fn expire(view: &GraphView, ctx: &Context, finished: Timestamp) -> Result<Action, ReconcileError> {
+    let Ok(spec) = serde_json::from_value::<TaskGraphSpec>((*view.spec).clone()) else {
+        return Ok(Action::await_change());
+    };
+    let Some(ttl) = spec.ttl_after_finished.and_then(|ttl| ttl.parse().ok()) else {
+        return Ok(Action::await_change());
+    };
+    let left = finished.duration_since(Timestamp::now()).saturating_add(ttl.into());
+    if let Ok(left) = Duration::try_from(left)
+        && !left.is_zero()
+    {
+        return Ok(Action::requeue(left));
+    }
+    info!(graph = view.name(), namespace = view.namespace(), "its time to live after finishing is over; deleting it");
+    match ctx.hands.cluster.delete_graph(view.namespace(), view.name(), view.uid()).await {
+        Ok(()) => Ok(Action::await_change()),
+        Err(error) if error.is_not_found() || error.is_conflict() => Ok(Action::await_change()),
+        Err(error) => Err(ReconcileError::Expire(error)),
+    }
+}
+
+/// Backoff per graph: from 100 ms, doubled, to 30 s; reset by a success.
+#[allow(clippy::needless_pass_by_value)] // the signature is kube's
+fn retry(view: Arc<GraphView>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
+    let slot = ctx.registry.slot(view.uid());
+    let mut failures = slot.failures.lock();
+    let pause = Duration::from_millis(100 << (*failures).min(8)).min(Duration::from_secs(30));
+    *failures = failures.saturating_add(1);
+    warn!(graph = view.name(), namespace = view.namespace(), %error, ?pause, "trying again");
+    Action::requeue(pause)
+}

@@ -1,0 +1,116 @@
+//! The graphs that are being run: a slot for each, with a mailbox for what background work has to tell.
+
+use std::{collections::HashMap, sync::Arc};
+
+use kube::runtime::reflector::ObjectRef;
+use parking_lot::Mutex;
+
+use super::{cluster::CallError, session::Session, view::GraphView};
+use crate::engine::{Attempt, Event};
+
+/// What background work tells a session.
+#[derive(Debug)]
+pub enum Note {
+    /// Something for the engine.
+    Event(Event),
+    /// A status write ended: the run's sequence that it carried, and the new resource version.
+    Stored(u64, Result<String, StoreError>),
+    /// A look at a Job that seems to be missing, or at why one has no pod, ended without a finding.
+    Looked(Attempt),
+    /// The attempt's Job would try for ever: delete it once the attempt's failure is stored.
+    Discard(Attempt),
+}
+
+/// Why a status was not stored.
+#[derive(Debug)]
+pub enum StoreError {
+    /// Somebody else has stored a newer status: what this session believes is out of date.
+    Overtaken,
+    /// The graph is not there any more.
+    Deleted,
+    /// Anything else; try again.
+    Failed(CallError),
+}
+
+/// One graph's place.
+#[derive(Debug, Default)]
+pub struct Slot {
+    notes: Mutex<Vec<Note>>,
+    /// The session; taken for one reconcile at a time.
+    pub session: tokio::sync::Mutex<Option<Session>>,
+    /// Failed reconciles in a row.
+    pub failures: Mutex<u32>,
+}
+
+impl Slot {
+    /// Takes what came in.
+    pub fn take_notes(&self) -> Vec<Note> {
+        std::mem::take(&mut *self.notes.lock())
+    }
+}
+
+/// All slots, by UID of the graph, and the way to wake the queue.
+#[derive(Debug)]
+pub struct Registry {
+    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    wake: futures::channel::mpsc::UnboundedSender<ObjectRef<GraphView>>,
+}
+
+/// How background work reaches its session.
+#[derive(Clone, Debug)]
+pub struct Mailbox {
+    slot: Arc<Slot>,
+    reference: ObjectRef<GraphView>,
+    wake: futures::channel::mpsc::UnboundedSender<ObjectRef<GraphView>>,
+}
+
+impl Mailbox {
+    /// Leaves a note and wakes the graph.
+    pub fn post(&self, note: Note) {
+        self.slot.notes.lock().push(note);
+        // the receiver is gone only when the program ends
+        let _ = self.wake.unbounded_send(self.reference.clone());
+    }
+
+    /// Leaves an event for the engine.
+    pub fn event(&self, event: Event) {
+        self.post(Note::Event(event));
+    }
+}
+
+impl Registry {
+    /// An empty registry; graphs to be looked at are sent to `wake`.
+    pub fn new(wake: futures::channel::mpsc::UnboundedSender<ObjectRef<GraphView>>) -> Self {
+        Self { slots: Mutex::default(), wake }
+    }
+
+    /// The slot of a graph.
+    pub fn slot(&self, uid: &str) -> Arc<Slot> {
+        Arc::clone(self.slots.lock().entry(uid.to_owned()).or_default())
+    }
+
+    /// The mailbox of a graph.
+    pub fn mailbox(&self, view: &GraphView) -> Mailbox {
+        Mailbox { slot: self.slot(view.uid()), reference: view.reference(), wake: self.wake.clone() }
+    }
+
+    /// Asks for a look at a graph.
+    pub fn wake(&self, reference: ObjectRef<GraphView>) {
+        let _ = self.wake.unbounded_send(reference);
+    }
+
+    /// Forgets a graph.
+    pub fn remove(&self, uid: &str) {
+        self.slots.lock().remove(uid);
+    }
+
+    /// Forgets all graphs: this process leads no more, so what it believes grows old.
+    pub fn clear(&self) {
+        self.slots.lock().clear();
+    }
+
+    /// Forgets all graphs but these.
+    pub fn retain(&self, known: impl Fn(&str) -> bool) {
+        self.slots.lock().retain(|uid, _| known(uid));
+    }
+}

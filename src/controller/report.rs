@@ -1,0 +1,215 @@
+//! Stores the status: at once where it matters, otherwise at most every half second, never two writes at a time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tracing::{debug, warn};
+
+use super::{
+    apply::Hands,
+    cluster::{CallError, LiveGraph},
+    registry::{Mailbox, Note, StoreError},
+    view::{GraphView, set_condition},
+};
+use crate::api::{
+    CONDITION_ACCEPTED, CONDITION_RECONCILING, CONDITION_STALLED, Condition, TaskGraphStatus,
+};
+
+/// The least time between two writes of a busy graph: each costs the API server and etcd the whole object.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Messages are cut to this: the API server takes 32 KiB.
+const MESSAGE_BYTES: usize = 16 * 1024;
+
+/// Whether a spec was accepted, for the conditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was.
+    Accepted,
+    /// The user must mend it. A reason, and what to do.
+    Refused(&'static str, String),
+    /// It waits for something. A reason, and for what.
+    Waiting(&'static str, String),
+}
+
+impl Verdict {
+    /// Writes the conditions `Accepted`, `Reconciling` and `Stalled` for a generation of the spec.
+    pub fn write(&self, status: &mut TaskGraphStatus, generation: i64, now: Timestamp) {
+        let (accepted, reason, message) = match self {
+            Self::Accepted => (true, "Accepted", "The graph is valid; its templates are pinned."),
+            Self::Refused(reason, message) | Self::Waiting(reason, message) => (false, *reason, message.as_str()),
+        };
+        let word = |truth: bool| if truth { "True" } else { "False" };
+        for (type_, truth) in [
+            (CONDITION_ACCEPTED, accepted),
+            (CONDITION_RECONCILING, matches!(self, Self::Waiting(..))),
+            (CONDITION_STALLED, matches!(self, Self::Refused(..))),
+        ] {
+            set_condition(
+                &mut status.conditions,
+                Condition {
+                    type_: type_.into(),
+                    status: word(truth).into(),
+                    observed_generation: Some(generation),
+                    last_transition_time: now,
+                    reason: reason.into(),
+                    message: cut(message).to_owned(),
+                },
+            );
+        }
+        status.observed_generation = Some(generation);
+    }
+}
+
+/// A message, cut between characters.
+pub fn cut(message: &str) -> &str {
+    let mut end = message.len().min(MESSAGE_BYTES);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    &message[..end]
+}
+
+/// The status of one graph: what is stored, and what is to be.
+#[derive(Debug)]
+pub struct Report {
+    /// The status as it should stand, but for what the run knows better.
+    pub status: TaskGraphStatus,
+    /// Generation of the spec that `verdict` speaks of.
+    pub generation: i64,
+    /// Whether that generation was accepted.
+    pub verdict: Verdict,
+    /// Something changed since the last write was begun.
+    pub dirty: bool,
+    /// Sequence of the run that is stored.
+    pub stored: u64,
+    resource_version: String,
+    storing: bool,
+    last: Option<Instant>,
+    failures: u32,
+}
+
+/// What a report needs of the graph.
+pub struct Storing<'a> {
+    /// What all graphs share.
+    pub hands: &'a Arc<Hands>,
+    /// Where the answer goes.
+    pub mailbox: &'a Mailbox,
+    /// The graph.
+    pub view: &'a GraphView,
+}
+
+impl Report {
+    /// A report that begins with a stored status.
+    pub fn new(status: TaskGraphStatus, resource_version: String, generation: i64) -> Self {
+        Self {
+            stored: status.sequence,
+            status,
+            generation,
+            verdict: Verdict::Accepted,
+            dirty: true,
+            resource_version,
+            storing: false,
+            last: None,
+            failures: 0,
+        }
+    }
+
+    /// When the next write may begin; `None` while there is nothing to write or a write is under way.
+    pub fn due(&self, urgent: bool) -> Option<Instant> {
+        if !self.dirty || self.storing {
+            return None;
+        }
+        let Some(last) = self.last else { return Some(Instant::now()) };
+        let pause = match (self.failures, urgent) {
+            (0, true) => Duration::ZERO,
+            (0, false) => INTERVAL,
+            (n, _) => Duration::from_millis(100 << n.min(6)),
+        };
+        Some(last + pause)
+    }
+
+    /// Begins a write of `self.status`, as of the run's `sequence`.
+    pub fn store(&mut self, sequence: u64, to: &Storing<'_>) {
+        self.dirty = false;
+        self.storing = true;
+        self.last = Some(Instant::now());
+        let (hands, mailbox, stored) = (Arc::clone(to.hands), to.mailbox.clone(), self.stored);
+        let (namespace, name, uid) = (to.view.namespace().to_owned(), to.view.name().to_owned(), to.view.uid().to_owned());
+        let resource_version = self.resource_version.clone();
+        let status = serde_json::to_value(&self.status);
+        to.hands.tracker.spawn(async move {
+            let result = match status {
+                Ok(status) => write(&hands, &namespace, &name, &uid, resource_version, stored, status).await,
+                Err(error) => Err(StoreError::Failed(CallError::Request(error.to_string()))),
+            };
+            mailbox.post(Note::Stored(sequence, result));
+        });
+    }
+
+    /// Takes the answer of a write. False: this session is out of date.
+    pub fn on_stored(&mut self, sequence: u64, result: Result<String, StoreError>, view: &GraphView) -> bool {
+        self.storing = false;
+        match result {
+            Ok(resource_version) => {
+                self.resource_version = resource_version;
+                self.stored = sequence;
+                self.failures = 0;
+                true
+            }
+            Err(StoreError::Overtaken | StoreError::Deleted) => false,
+            Err(StoreError::Failed(error)) => {
+                warn!(graph = view.name(), namespace = view.namespace(), %error, "the status could not be stored");
+                self.dirty = true;
+                self.failures += 1;
+                true
+            }
+        }
+    }
+
+    /// Whether all of the run up to `sequence` is stored.
+    pub fn is_settled(&self, sequence: u64) -> bool {
+        !self.dirty && !self.storing && self.stored >= sequence
+    }
+}
+
+/// Writes a status. A conflict with an edit of the spec is settled here; one with another status is not.
+async fn write(
+    hands: &Hands,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    mut resource_version: String,
+    stored: u64,
+    status: Value,
+) -> Result<String, StoreError> {
+    loop {
+        if !hands.leadership.holds() {
+            return Err(StoreError::Overtaken);
+        }
+        hands.metrics.status_writes.inc();
+        match hands.cluster.put_status(namespace, name, &resource_version, status.clone()).await {
+            Ok(new) => return Ok(new),
+            Err(error) if error.is_not_found() => return Err(StoreError::Deleted),
+            Err(error) if error.is_conflict() => {
+                debug!(graph = name, namespace, "status conflict; reading the graph anew");
+                let live = hands.cluster.get_graph(namespace, name).await.map_err(StoreError::Failed)?;
+                if live.metadata.uid.as_deref() != Some(uid) {
+                    return Err(StoreError::Deleted);
+                }
+                if sequence_of(&live) != stored {
+                    return Err(StoreError::Overtaken);
+                }
+                resource_version = live.metadata.resource_version.unwrap_or_default();
+            }
+            Err(error) => return Err(StoreError::Failed(error)),
+        }
+    }
+}
+
+fn sequence_of(live: &LiveGraph) -> u64 {
+    live.status.get("sequence").and_then(Value::as_u64).unwrap_or_default()
+}

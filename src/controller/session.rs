@@ -1,0 +1,377 @@
+//! One graph while it runs: what was observed goes into the engine, what it asks for comes out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    apply::{Hands, Hold},
+    events,
+    index::{Changed, Index},
+    registry::{Mailbox, Note},
+    report::{Report, Storing},
+    revision::Pinned,
+    view::GraphView,
+};
+use crate::{
+    api::{GraphPhase, ROLE_TASK, TaskPhase},
+    engine::{Action, Attempt, Event, Graph, Identity, Run, TaskId, Transition},
+    jobs::{self, Order},
+};
+
+/// Creates in flight at once of one graph.
+const CREATES: usize = 32;
+/// A Job that has no pod for so long is looked into.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// And again, until it has one.
+const NEXT_LOOK: Duration = Duration::from_secs(10);
+
+/// One graph while it runs.
+#[derive(Debug)]
+pub struct Session {
+    /// The run.
+    pub run: Run,
+    /// What it began with.
+    pub pinned: Pinned,
+    /// Its status.
+    pub report: Report,
+    graph: Arc<Graph>,
+    identity: Arc<Identity>,
+    hands: Arc<Hands>,
+    mailbox: Mailbox,
+    creates: Arc<Semaphore>,
+    holds: BTreeMap<Attempt, (CancellationToken, Arc<tokio::sync::Mutex<()>>)>,
+    /// Actions that wait until the run up to a sequence is stored.
+    held: Vec<(u64, Vec<Action>)>,
+    /// Attempts whose Job may have no pod, and when to look.
+    looks: BTreeMap<Attempt, Instant>,
+    /// Attempts whose Job seems to have vanished and is being looked for.
+    searched: BTreeSet<Attempt>,
+    /// Attempts that are being stopped.
+    stopping: BTreeSet<Attempt>,
+    /// A first attempt was launched.
+    started: bool,
+}
+
+/// What a turn leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Look again after this time, or when something happens.
+    Again(Option<Duration>),
+    /// The graph finished, and that is stored.
+    Finished,
+    /// Somebody else has gone on with the graph: begin anew from what is stored.
+    OutOfDate,
+}
+
+/// What one turn may look at.
+pub struct Surroundings<'a> {
+    /// The cached Jobs and pods.
+    pub index: &'a Index,
+    /// The graph as it is watched.
+    pub view: &'a GraphView,
+    /// Tells people.
+    pub recorder: &'a events::Recorder,
+}
+
+impl Session {
+    /// A session over a run.
+    pub fn new(run: Run, identity: Arc<Identity>, pinned: Pinned, report: Report, hands: Arc<Hands>, mailbox: Mailbox) -> Self {
+        let graph = Arc::clone(run.graph());
+        let count = |phase| graph.ids().filter(|task| run.task(*task).phase == phase).count().try_into().unwrap_or(0);
+        let started = graph.ids().any(|task| run.task(task).attempts > 0);
+        hands.metrics.tasks_running.inc_by(count(TaskPhase::Running));
+        hands.metrics.tasks_ready.inc_by(count(TaskPhase::Ready));
+        Self {
+            run,
+            graph,
+            identity,
+            pinned,
+            report,
+            hands,
+            mailbox,
+            creates: Arc::new(Semaphore::new(CREATES)),
+            holds: BTreeMap::new(),
+            held: Vec::new(),
+            looks: BTreeMap::new(),
+            searched: BTreeSet::new(),
+            stopping: BTreeSet::new(),
+            started,
+        }
+    }
+
+    /// One round: `observe → step → apply → report`. Never waits.
+    pub fn turn(&mut self, around: &Surroundings<'_>, notes: Vec<Note>) -> Turn {
+        let now = Timestamp::now();
+        let (mut events, mut discarded, mut since) = (Vec::new(), Vec::new(), None);
+        for note in notes {
+            match note {
+                Note::Event(event) => {
+                    if let Event::Gone { attempt } = event {
+                        self.stopping.remove(&attempt);
+                    }
+                    events.push(event);
+                }
+                Note::Looked(attempt) => {
+                    self.searched.remove(&attempt);
+                }
+                Note::Discard(attempt) => discarded.push(Action::Stop { attempt }),
+                Note::Stored(sequence, result) => {
+                    if !self.report.on_stored(sequence, result, around.view) {
+                        return Turn::OutOfDate;
+                    }
+                }
+            }
+        }
+        self.release_held();
+        for changed in around.index.take_changed(&self.identity.uid) {
+            self.observe(&changed, now, &mut events, &mut since);
+        }
+        self.watch_for_pods(&events);
+
+        let step = self.run.step(events, now);
+        for transition in &step.transitions {
+            self.tell(transition, around);
+        }
+        if !self.started && step.transitions.iter().any(|transition| transition.to == TaskPhase::Running) {
+            self.started = true;
+            around.recorder.started(around.view);
+        }
+        self.report.dirty |= step.changed;
+        if step.store_first {
+            self.held.push((self.run.sequence(), step.actions));
+        } else {
+            self.perform(step.actions, since);
+        }
+        if !discarded.is_empty() {
+            self.held.push((self.run.sequence(), discarded));
+        }
+        self.look_for_pods(around.index);
+        self.finish_turn(around, now, step.wake_at)
+    }
+
+    /// Performs the actions that waited for what is stored now.
+    fn release_held(&mut self) {
+        let stored = self.report.stored;
+        self.run.stored(stored);
+        for (sequence, actions) in std::mem::take(&mut self.held) {
+            if sequence <= stored {
+                self.perform(actions, None);
+            } else {
+                self.held.push((sequence, actions));
+            }
+        }
+    }
+
+    fn observe(&mut self, changed: &Changed, now: Timestamp, events: &mut Vec<Event>, since: &mut Option<Instant>) {
+        // a task that the graph does not have: a Job of another revision, or labels set by hand
+        let Some(task) = self.graph.find(&changed.key.task) else { return };
+        let attempt = Attempt { task, number: changed.key.attempt };
+        let pods: Vec<_> = changed.cached.pods.values().map(AsRef::as_ref).collect();
+        if let Some(job) = changed.cached.job.as_deref()
+            && jobs::needs_live_pods(job, &pods)
+        {
+            if self.is_live(attempt) && self.searched.insert(attempt) {
+                let hold = self.hold(attempt);
+                self.hands.tracker.spawn(hold.observe_live());
+            }
+            return;
+        }
+        let seen = jobs::observe(attempt, changed.cached.job.as_deref(), &pods);
+        for mut event in seen {
+            if let Event::Finished { time, .. } = &mut event {
+                *since = Some(since.map_or(changed.since, |other: Instant| other.min(changed.since)));
+                // Kubernetes cuts times to whole seconds; where we saw it happen, we know better
+                if now.duration_since(*time) < SignedDuration::from_secs(2) {
+                    *time = now;
+                }
+            }
+            events.push(event);
+        }
+        if changed.cached.job_vanished && self.is_live(attempt) {
+            self.search(attempt);
+        }
+    }
+
+    /// Looks live for the Job of a live attempt that the cache does not show.
+    pub fn search(&mut self, attempt: Attempt) {
+        if self.searched.insert(attempt) {
+            let hold = self.hold(attempt);
+            self.hands.tracker.spawn(hold.confirm_lost());
+        }
+    }
+
+    fn watch_for_pods(&mut self, events: &[Event]) {
+        for event in events {
+            match event {
+                Event::Launched { attempt, .. } => {
+                    self.looks.entry(*attempt).or_insert_with(|| Instant::now() + FIRST_LOOK);
+                }
+                Event::Started { attempt } | Event::Finished { attempt, .. } | Event::Gone { attempt } => {
+                    self.looks.remove(attempt);
+                }
+                Event::Blocked { .. } => {}
+            }
+        }
+    }
+
+    /// Looks into those Jobs that should have a pod by now and have none.
+    fn look_for_pods(&mut self, index: &Index) {
+        let now = Instant::now();
+        let due: Vec<_> = self.looks.iter().filter(|(_, at)| **at <= now).map(|(attempt, _)| *attempt).collect();
+        for attempt in due {
+            let key = self.key(attempt);
+            if !self.is_live(attempt) || !index.attempt(&self.identity.uid, &key).pods.is_empty() {
+                self.looks.remove(&attempt);
+                continue;
+            }
+            self.looks.insert(attempt, now + NEXT_LOOK);
+            let hold = self.hold(attempt);
+            self.hands.tracker.spawn(hold.diagnose());
+        }
+    }
+
+    fn key(&self, attempt: Attempt) -> super::index::Key {
+        super::index::Key { task: self.graph.task(attempt.task).name.to_string(), attempt: attempt.number }
+    }
+
+    fn hold(&mut self, attempt: Attempt) -> Hold {
+        let task = self.graph.task(attempt.task);
+        let (cancel, gate) = self.holds.entry(attempt).or_default().clone();
+        Hold {
+            hands: Arc::clone(&self.hands),
+            identity: Arc::clone(&self.identity),
+            mailbox: self.mailbox.clone(),
+            creates: Arc::clone(&self.creates),
+            attempt,
+            task: Arc::clone(&task.name),
+            job: jobs::job_name(&self.identity.name, &self.identity.uid, ROLE_TASK, &task.name, attempt.number),
+            hash: task.hash,
+            cancel,
+            gate,
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>, since: Option<Instant>) {
+        for action in actions {
+            match action {
+                Action::Launch(launch) => {
+                    let task = self.graph.task(launch.attempt.task);
+                    let order = Order::new(&self.identity, task, &launch, self.pinned.spec.pod_defaults.as_ref());
+                    let Some(job) = order.map(|order| order.build()) else { continue };
+                    let hold = self.hold(launch.attempt);
+                    self.hands.tracker.spawn(hold.launch(job, since));
+                }
+                Action::Stop { attempt } => {
+                    if self.stopping.insert(attempt) {
+                        let hold = self.hold(attempt);
+                        self.hands.tracker.spawn(hold.stop());
+                    }
+                }
+                Action::AwaitGone { attempt } => {
+                    let hold = self.hold(attempt);
+                    self.hands.tracker.spawn(hold.await_gone());
+                }
+            }
+        }
+    }
+
+    fn finish_turn(&mut self, around: &Surroundings<'_>, now: Timestamp, wake_at: Option<Timestamp>) -> Turn {
+        let sequence = self.run.sequence();
+        let finished = self.run.is_finished();
+        let urgent = finished || !self.held.is_empty();
+        if self.report.due(urgent).is_some_and(|at| at <= Instant::now()) {
+            self.report.verdict.clone().write(&mut self.report.status, self.report.generation, now);
+            self.run.write(&mut self.report.status, now);
+            let to = Storing { hands: &self.hands, mailbox: &self.mailbox, view: around.view };
+            self.report.store(sequence, &to);
+        }
+        if finished && self.held.is_empty() && self.report.is_settled(sequence) {
+            let complete = self.report.status.phase == Some(GraphPhase::Complete);
+            let message = self.report.status.message.clone().unwrap_or_else(|| "All tasks are done.".into());
+            around.recorder.finished(around.view, complete, &message);
+            return Turn::Finished;
+        }
+        let store = self.report.due(urgent).map(|at| at.saturating_duration_since(Instant::now()));
+        let look = self.looks.values().min().map(|at| at.saturating_duration_since(Instant::now()));
+        let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        Turn::Again([store, look, wake].into_iter().flatten().min())
+    }
+
+    fn tell(&mut self, transition: &Transition, around: &Surroundings<'_>) {
+        let Transition { task, from, to, attempt, ref reason } = *transition;
+        let name = Arc::clone(&self.graph.task(task).name);
+        let reason = reason.as_deref().unwrap_or_default();
+        if to.is_final() {
+            self.holds.retain(|held, _| held.task != task || held.number == attempt);
+        }
+        self.count(task, from, to);
+        let (graph, namespace) = (&self.identity.name, &self.identity.namespace);
+        match to {
+            TaskPhase::Failed | TaskPhase::Retrying => warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
+            TaskPhase::Ready => debug!(%graph, %namespace, task = %name, attempt, "{}", to.name()),
+            _ => info!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
+        }
+        if to == TaskPhase::Failed {
+            around.recorder.task_failed(around.view, &name, attempt, reason, self.run.task(task).message.as_deref());
+        }
+    }
+}
+
+impl Session {
+    /// Looks live for the Jobs that the status tells of and the cache does not show: they may have been deleted while
+    /// no operator ran.
+    pub fn search_for_missing(&mut self, index: &Index) {
+        let known: Vec<_> = self.run.live().filter(|live| live.job.is_some()).map(|live| live.attempt).collect();
+        for attempt in known {
+            if index.attempt(&self.identity.uid, &self.key(attempt)).job.is_none() {
+                self.search(attempt);
+            }
+        }
+    }
+
+    fn is_live(&self, attempt: Attempt) -> bool {
+        let task = self.run.task(attempt.task);
+        task.phase == TaskPhase::Running && task.attempts == attempt.number
+    }
+
+    fn count(&mut self, task: TaskId, from: TaskPhase, to: TaskPhase) {
+        let metrics = &self.hands.metrics;
+        for (phase, gauge) in [(TaskPhase::Running, &metrics.tasks_running), (TaskPhase::Ready, &metrics.tasks_ready)] {
+            if to == phase && from != phase {
+                gauge.inc();
+            } else if from == phase && to != phase {
+                gauge.dec();
+            }
+        }
+        if to.is_final() {
+            let status = self.run.task(task);
+            let took = status.completion_time.zip(status.start_time).map(|(end, start)| end.duration_since(start));
+            metrics.task_finished(to, took.and_then(|took| Duration::try_from(took).ok()));
+        }
+    }
+}
+
+impl Drop for Session {
+    /// A session may end before its graph does: the graph was deleted, or is begun anew from what is stored. What it
+    /// launches is then launched by nobody or by another, which counts it, too.
+    fn drop(&mut self) {
+        for (cancel, _) in self.holds.values() {
+            cancel.cancel();
+        }
+        for task in self.graph.ids() {
+            match self.run.task(task).phase {
+                TaskPhase::Running => _ = self.hands.metrics.tasks_running.dec(),
+                TaskPhase::Ready => _ = self.hands.metrics.tasks_ready.dec(),
+                _ => {}
+            }
+        }
+    }
+}

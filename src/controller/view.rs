@@ -1,0 +1,143 @@
+//! A graph as the controller watches it: whole enough to decide whether there is work, cheap enough that the echo
+//! of every status write costs little.
+
+use std::{borrow::Cow, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, core::NamespaceResourceScope, runtime::reflector::ObjectRef};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::api::{Condition, TaskGraph};
+
+/// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.
+///
+/// Any object that the API server stores can be read as one, so a malformed graph never breaks the watch.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct GraphView {
+    /// Its metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// Its spec, as it stands.
+    #[serde(default)]
+    pub spec: Arc<Value>,
+    /// The head of its status.
+    #[serde(default)]
+    pub status: StatusHead,
+}
+
+/// The parts of a status that are read from the watch. All else is read live, once, when a graph is taken up.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatusHead {
+    /// See [`crate::api::TaskGraphStatus`].
+    pub observed_generation: Option<i64>,
+    /// See [`crate::api::TaskGraphStatus`]. A text: a date that is none must not break the watch.
+    pub completion_time: Option<String>,
+    /// See [`crate::api::TaskGraphStatus`].
+    pub revision: Option<String>,
+    /// See [`crate::api::TaskGraphStatus`].
+    pub conditions: Vec<ConditionHead>,
+}
+
+/// The parts of a condition that are read from the watch.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConditionHead {
+    /// Which condition.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// A word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+impl GraphView {
+    /// Its name; empty only for an object that no API server would store.
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Its UID.
+    pub fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Generation of its spec.
+    pub fn generation(&self) -> i64 {
+        self.metadata.generation.unwrap_or_default()
+    }
+
+    /// When it finished.
+    pub fn completion_time(&self) -> Option<Timestamp> {
+        self.status.completion_time.as_deref()?.parse().ok()
+    }
+
+    /// A reference to it, as the queue uses.
+    pub fn reference(&self) -> ObjectRef<Self> {
+        ObjectRef::new(self.name()).within(self.namespace())
+    }
+
+    /// Whether a condition stands as told.
+    pub fn has_condition(&self, type_: &str, status: &str, reason: &str, message: &str) -> bool {
+        let matches = |c: &ConditionHead| c.type_ == type_ && c.status == status && c.reason == reason && c.message == message;
+        self.status.conditions.iter().any(matches)
+    }
+
+    /// Drops what is never read.
+    pub fn prune(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+    }
+}
+
+impl Resource for GraphView {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        TaskGraph::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        TaskGraph::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        TaskGraph::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        TaskGraph::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// Sets a condition; its transition time changes only with its status.
+pub fn set_condition(conditions: &mut Vec<Condition>, mut new: Condition) {
+    match conditions.iter_mut().find(|c| c.type_ == new.type_) {
+        Some(old) => {
+            if old.status == new.status {
+                new.last_transition_time = old.last_transition_time;
+            }
+            *old = new;
+        }
+        None => conditions.push(new),
+    }
+}

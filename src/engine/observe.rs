@@ -1,0 +1,258 @@
+//! What was observed, taken into the run.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{
+    event::{Attempt, AttemptResult, Blame, Event, Failure},
+    expr::Scope,
+    graph::TaskId,
+    policy::{outputs, retry, trigger::Verdict},
+    reason,
+    record::{MAX_REASON, Round, clip, clipped},
+    state::{Live, Run, StopCause, later, whole_millis},
+};
+use crate::api::{FailedAttempt, TaskPhase};
+
+impl Run {
+    /// Takes in one event. What speaks of an attempt that is not live changes nothing, save that a Job that should
+    /// not exist is stopped.
+    pub(super) fn observe(&mut self, event: Event, round: &mut Round) {
+        let attempt = match &event {
+            Event::Launched { attempt, .. }
+            | Event::Started { attempt }
+            | Event::Blocked { attempt, .. }
+            | Event::Finished { attempt, .. }
+            | Event::Gone { attempt } => *attempt,
+        };
+        if attempt.task.index() >= self.tasks.len() || attempt.number == 0 {
+            return;
+        }
+        let live = attempt == self.last_attempt(attempt.task) && self.task(attempt.task).phase == TaskPhase::Running;
+        match event {
+            Event::Launched { job, .. } => self.on_launched(attempt, job, round),
+            Event::Started { .. } if live => self.on_started(attempt.task, round),
+            Event::Blocked { reason, message, cluster, .. } if live => {
+                self.on_blocked(attempt.task, &reason, &message, cluster, round);
+            }
+            Event::Finished { result, time, .. } if live => self.on_finished(attempt.task, result, time, round),
+            Event::Gone { .. } => self.on_gone(attempt, round),
+            Event::Started { .. } | Event::Blocked { .. } | Event::Finished { .. } => {}
+        }
+    }
+
+    fn on_launched(&mut self, attempt: Attempt, job: String, round: &mut Round) {
+        let task = &mut self.tasks[attempt.task.index()];
+        let (phase, last) = (task.status.phase, task.status.attempts);
+        let stray = if phase.is_final() {
+            attempt.number > last || phase == TaskPhase::Cancelled
+        } else {
+            (attempt.number > task.ended && attempt.number < last) || self.is_decision(attempt.task)
+        };
+        if stray {
+            round.stops.insert(attempt);
+        } else if phase.is_final() {
+            // an attempt that the status tells of
+        } else if attempt.number > last {
+            self.adopt(attempt, job, round);
+        } else if attempt.number == last && phase == TaskPhase::Running {
+            let task = &mut self.tasks[attempt.task.index()];
+            if task.live.stop.is_some() {
+                // it may have been created after the stop found nothing to delete
+                round.stops.insert(attempt);
+            }
+            if task.status.job.as_deref() != Some(&job) {
+                task.status.job = Some(job);
+                round.changed = true;
+            }
+        }
+    }
+
+    /// Takes over an attempt of which the status did not tell yet.
+    fn adopt(&mut self, attempt: Attempt, job: String, round: &mut Round) {
+        let id = attempt.task;
+        let status = self.task(id);
+        if status.phase == TaskPhase::Running && status.attempts > self.tasks[id.index()].ended {
+            round.stops.insert(self.last_attempt(id));
+        }
+        self.tasks[id.index()].status.attempts = attempt.number;
+        self.begin(id, Some(job), round);
+        // it may be called off already
+        self.sweep = true;
+    }
+
+    /// Enters Running with the attempt that `status.attempts` counts.
+    pub(super) fn begin(&mut self, id: TaskId, job: Option<String>, round: &mut Round) {
+        self.enter(id, TaskPhase::Running, None, None, round);
+        let status = &mut self.tasks[id.index()].status;
+        status.job = job;
+        status.start_time = Some(round.now);
+        self.arm(id, Some(later(round.now, self.graph.task(id).start_timeout)));
+    }
+
+    fn on_started(&mut self, id: TaskId, round: &mut Round) {
+        let task = &mut self.tasks[id.index()];
+        if !task.live.started {
+            task.live.started = true;
+            task.live.blocked = None;
+            let stopping = task.live.stop.is_some();
+            self.blocked.remove(&id);
+            self.arm(id, None);
+            if !stopping {
+                self.note(id, None, None, round);
+            }
+        }
+    }
+
+    fn on_blocked(&mut self, id: TaskId, reason: &str, message: &str, cluster: bool, round: &mut Round) {
+        let live = &mut self.tasks[id.index()].live;
+        if !live.started && live.stop.is_none() {
+            live.blocked = Some(cluster);
+            self.blocked.insert(id);
+            self.note(id, Some(reason), Some(message), round);
+        }
+    }
+
+    fn on_finished(&mut self, id: TaskId, result: AttemptResult, time: Timestamp, round: &mut Round) {
+        let task = &self.tasks[id.index()];
+        let time = whole_millis(time).min(round.now).max(task.status.start_time.unwrap_or(Timestamp::MIN));
+        let stopping = task.live.stop.is_some();
+        let checked = match result {
+            AttemptResult::Succeeded { outputs, message } => {
+                outputs::check(&self.graph.task(id).outputs, outputs, self.output_bytes)
+                    .map(|checked| (checked, message))
+            }
+            AttemptResult::Failed(failure) => Err(failure),
+        };
+        match checked {
+            Ok(((outputs, bytes), message)) => {
+                self.output_bytes = self.output_bytes.saturating_add(bytes);
+                let task = &mut self.tasks[id.index()];
+                task.status.outputs = outputs;
+                task.ended = task.status.attempts;
+                self.enter(id, TaskPhase::Succeeded, None, message, round);
+                self.tasks[id.index()].status.completion_time = Some(time);
+            }
+            // a failure may be the stop's doing; it ends when its pods are gone
+            Err(_) if stopping => {}
+            Err(failure) => self.attempt_failed(id, failure, time, false, round),
+        }
+    }
+
+    fn on_gone(&mut self, attempt: Attempt, round: &mut Round) {
+        let id = attempt.task;
+        if attempt != self.last_attempt(id) {
+            return;
+        }
+        let task = &mut self.tasks[id.index()];
+        match (task.status.phase, task.live.stop) {
+            (TaskPhase::Running | TaskPhase::Retrying, Some(StopCause::CallOff(reason))) => {
+                self.cancel(id, reason, round)
+            }
+            (TaskPhase::Running, Some(StopCause::StartTimeout { cluster })) => {
+                let failure = Failure {
+                    reason: reason::START_TIMEOUT.to_owned(),
+                    message: task.status.message.clone(),
+                    exit_code: None,
+                    blame: if cluster { Blame::Cluster } else { Blame::Task },
+                };
+                self.attempt_failed(id, failure, round.now, true, round);
+            }
+            (TaskPhase::Retrying, _) => {
+                task.live.gone = true;
+                self.try_again(id, round);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends a task that was called off, its pods being gone.
+    pub(super) fn cancel(&mut self, id: TaskId, reason: &'static str, round: &mut Round) {
+        let task = &mut self.tasks[id.index()];
+        task.ended = task.status.attempts;
+        let message = self.why_called_off(id, reason);
+        self.enter(id, TaskPhase::Cancelled, Some(reason), Some(message), round);
+        self.must_store();
+    }
+
+    /// Records a failed attempt, and what follows from it. `gone`: whether its pods are.
+    pub(super) fn attempt_failed(
+        &mut self,
+        id: TaskId,
+        failure: Failure,
+        time: Timestamp,
+        gone: bool,
+        round: &mut Round,
+    ) {
+        let Failure { reason, message, exit_code, blame } = failure;
+        let message = message.map(clipped);
+        let task = &mut self.tasks[id.index()];
+        let number = task.status.attempts;
+        task.ended = number;
+        let record = FailedAttempt {
+            attempt: number,
+            job: task.status.job.clone(),
+            start_time: task.status.start_time,
+            completion_time: Some(time),
+            exit_code,
+            reason: clip(&reason, MAX_REASON).to_owned(),
+            message: message.clone(),
+        };
+        let disruptions = task.status.disruptions;
+        self.keep_failure(id, record);
+
+        let graph = Arc::clone(&self.graph);
+        let rule = &graph.task(id).retry;
+        let next = retry::next(blame, number, disruptions, rule.limit);
+        let wanted = match (&rule.when, next) {
+            (Some(when), retry::Next::Retry) => {
+                let scope = Scope { attempt: Some(number), failure: Some((exit_code, &reason)), ..self.scope() };
+                when.eval_bool(&scope).map_err(|error| format!("retry.when: {error}"))
+            }
+            (_, next) => Ok(next != retry::Next::Fail),
+        };
+        match wanted {
+            Ok(true) => {
+                if next == retry::Next::RetryDisrupted {
+                    self.tasks[id.index()].status.disruptions = disruptions.saturating_add(1);
+                }
+                self.enter(id, TaskPhase::Retrying, Some(&reason), message, round);
+                let due = later(round.now, retry::wait(rule, &self.identity.uid, &graph.task(id).name, number));
+                let task = &mut self.tasks[id.index()];
+                task.status.wake_at = Some(due);
+                task.live = Live { gone, ..Live::default() };
+                self.arm(id, Some(due));
+                if !gone {
+                    round.awaits.insert(self.last_attempt(id));
+                }
+            }
+            Ok(false) => {
+                self.enter(id, TaskPhase::Failed, Some(&reason), message, round);
+                self.tasks[id.index()].status.completion_time = Some(time);
+            }
+            Err(error) => self.enter(id, TaskPhase::Failed, Some(reason::EXPRESSION_ERROR), Some(error), round),
+        }
+        self.must_store();
+    }
+
+    /// Makes a Retrying task Ready, once its time has come and the pods of its last attempt are gone.
+    ///
+    /// Its trigger held when it first started, and mostly holds for ever. Not so after a restart that found its Job, but
+    /// no trace of a success before it that was not stored yet: then the dependency comes first.
+    pub(super) fn try_again(&mut self, id: TaskId, round: &mut Round) {
+        let task = &self.tasks[id.index()];
+        let due = task.status.wake_at.is_none_or(|due| due <= round.now);
+        if task.status.phase != TaskPhase::Retrying || !task.live.gone || task.live.stop.is_some() || !due {
+            return;
+        }
+        match self.verdict(id) {
+            Verdict::Wait => {}
+            Verdict::Start => self.enter(id, TaskPhase::Ready, None, None, round),
+            Verdict::Skip(reason) | Verdict::Omit(reason) => {
+                let message = self.why_not(id, reason);
+                self.enter(id, TaskPhase::Cancelled, Some(reason), message, round);
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Whether the branches that a task is for were taken.
+
+use super::{
+    super::{graph::Guard, reason},
+    trigger::{Outcome, Verdict},
+};
+
+/// What `guard` says, its decision having ended as `outcome` (`None`: not yet) and having taken `branch`.
+///
+/// A decision that was itself Skipped skips what it guards, and one that failed omits it: a failure is not laundered.
+pub fn decide(guard: &Guard, outcome: Option<Outcome>, branch: Option<&str>) -> Verdict {
+    match outcome {
+        None => Verdict::Wait,
+        Some(Outcome::Succeeded) if branch.is_some_and(|taken| guard.branches.iter().any(|name| &**name == taken)) => {
+            Verdict::Start
+        }
+        Some(Outcome::Succeeded | Outcome::FailedAllowed) => Verdict::Skip(reason::BRANCH_NOT_TAKEN),
+        Some(Outcome::Skipped) => Verdict::Skip(reason::DEPENDENCY_SKIPPED),
+        Some(Outcome::Failed | Outcome::Cancelled | Outcome::Omitted) => Verdict::Omit(reason::DEPENDENCY_FAILED),
+    }
+}

@@ -1,0 +1,47 @@
+//! Every reason that the engine itself gives for a task or a graph, in one place.
+
+/// A task's `when` is false.
+pub const CONDITION_FALSE: &str = "ConditionFalse";
+/// A decision took another branch.
+pub const BRANCH_NOT_TAKEN: &str = "BranchNotTaken";
+/// The trigger cannot hold, since dependencies were skipped.
+pub const DEPENDENCY_SKIPPED: &str = "DependencySkipped";
+/// The trigger cannot hold, since a dependency failed, was cancelled or omitted.
+pub const DEPENDENCY_FAILED: &str = "DependencyFailed";
+/// The trigger is `AnyFailed`, and nothing failed.
+pub const NOTHING_FAILED: &str = "NothingFailed";
+/// The graph's failure policy called the task off.
+pub const FAILURE_POLICY: &str = "FailurePolicy";
+/// The graph was cancelled.
+pub const CANCELLED: &str = "Cancelled";
+/// The graph's `timeout`, or `finallyTimeout`, ran out.
+pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+/// An expression gave no value.
+pub const EXPRESSION_ERROR: &str = "ExpressionError";
+/// No branch of a decision holds.
+pub const NO_BRANCH: &str = "NoBranch";
+/// A declared output without default is missing.
+pub const OUTPUT_MISSING: &str = "OutputMissing";
+/// An output is not of its declared type.
+pub const OUTPUT_INVALID: &str = "OutputInvalid";
+/// The outputs of the graph are over their limit together.
+pub const OUTPUTS_TOO_LARGE: &str = "OutputsTooLarge";
+/// The attempt's pod did not start in time.
+pub const START_TIMEOUT: &str = "StartTimeout";
+/// The same, and the cluster is to blame. Only shown while the attempt is being stopped: it keeps the blame
+/// through a restart.
+pub const START_TIMEOUT_BY_CLUSTER: &str = "StartTimeoutByCluster";
+/// Attempt numbers are used up (only after a status was edited by hand).
+pub const TOO_MANY_ATTEMPTS: &str = "TooManyAttempts";
+/// The graph failed: a task did.
+pub const TASKS_FAILED: &str = "TasksFailed";
+/// The graph ended well.
+pub const ALL_SUCCEEDED: &str = "AllSucceeded";
+/// The graph starts nothing new, by `desiredState`.
+pub const SUSPENDED: &str = "Suspended";
+/// The graph goes on.
+pub const RESUMED: &str = "Resumed";
+/// The graph finished.
+pub const FINISHED: &str = "Finished";
+/// The graph was accepted.
+pub const ACCEPTED: &str = "Accepted";

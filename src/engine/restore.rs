@@ -1,0 +1,211 @@
+//! A run rebuilt from what its status tells.
+//!
+//! Only facts are taken over; triggers, policies, deadlines and what is to be stopped are derived again by the first
+//! step. A status may have been edited by hand: each value that cannot be is taken as the nearest that can.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    event::{Attempt, Blame, Failure, Launch},
+    expr::Scope,
+    graph::{Graph, Identity, Settings, TaskDef, Work},
+    policy::outputs,
+    reason,
+    record::{MAX_FAILED_ATTEMPTS, MAX_HISTORY, MAX_MESSAGE, MAX_REASON, Round, clipped},
+    state::{Run, StopCause, later, whole_millis},
+};
+use crate::api::{CONDITION_SUSPENDED, TaskGraphStatus, TaskPhase, TaskStatus};
+
+impl Run {
+    /// The run that a stored status tells of. Events about the Jobs and Pods that exist must be
+    /// given to the first step.
+    pub fn restore(graph: Arc<Graph>, settings: Settings, identity: Identity, status: &TaskGraphStatus) -> Self {
+        let mut run = Self::blank(graph, settings, identity);
+        run.restored = true;
+        run.sequence = status.sequence;
+        run.stored = status.sequence;
+        run.start_time = status.start_time.map(whole_millis);
+        run.ending.clone_from(&status.ending);
+        run.history = status.history.iter().skip(status.history.len().saturating_sub(MAX_HISTORY)).cloned().collect();
+        if let Some(condition) = status.conditions.iter().find(|condition| condition.type_ == CONDITION_SUSPENDED) {
+            run.suspended = condition.status == "True";
+            run.suspended_before = true;
+        }
+
+        let mut stored: BTreeMap<&str, &TaskStatus> = BTreeMap::new();
+        for task in &status.tasks {
+            stored.entry(&task.name).or_insert(task);
+        }
+        for id in run.graph.ids() {
+            if let Some(stored) = stored.get(run.task(id).name.as_str()) {
+                let repaired = repair(stored, run.graph.task(id));
+                run.tasks[id.index()].status = repaired;
+                run.restore_attempt(id);
+            }
+        }
+        run.restore_failures();
+        run.output_bytes = run
+            .tasks
+            .iter()
+            .map(|task| &task.status.outputs)
+            .filter(|outputs| !outputs.is_empty())
+            .map(outputs::size)
+            .sum();
+        run.index();
+        if run.open_tasks == 0 {
+            run.finally_time = status.finally_time.map(whole_millis);
+        }
+        let cut_off =
+            |task: &TaskStatus| task.phase.is_final() && task.reason.as_deref() == Some(reason::DEADLINE_EXCEEDED);
+        run.finally_over = run
+            .tasks
+            .iter()
+            .skip(run.graph.first_finally)
+            .any(|task| cut_off(&task.status) && task.status.phase != TaskPhase::Failed);
+        if run.open_tasks == 0 && run.open_finally == 0 {
+            run.completion_time = status.completion_time.map(whole_millis);
+        }
+        run
+    }
+
+    /// What follows from a task's status for its last attempt.
+    fn restore_attempt(&mut self, id: super::TaskId) {
+        let start_timeout = self.graph.task(id).start_timeout;
+        let task = &mut self.tasks[id.index()];
+        let status = &task.status;
+        let reason = status.reason.as_deref();
+        task.ended = status.attempts;
+        let due = match status.phase {
+            TaskPhase::Running => {
+                task.ended = status.attempts.saturating_sub(1);
+                task.live.stop = match reason {
+                    Some(reason::START_TIMEOUT) => Some(StopCause::StartTimeout { cluster: false }),
+                    Some(reason::START_TIMEOUT_BY_CLUSTER) => Some(StopCause::StartTimeout { cluster: true }),
+                    reason => call_off_reason(reason).map(StopCause::CallOff),
+                };
+                let start = status.start_time.unwrap_or(Timestamp::MIN);
+                task.live.stop.is_none().then(|| later(start, start_timeout))
+            }
+            TaskPhase::Retrying => {
+                if status.wake_at.is_none() {
+                    task.live.stop = call_off_reason(reason).map(StopCause::CallOff);
+                }
+                status.wake_at
+            }
+            _ => None,
+        };
+        self.arm(id, due);
+    }
+
+    /// Rebuilds the order in which failed attempts go.
+    fn restore_failures(&mut self) {
+        let mut failures = Vec::new();
+        for id in self.graph.ids() {
+            for failure in std::mem::take(&mut self.tasks[id.index()].status.failed_attempts) {
+                failures.push((failure.completion_time, id, failure));
+            }
+        }
+        failures.sort_by_key(|(time, id, failure)| (*time, *id, failure.attempt));
+        for (_, id, failure) in failures {
+            self.keep_failure(id, failure);
+        }
+    }
+
+    /// Asks once more for what was under way when the status was stored. Launches only attempts whose Job is not known
+    /// to have existed: one that did, and does not any more, is lost.
+    pub(super) fn ask_again(&mut self, round: &mut Round) {
+        let graph = Arc::clone(&self.graph);
+        let fresh: Vec<Attempt> = round.launches.iter().map(|launch| launch.attempt).collect();
+        for id in graph.ids() {
+            let (task, attempt) = (&self.tasks[id.index()], self.last_attempt(id));
+            match task.status.phase {
+                TaskPhase::Running if task.live.stop.is_some() => {
+                    round.stops.insert(attempt);
+                }
+                TaskPhase::Running if task.status.job.is_none() && !task.live.started && !fresh.contains(&attempt) => {
+                    let Work::Job(payload) = &graph.task(id).work else { continue };
+                    match payload.render(&Scope { attempt: Some(attempt.number), ..self.scope() }) {
+                        Ok(rendered) => round.launches.push(Launch { attempt, rendered }),
+                        Err(error) => {
+                            let failure = Failure {
+                                reason: reason::EXPRESSION_ERROR.to_owned(),
+                                message: Some(error.to_string()),
+                                exit_code: None,
+                                blame: Blame::Final,
+                            };
+                            self.attempt_failed(id, failure, round.now, false, round);
+                        }
+                    }
+                }
+                TaskPhase::Retrying if !task.live.gone => {
+                    round.awaits.insert(attempt);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The reason for which a task is being called off, if `reason` is one.
+fn call_off_reason(reason: Option<&str>) -> Option<&'static str> {
+    [reason::CANCELLED, reason::FAILURE_POLICY, reason::DEADLINE_EXCEEDED]
+        .into_iter()
+        .find(|known| Some(*known) == reason)
+}
+
+/// A task's status as it can be.
+fn repair(stored: &TaskStatus, def: &TaskDef) -> TaskStatus {
+    let mut status = stored.clone();
+    let branches = match &def.work {
+        Work::Decision(branches) => Some(branches),
+        Work::Job(_) => None,
+    };
+    status.phase = match (status.phase, branches) {
+        // a decision that took no branch it has was not decided
+        (TaskPhase::Succeeded, Some(branches))
+            if !branches.iter().any(|branch| Some(&*branch.name) == status.branch.as_deref()) =>
+        {
+            TaskPhase::Pending
+        }
+        (TaskPhase::Running | TaskPhase::Retrying, Some(_)) => TaskPhase::Pending,
+        (TaskPhase::Running | TaskPhase::Retrying, None) if status.attempts == 0 => TaskPhase::Pending,
+        // it had an attempt, of which nothing is known: nothing new before its pods are gone
+        (TaskPhase::Pending, None) if status.attempts > 0 => TaskPhase::Retrying,
+        (phase, _) => phase,
+    };
+    if branches.is_some() {
+        status.attempts = 0;
+    }
+    if status.phase != TaskPhase::Succeeded {
+        status.outputs.clear();
+        status.branch = None;
+    }
+    if status.phase != TaskPhase::Retrying {
+        status.wake_at = None;
+    }
+    if matches!(status.phase, TaskPhase::Pending | TaskPhase::Ready) {
+        (status.reason, status.message) = (None, None);
+    }
+    if !status.phase.is_final() {
+        status.completion_time = None;
+    }
+    status.disruptions = status.disruptions.min(status.attempts);
+    status.message = status.message.map(clipped);
+    if let Some(reason) = &mut status.reason {
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+    }
+    for time in [&mut status.ready_time, &mut status.start_time, &mut status.completion_time, &mut status.wake_at] {
+        *time = time.map(whole_millis);
+    }
+    let surplus = status.failed_attempts.len().saturating_sub(MAX_FAILED_ATTEMPTS);
+    status.failed_attempts.drain(..surplus);
+    for failure in &mut status.failed_attempts {
+        failure.reason.truncate(failure.reason.floor_char_boundary(MAX_REASON));
+        if let Some(message) = &mut failure.message {
+            message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        }
+    }
+    status
+}

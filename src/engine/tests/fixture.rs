@@ -1,0 +1,309 @@
+//! Graphs made by hand, and a run that is told what happens in words.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    api::{DesiredState, Duration, FailurePolicy, Output, TaskGraphStatus, TaskPhase},
+    engine::{
+        Action, Attempt, AttemptResult, Blame, Event, Failure, Graph, Identity, Run, Settings, Step, TaskId,
+        graph::{BranchDef, Guard, RetryRule, TaskDef, TriggerRule, Work},
+        payload::{Payload, PayloadKind},
+    },
+};
+
+/// A graph under construction.
+#[derive(Default)]
+pub struct Build {
+    tasks: Vec<TaskDef>,
+    finally: Vec<TaskDef>,
+}
+
+/// One task under construction.
+pub struct TaskBuild<'a> {
+    def: &'a mut TaskDef,
+    earlier: Vec<(Arc<str>, TaskId, bool)>,
+}
+
+impl Build {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn task(&mut self, name: &str) -> TaskBuild<'_> {
+        let earlier = named(&self.tasks, 0);
+        self.tasks.push(blank(name, false));
+        TaskBuild { def: self.tasks.last_mut().unwrap(), earlier }
+    }
+
+    /// All of `tasks` must have been added before.
+    pub fn finally(&mut self, name: &str) -> TaskBuild<'_> {
+        let earlier = named(&self.finally, self.tasks.len());
+        self.finally.push(blank(name, true));
+        TaskBuild { def: self.finally.last_mut().unwrap(), earlier }
+    }
+
+    pub fn graph(self) -> Arc<Graph> {
+        let first_finally = self.tasks.len();
+        let mut tasks: Vec<_> = self.tasks.into_iter().chain(self.finally).collect();
+        for place in 0..tasks.len() {
+            for dependency in tasks[place].dependencies.clone() {
+                tasks[dependency.index()].dependents.push(TaskId(u32::try_from(place).unwrap()));
+            }
+        }
+        let by_name = tasks.iter().zip(0..).map(|(task, place)| (Arc::clone(&task.name), TaskId(place))).collect();
+        Arc::new(Graph { tasks, first_finally, by_name, arguments: Arc::new(Map::new()) })
+    }
+}
+
+impl TaskBuild<'_> {
+    /// `TASK` or `TASK/BRANCH`, as in a spec.
+    pub fn after(self, names: &[&str]) -> Self {
+        for name in names {
+            let (name, branch) = name.split_once('/').map_or((*name, None), |(name, branch)| (name, Some(branch)));
+            let &(_, id, _) = self.earlier.iter().find(|(known, ..)| **known == *name).expect("an earlier task");
+            if !self.def.dependencies.contains(&id) {
+                self.def.dependencies.push(id);
+            }
+            if let Some(branch) = branch {
+                match self.def.guards.iter_mut().find(|guard| guard.decision == id) {
+                    Some(guard) => guard.branches.push(branch.into()),
+                    None => self.def.guards.push(Guard { decision: id, branches: vec![branch.into()] }),
+                }
+            }
+        }
+        let handlers = |id: &TaskId| self.earlier.iter().any(|(_, known, handler)| known == id && *handler);
+        self.def.handler = !self.def.dependencies.is_empty() && self.def.dependencies.iter().all(handlers);
+        self
+    }
+
+    pub fn trigger(self, trigger: TriggerRule) -> Self {
+        self.def.trigger = trigger;
+        self.def.handler |= matches!(trigger, TriggerRule::AnyFailed | TriggerRule::AllFinished);
+        self
+    }
+
+    /// A decision that takes its first branch, whatever it is asked.
+    pub fn decision(self, branches: &[&str]) -> Self {
+        self.def.work =
+            Work::Decision(branches.iter().map(|name| BranchDef { name: (*name).into(), when: None }).collect());
+        self
+    }
+
+    pub fn retries(self, limit: u32) -> Self {
+        self.def.retry.limit = limit;
+        self
+    }
+
+    pub fn start_timeout(self, seconds: u64) -> Self {
+        self.def.start_timeout = Duration::from_secs(seconds);
+        self
+    }
+
+    pub fn priority(self, priority: u8) -> Self {
+        self.def.priority = priority;
+        self
+    }
+
+    pub fn allow_failure(self) -> Self {
+        self.def.allow_failure = true;
+        self
+    }
+
+    pub fn output(self, output: Output) -> Self {
+        self.def.outputs.push(output);
+        self
+    }
+}
+
+fn named(tasks: &[TaskDef], offset: usize) -> Vec<(Arc<str>, TaskId, bool)> {
+    let id = |place: usize| TaskId(u32::try_from(place + offset).unwrap());
+    tasks.iter().enumerate().map(|(place, task)| (Arc::clone(&task.name), id(place), task.handler)).collect()
+}
+
+fn blank(name: &str, finally: bool) -> TaskDef {
+    TaskDef {
+        name: name.into(),
+        finally,
+        dependencies: Vec::new(),
+        dependents: Vec::new(),
+        guards: Vec::new(),
+        trigger: TriggerRule::NoneFailed,
+        handler: false,
+        when: None,
+        work: Work::Job(Payload {
+            kind: PayloadKind::Container,
+            source: Arc::new(json!({"image": "localhost/busybox:1"})),
+        }),
+        retry: RetryRule {
+            limit: 0,
+            initial: Duration::from_secs(10),
+            factor: 2.0,
+            max: Duration::from_secs(300),
+            when: None,
+        },
+        timeout: None,
+        start_timeout: Duration::from_secs(600),
+        allow_failure: false,
+        priority: 5,
+        outputs: Vec::new(),
+        hash: 0,
+    }
+}
+
+/// The settings that a spec without any has.
+pub fn settings() -> Settings {
+    Settings {
+        desired_state: DesiredState::Run,
+        parallelism: None,
+        failure_policy: FailurePolicy::StopLaunching,
+        timeout: None,
+        finally_timeout: Duration::from_secs(3600),
+        ttl_after_finished: None,
+    }
+}
+
+pub fn identity() -> Identity {
+    Identity { name: "g".into(), namespace: "default".into(), uid: "6f1c".into() }
+}
+
+/// So many seconds after the start.
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000).unwrap().checked_add(SignedDuration::from_secs(seconds)).unwrap()
+}
+
+/// A run, its clock, and what the last step answered.
+pub struct Driver {
+    pub run: Run,
+    pub graph: Arc<Graph>,
+    pub now: Timestamp,
+    pub last: Step,
+}
+
+impl Driver {
+    pub fn new(build: Build) -> Self {
+        Self::with(build, settings())
+    }
+
+    pub fn with(build: Build, settings: Settings) -> Self {
+        let graph = build.graph();
+        let run = Run::new(Arc::clone(&graph), settings, identity(), at(0));
+        let mut driver = Self { run, graph, now: at(0), last: Step::default() };
+        driver.step([]);
+        driver
+    }
+
+    /// A further run from what the first would have stored.
+    pub fn restarted(&self) -> Self {
+        self.restored_from(&self.status())
+    }
+
+    pub fn restored_from(&self, status: &TaskGraphStatus) -> Self {
+        let settings = self.run.settings().clone();
+        let run = Run::restore(Arc::clone(&self.graph), settings, identity(), status);
+        Self { run, graph: Arc::clone(&self.graph), now: self.now, last: Step::default() }
+    }
+
+    pub fn status(&self) -> TaskGraphStatus {
+        let mut status = TaskGraphStatus::default();
+        self.run.write(&mut status, self.now);
+        status
+    }
+
+    pub fn step(&mut self, events: impl IntoIterator<Item = Event>) -> &Step {
+        self.last = self.run.step(events, self.now);
+        &self.last
+    }
+
+    pub fn set(&mut self, change: impl FnOnce(&mut Settings)) -> &Step {
+        let mut settings = self.run.settings().clone();
+        change(&mut settings);
+        self.run.set_settings(settings);
+        self.step([])
+    }
+
+    /// Lets time pass and steps.
+    pub fn wait(&mut self, seconds: i64) -> &Step {
+        self.now += SignedDuration::from_secs(seconds);
+        self.step([])
+    }
+
+    pub fn id(&self, name: &str) -> TaskId {
+        self.graph.find(name).expect(name)
+    }
+
+    /// The last attempt of a task.
+    pub fn attempt(&self, name: &str) -> Attempt {
+        let id = self.id(name);
+        Attempt { task: id, number: self.run.task(id).attempts }
+    }
+
+    pub fn phase(&self, name: &str) -> TaskPhase {
+        self.run.task(self.id(name)).phase
+    }
+
+    pub fn reason(&self, name: &str) -> &str {
+        self.run.task(self.id(name)).reason.as_deref().unwrap_or_default()
+    }
+
+    /// Phases and reasons of all tasks, in one line: `a=Succeeded b=Omitted/DependencyFailed`.
+    pub fn line(&self) -> String {
+        let words = self.graph.ids().map(|id| {
+            let status = self.run.task(id);
+            let reason = status.reason.as_ref().map(|reason| format!("/{reason}")).unwrap_or_default();
+            format!("{}={}{reason}", status.name, status.phase.name())
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// What the last step asked for: `launch a/1`, `stop b/2`, `await c/1`.
+    pub fn actions(&self) -> Vec<String> {
+        let describe = |attempt: &Attempt| format!("{}/{}", self.graph.task(attempt.task).name, attempt.number);
+        let word = |action: &Action| match action {
+            Action::Launch(launch) => format!("launch {}", describe(&launch.attempt)),
+            Action::Stop { attempt } => format!("stop {}", describe(attempt)),
+            Action::AwaitGone { attempt } => format!("await {}", describe(attempt)),
+        };
+        self.last.actions.iter().map(word).collect()
+    }
+
+    pub fn finished(&self, name: &str, result: AttemptResult) -> Event {
+        Event::Finished { attempt: self.attempt(name), result, time: self.now }
+    }
+
+    pub fn ok(&mut self, name: &str) -> &Step {
+        self.ok_with(name, json!({}))
+    }
+
+    pub fn ok_with(&mut self, name: &str, outputs: Value) -> &Step {
+        let Value::Object(outputs) = outputs else { panic!("outputs are an object") };
+        self.step([self.finished(name, AttemptResult::Succeeded { outputs, message: None })])
+    }
+
+    pub fn fail(&mut self, name: &str) -> &Step {
+        self.fail_by(name, Blame::Task)
+    }
+
+    pub fn fail_by(&mut self, name: &str, blame: Blame) -> &Step {
+        self.step([self.finished(name, failed(blame))])
+    }
+
+    pub fn gone(&mut self, name: &str) -> &Step {
+        self.step([Event::Gone { attempt: self.attempt(name) }])
+    }
+
+    pub fn launched(&self, name: &str) -> Event {
+        Event::Launched { attempt: self.attempt(name), job: format!("g-{name}") }
+    }
+}
+
+pub fn failed(blame: Blame) -> AttemptResult {
+    AttemptResult::Failed(Failure {
+        reason: "Error".into(),
+        message: Some("exit code 1".into()),
+        exit_code: Some(1),
+        blame,
+    })
+}

@@ -1,0 +1,15 @@
+//! The engine's rules, a file each; and what must hold of whole runs whatever happens.
+
+mod fixture;
+
+mod attempts;
+mod branches;
+mod chaos;
+mod endings;
+mod failure;
+mod outputs;
+mod restarts;
+mod sim;
+mod slots;
+mod status;
+mod triggers;

@@ -1,0 +1,168 @@
+//! What a run rebuilds from its status, and what it makes of a status that was broken by hand.
+
+use proptest::prelude::*;
+
+use super::fixture::*;
+use crate::{
+    api::{TaskGraphStatus, TaskPhase, TaskStatus},
+    engine::{Attempt, Event},
+};
+
+fn build() -> Build {
+    let mut build = Build::new();
+    build.task("a").retries(2);
+    build.task("b").after(&["a"]);
+    build.task("choice").after(&["a"]).decision(&["yes", "no"]);
+    build.task("c").after(&["choice/no", "b"]);
+    build.finally("end");
+    build
+}
+
+#[test]
+fn a_job_that_is_not_known_to_have_existed_is_launched_again() {
+    let driver = Driver::new(build());
+    let mut unseen = driver.restarted();
+    unseen.step([]);
+    assert_eq!(unseen.actions(), ["launch a/1"]);
+    let mut seen = driver.restarted();
+    seen.step([seen.launched("a")]);
+    assert!(seen.actions().is_empty());
+    // its name is stored: if it is not there any more, it is lost, and the caller says so
+    let mut lost = seen.restarted();
+    lost.step([]);
+    assert!(lost.actions().is_empty());
+    assert_eq!(lost.run.live().next().and_then(|live| live.job), Some("g-a"));
+}
+
+#[test]
+fn an_attempt_beyond_the_stored_one_is_adopted() {
+    let mut driver = Driver::new(build());
+    let stored = driver.status();
+    driver.ok("a");
+    let mut restarted = driver.restored_from(&stored);
+    let attempt = Attempt { task: driver.id("b"), number: 1 };
+    let finished =
+        driver.finished("b", crate::engine::AttemptResult::Succeeded { outputs: Default::default(), message: None });
+    restarted.step([Event::Launched { attempt, job: "g-b".into() }, finished, restarted.launched("a")]);
+    assert_eq!(restarted.phase("b"), TaskPhase::Succeeded);
+    assert!(restarted.actions().is_empty(), "{:?}", restarted.actions());
+}
+
+#[test]
+fn an_older_attempt_that_is_not_known_to_have_ended_is_stopped() {
+    let mut driver = Driver::new(build());
+    let a = driver.id("a");
+    driver.step([Event::Launched { attempt: Attempt { task: a, number: 3 }, job: "g-a-3".into() }]);
+    assert_eq!(driver.actions(), ["stop a/1"]);
+    driver.step([Event::Launched { attempt: Attempt { task: a, number: 2 }, job: "g-a-2".into() }]);
+    assert_eq!(driver.actions(), ["stop a/2"]);
+    driver.step([Event::Gone { attempt: Attempt { task: a, number: 1 } }]);
+    assert_eq!(driver.line(), "a=Running b=Pending choice=Pending c=Pending end=Pending");
+}
+
+#[test]
+fn a_start_timeout_keeps_its_blame_through_a_restart() {
+    for cluster in [true, false] {
+        let mut driver = Driver::new(build());
+        let (reason, message) = ("Unschedulable".to_owned(), "no room".to_owned());
+        driver.step([driver.launched("a"), Event::Blocked { attempt: driver.attempt("a"), reason, message, cluster }]);
+        assert_eq!(driver.reason("a"), "Unschedulable");
+        driver.wait(600);
+        assert_eq!(driver.actions(), ["stop a/1"]);
+        let mut restarted = driver.restarted();
+        restarted.step([restarted.launched("a")]);
+        assert_eq!(restarted.actions(), ["stop a/1"]);
+        restarted.gone("a");
+        assert_eq!((restarted.phase("a"), restarted.reason("a")), (TaskPhase::Retrying, "StartTimeout"));
+        let status = restarted.status();
+        assert_eq!(status.tasks[0].disruptions, u32::from(cluster));
+        let message = status.tasks[0].failed_attempts[0].message.as_deref();
+        assert_eq!(message, Some("the pod did not start within 10m: Unschedulable: no room"));
+    }
+}
+
+#[test]
+fn retries_keep_the_time_that_was_drawn() {
+    let mut driver = Driver::new(build());
+    driver.fail("a");
+    let wake = driver.last.wake_at;
+    let mut restarted = driver.restarted();
+    restarted.wait(3);
+    assert_eq!((restarted.last.wake_at, restarted.actions()), (wake, vec!["await a/1".to_owned()]));
+}
+
+fn any_phase() -> impl Strategy<Value = TaskPhase> {
+    use TaskPhase::*;
+    prop::sample::select(vec![Pending, Ready, Running, Retrying, Succeeded, Failed, Cancelled, Skipped, Omitted])
+}
+
+fn any_task() -> impl Strategy<Value = TaskStatus> {
+    let name = prop::sample::select(vec!["a", "b", "choice", "c", "end", "gone", ""]);
+    let number = || prop_oneof![0..4u32, Just(u32::MAX - 1), Just(u32::MAX)];
+    let time = || prop::option::of((-1000..1000i64).prop_map(at));
+    let text = || {
+        prop::option::of(prop_oneof![Just("FailurePolicy".to_owned()), Just("StartTimeout".to_owned()), "\\PC{0,400}"])
+    };
+    let branch = prop::option::of(prop::sample::select(vec!["yes".to_owned(), "no".to_owned(), "maybe".to_owned()]));
+    (name, any_phase(), (number(), number()), (time(), time(), time(), time()), (text(), text(), text()), branch)
+        .prop_map(
+            |(
+                name,
+                phase,
+                (attempts, disruptions),
+                (ready_time, start_time, completion_time, wake_at),
+                (reason, message, job),
+                branch,
+            )| {
+                TaskStatus {
+                    name: name.to_owned(),
+                    phase,
+                    reason,
+                    message,
+                    attempts,
+                    disruptions,
+                    job,
+                    ready_time,
+                    start_time,
+                    completion_time,
+                    wake_at,
+                    branch,
+                    ..TaskStatus::default()
+                }
+            },
+        )
+}
+
+proptest! {
+    /// Whatever stands in a status, the run neither panics nor hangs: told that every attempt succeeds, and that
+    /// what is stopped is gone, it comes to an end.
+    #[test]
+    fn a_status_broken_by_hand_still_comes_to_an_end(
+        tasks in prop::collection::vec(any_task(), 0..8),
+        (start_time, finally_time, completion_time) in (prop::bool::ANY, prop::bool::ANY, prop::bool::ANY),
+        sequence in prop_oneof![Just(0), Just(u64::MAX)],
+    ) {
+        let time = |set: bool| set.then(|| at(0));
+        let status = TaskGraphStatus {
+            start_time: time(start_time),
+            finally_time: time(finally_time),
+            completion_time: time(completion_time),
+            sequence,
+            tasks,
+            ..TaskGraphStatus::default()
+        };
+        let mut driver = Driver::new(build()).restored_from(&status);
+        driver.step([]);
+        for _ in 0..20 {
+            let events: Vec<_> = driver.graph.ids().flat_map(|id| {
+                let name = driver.run.task(id).name.clone();
+                let attempt = driver.attempt(&name);
+                let done = crate::engine::AttemptResult::Succeeded { outputs: Default::default(), message: None };
+                [driver.launched(&name), driver.finished(&name, done), Event::Gone { attempt }]
+            }).collect();
+            driver.now = driver.now.checked_add(jiff::SignedDuration::from_secs(400)).unwrap();
+            driver.step(events);
+        }
+        prop_assert!(driver.run.is_finished(), "{}", driver.line());
+    }
+}

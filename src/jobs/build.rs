@@ -1,0 +1,246 @@
+//! An attempt as a Job.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Map, Value, json};
+
+use super::{
+    name::{job_name, shard},
+    view::{JobView, MAIN},
+};
+use crate::{
+    api::{
+        ANNOTATION_HASH, Duration, ENV_PREFIX, GROUP, LABEL_ATTEMPT, LABEL_GRAPH, LABEL_GRAPH_UID, LABEL_ROLE,
+        LABEL_SHARD, LABEL_TASK, MANAGER, PodDefaults, ROLE_TASK, VERSION,
+    },
+    engine::{Identity, Launch, graph::TaskDef, graph::Work, payload::PayloadKind},
+};
+
+/// All that a Job is made from. The same order always gives the same Job.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'a> {
+    /// The graph.
+    pub graph: &'a Identity,
+    /// Name of the task.
+    pub task: &'a str,
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// Hash of the task's definition.
+    pub definition: u64,
+    /// How long the attempt may take.
+    pub timeout: Option<Duration>,
+    /// What `rendered` is.
+    pub kind: PayloadKind,
+    /// The container or pod template, expressions replaced.
+    pub rendered: &'a Value,
+    /// What all pods of the graph share.
+    pub defaults: Option<&'a PodDefaults>,
+}
+
+impl<'a> Order<'a> {
+    /// The order that a launch of `task` means. `None` for a task that has no Jobs.
+    pub fn new(
+        graph: &'a Identity,
+        task: &'a TaskDef,
+        launch: &'a Launch,
+        defaults: Option<&'a PodDefaults>,
+    ) -> Option<Self> {
+        let Work::Job(payload) = &task.work else { return None };
+        Some(Self {
+            graph,
+            task: &task.name,
+            attempt: launch.attempt.number,
+            definition: task.hash,
+            timeout: task.timeout,
+            kind: payload.kind,
+            rendered: &launch.rendered,
+            defaults,
+        })
+    }
+
+    /// Name of the Job.
+    pub fn name(&self) -> String {
+        job_name(&self.graph.name, &self.graph.uid, ROLE_TASK, self.task, self.attempt)
+    }
+
+    /// The Job, to be created as it is with `fieldValidation=Strict`.
+    ///
+    /// Everything of the user's goes through as it was written, fields that we do not know included.
+    pub fn build(&self) -> Value {
+        let mut labels = self.labels();
+        let template = self.template(&labels);
+        labels.insert("app.kubernetes.io/managed-by".into(), MANAGER.into());
+        let mut spec = json!({
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            // a disruption shows as a reason of its own, since it uses up no retry
+            "podFailurePolicy": {"rules": [
+                {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            ]},
+        });
+        if let Some(timeout) = self.timeout {
+            spec["activeDeadlineSeconds"] = timeout.secs_ceil().into();
+        }
+        spec["template"] = template;
+        json!({
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {
+                "name": self.name(),
+                "namespace": self.graph.namespace,
+                "labels": labels,
+                "annotations": {ANNOTATION_HASH: self.hash()},
+                "ownerReferences": [{
+                    "apiVersion": format!("{GROUP}/{VERSION}"),
+                    "kind": "TaskGraph",
+                    "name": self.graph.name,
+                    "uid": self.graph.uid,
+                    "controller": true,
+                    "blockOwnerDeletion": true,
+                }],
+            },
+            "spec": spec,
+        })
+    }
+
+    /// Whether a Job that stands in the way of a create is the one that the create would have made:
+    /// the answer to that create was lost, or another operator was faster.
+    pub fn is_ours(&self, existing: &JobView) -> bool {
+        let metadata = &existing.metadata;
+        let same_labels = self.labels().iter().all(|(key, value)| label(metadata, key) == value.as_str());
+        let hash = metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_HASH));
+        existing.owner_uid() == Some(&self.graph.uid) && same_labels && hash == Some(&self.hash())
+    }
+
+    fn hash(&self) -> String {
+        format!("{:016x}", self.definition)
+    }
+
+    /// Labels of the Job and of its pod.
+    fn labels(&self) -> Map<String, Value> {
+        [
+            (LABEL_GRAPH, self.graph.name.clone()),
+            (LABEL_GRAPH_UID, self.graph.uid.clone()),
+            (LABEL_ROLE, ROLE_TASK.to_owned()),
+            (LABEL_TASK, self.task.to_owned()),
+            (LABEL_ATTEMPT, self.attempt.to_string()),
+            (LABEL_SHARD, shard(&self.graph.uid).to_string()),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.into()))
+        .collect()
+    }
+
+    fn template(&self, ours: &Map<String, Value>) -> Value {
+        let (mut metadata, mut spec) = match self.kind {
+            PayloadKind::Container => {
+                let mut container = object(Some(self.rendered.clone()));
+                container.entry("name").or_insert_with(|| MAIN.into());
+                (Map::new(), Map::from_iter([("containers".to_owned(), json!([container]))]))
+            }
+            PayloadKind::PodTemplate => {
+                let mut template = object(Some(self.rendered.clone()));
+                (object(template.remove("metadata")), object(template.remove("spec")))
+            }
+        };
+        let mut labels = object(metadata.remove("labels"));
+        if let Some(defaults) = self.defaults {
+            apply_defaults(&mut spec, &mut labels, defaults);
+        }
+        labels.extend(ours.clone());
+        metadata.insert("labels".into(), labels.into());
+
+        set_default(&mut spec, "restartPolicy", || "Never".into());
+        set_default(&mut spec, "automountServiceAccountToken", || false.into());
+        for list in ["initContainers", "containers"] {
+            for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                self.complete(container);
+            }
+        }
+        json!({"metadata": metadata, "spec": spec})
+    }
+
+    /// Adds to a container what every container of a task has.
+    fn complete(&self, container: &mut Value) {
+        let Some(container) = container.as_object_mut() else { return };
+        let variables = [
+            ("NAME", self.graph.name.clone()),
+            ("UID", self.graph.uid.clone()),
+            ("TASK", self.task.to_owned()),
+            ("ATTEMPT", self.attempt.to_string()),
+        ];
+        // ours first: a variable can refer only to those before it
+        let mut env: Vec<Value> = variables
+            .iter()
+            .map(|(name, value)| json!({"name": format!("{ENV_PREFIX}{name}"), "value": value}))
+            .collect();
+        if let Some(Value::Array(users)) = container.remove("env") {
+            env.extend(users);
+        }
+        container.insert("env".into(), env.into());
+        set_default(container, "terminationMessagePolicy", || "FallbackToLogsOnError".into());
+    }
+}
+
+/// Fills in what the task left open. Maps are merged key by key, tolerations added: the task's own wins.
+fn apply_defaults(spec: &mut Map<String, Value>, labels: &mut Map<String, Value>, defaults: &PodDefaults) {
+    // `serviceAccount` is the old name of the same field
+    let named =
+        ["serviceAccountName", "serviceAccount"].iter().any(|key| spec.get(*key).is_some_and(|value| !value.is_null()));
+    if let (false, Some(account)) = (named, &defaults.service_account_name) {
+        spec.insert("serviceAccountName".into(), account.as_str().into());
+    }
+    let texts = |map: &std::collections::BTreeMap<String, String>| -> Map<String, Value> {
+        map.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect()
+    };
+    merge(spec, "nodeSelector", &texts(&defaults.node_selector));
+    if let Some(context) = &defaults.security_context {
+        merge(spec, "securityContext", context);
+    }
+    if !defaults.tolerations.is_empty() {
+        let mut tolerations = match spec.remove("tolerations") {
+            Some(Value::Array(own)) => own,
+            _ => Vec::new(),
+        };
+        let more: Vec<_> =
+            defaults.tolerations.iter().filter(|toleration| !tolerations.contains(toleration)).cloned().collect();
+        tolerations.extend(more);
+        spec.insert("tolerations".into(), tolerations.into());
+    }
+    for (key, value) in texts(&defaults.labels) {
+        labels.entry(key).or_insert(value);
+    }
+}
+
+/// Adds those of `defaults` to the object at `key` that it lacks.
+fn merge(spec: &mut Map<String, Value>, key: &str, defaults: &Map<String, Value>) {
+    if defaults.is_empty() {
+        return;
+    }
+    let mut own = object(spec.remove(key));
+    for (key, value) in defaults {
+        set_default(&mut own, key, || value.clone());
+    }
+    spec.insert(key.into(), own.into());
+}
+
+/// Sets a field that is absent or, as Kubernetes reads it the same, `null`.
+fn set_default(map: &mut Map<String, Value>, key: &str, value: impl FnOnce() -> Value) {
+    if map.get(key).is_none_or(Value::is_null) {
+        map.insert(key.to_owned(), value());
+    }
+}
+
+/// An object; anything else was refused by [`check`](super::check), and counts as an empty one here.
+fn object(value: Option<Value>) -> Map<String, Value> {
+    match value {
+        Some(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+fn label<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests;

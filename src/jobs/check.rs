@@ -1,0 +1,317 @@
+//! A task's container or pod template, checked before anything is created.
+//!
+//! The API server keeps both as they were written (their typed schema would be too large), so this stands in
+//! for it: fields and types by [`strict`](super::strict), here what Kubernetes requires of their values where it is easily
+//! got wrong, and what belongs to the operator. Whatever else is wrong the API server says when the Job is created.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Container, PodTemplateSpec};
+use serde_json::{Map, Value};
+
+use super::{
+    name,
+    strict::{field_path, read},
+    view::DEFAULT_CONTAINER,
+};
+use crate::{
+    api::{LABEL_PREFIX, PodDefaults},
+    engine::{Problem, payload::PayloadKind, validate::suggest},
+};
+
+/// Everything that is wrong with a task's container or pod template, which stands at `path`.
+///
+/// A text with `${{ }}` in it passes wherever a text may stand. Where expressions may stand, and which names of
+/// variables are reserved, is the engine's to say.
+pub fn check(kind: PayloadKind, value: &Value, path: &str) -> Vec<Problem> {
+    let mut found = Found(Vec::new());
+    match kind {
+        PayloadKind::Container => {
+            found.0.extend(read::<Container>(value, path).1);
+            found.container(At { value, path: path.to_owned() }, &Role::Short);
+        }
+        PayloadKind::PodTemplate => {
+            found.0.extend(read::<PodTemplateSpec>(value, path).1);
+            found.template(&At { value, path: path.to_owned() });
+        }
+    }
+    for problem in &mut found.0 {
+        if problem.message == "unknown field" {
+            problem.message.push_str("; known are the fields of Kubernetes 1.34");
+        }
+    }
+    found.0
+}
+
+/// Everything that is wrong with what all pods of a graph share.
+pub fn check_defaults(defaults: &PodDefaults, path: &str) -> Vec<Problem> {
+    // as part of a template, so that each field is checked as the template's is
+    let mut spec = Map::new();
+    let mut put = |key: &str, value: Value| spec.insert(key.to_owned(), value);
+    put("containers", serde_json::json!([{"name": "main", "image": "any"}]));
+    put("tolerations", defaults.tolerations.clone().into());
+    put("nodeSelector", serde_json::json!(defaults.node_selector));
+    put("securityContext", defaults.security_context.clone().map_or(Value::Null, Value::Object));
+    let template = serde_json::json!({"metadata": {"labels": defaults.labels}, "spec": spec});
+    let mut problems = check(PayloadKind::PodTemplate, &template, "");
+    for problem in &mut problems {
+        let inner = problem.path.trim_start_matches("spec.").trim_start_matches("metadata.");
+        problem.path = format!("{path}.{inner}");
+    }
+    problems
+}
+
+/// A value and where it stands.
+struct At<'a> {
+    value: &'a Value,
+    path: String,
+}
+
+impl<'a> At<'a> {
+    /// A member that is there and not `null`.
+    fn get(&self, key: &str) -> Option<At<'a>> {
+        let value = self.value.get(key).filter(|value| !value.is_null())?;
+        Some(At { value, path: field_path(&self.path, key) })
+    }
+
+    fn members(&self) -> impl Iterator<Item = (&'a str, At<'a>)> {
+        let members = self.value.as_object().into_iter().flatten();
+        members.map(|(key, value)| (key.as_str(), At { value, path: field_path(&self.path, key) }))
+    }
+
+    fn items(&self, key: &str) -> impl Iterator<Item = At<'a>> + use<'a> {
+        let list = self.get(key);
+        let (value, path) = list.map_or((&Value::Null, String::new()), |list| (list.value, list.path));
+        let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        items.iter().enumerate().map(move |(index, value)| At { value, path: format!("{path}[{index}]") })
+    }
+
+    fn text(&self, key: &str) -> Option<(&'a str, String)> {
+        let at = self.get(key)?;
+        Some((at.value.as_str()?, at.path))
+    }
+}
+
+/// What a container is in its pod.
+#[derive(PartialEq, Eq)]
+enum Role {
+    /// The only one, written as `container`: its name may be left out.
+    Short,
+    /// One of `containers`.
+    Main,
+    /// One of `initContainers`.
+    Init,
+}
+
+/// Fields of a pod that the operator owns, and what to use instead.
+const OWNED: [(&str, &str); 2] =
+    [("activeDeadlineSeconds", "use the task's timeout"), ("ephemeralContainers", "a task's pod starts without any")];
+
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { path: path.into(), message: message.into() });
+    }
+
+    fn template(&mut self, template: &At<'_>) {
+        if let Some(metadata) = template.get("metadata") {
+            self.metadata(&metadata);
+        }
+        let Some(spec) = template.get("spec") else {
+            self.add(field_path(&template.path, "spec"), "required, but missing");
+            return;
+        };
+        for (key, instead) in OWNED {
+            if let Some(at) = spec.get(key) {
+                self.add(at.path, format!("belongs to the operator; {instead}"));
+            }
+        }
+        if let Some((policy, path)) = spec.text("restartPolicy").filter(|(policy, _)| *policy != "Never") {
+            self.add(
+                path,
+                format!("is {policy:?}, but a task's pod is never restarted: leave it out; use the task's retry"),
+            );
+        }
+        if spec.get("containers").is_some_and(|list| list.value.as_array().is_some_and(Vec::is_empty)) {
+            self.add(field_path(&spec.path, "containers"), "needs at least one container");
+        }
+        let mut names = BTreeSet::new();
+        for (key, role) in [("initContainers", Role::Init), ("containers", Role::Main)] {
+            for container in spec.items(key) {
+                self.unique(&mut names, &container, "name", "container");
+                self.container(container, &role);
+            }
+        }
+        let mut volumes = BTreeSet::new();
+        for volume in spec.items("volumes") {
+            self.unique(&mut volumes, &volume, "name", "volume");
+        }
+        self.mounts(&spec, &volumes);
+        self.default_container(template, &spec);
+    }
+
+    fn metadata(&mut self, metadata: &At<'_>) {
+        for (key, at) in metadata.members().filter(|(_, at)| !at.value.is_null()) {
+            // unknown names are reported already
+            let known = "name namespace generateName ownerReferences finalizers uid resourceVersion generation managedFields \
+                         selfLink creationTimestamp deletionTimestamp deletionGracePeriodSeconds";
+            if known.split_whitespace().any(|known| known == key) {
+                self.add(at.path, "belongs to the operator: of metadata only labels and annotations may be given");
+            }
+        }
+        for key in ["labels", "annotations"] {
+            let Some(map) = metadata.get(key) else { continue };
+            for (name, at) in map.members() {
+                let ours = name.contains(LABEL_PREFIX) || name.contains("batch.kubernetes.io/");
+                if ours || matches!(name, "job-name" | "controller-uid") {
+                    self.add(
+                        at.path,
+                        "belongs to the operator or to Kubernetes' own Job controller: take another name",
+                    );
+                } else if !is_qualified_name(name) {
+                    self.add(at.path, "is no valid key: at most 63 letters, digits, '-', '_' and '.', after a domain and '/' if you like");
+                } else if let Some(text) = at.value.as_str().filter(|_| key == "labels") {
+                    self.label_value(text, &at.path);
+                }
+            }
+        }
+    }
+
+    fn label_value(&mut self, text: &str, path: &str) {
+        if !text.contains("${{") && !text.is_empty() && !is_label_text(text) {
+            self.add(path, format!("{text:?} is no label value: at most 63 letters, digits, '-', '_' and '.', a letter or digit at both ends"));
+        }
+    }
+
+    /// Notes a name that came before.
+    fn unique<'a>(&mut self, names: &mut BTreeSet<&'a str>, item: &At<'a>, key: &str, what: &str) {
+        if let Some((name, path)) = item.text(key) {
+            if !names.insert(name) {
+                self.add(path, format!("there is another {what} {name:?}"));
+            }
+        }
+    }
+
+    fn container(&mut self, container: At<'_>, role: &Role) {
+        if !container.value.is_object() {
+            return;
+        }
+        match container.text("name") {
+            Some((text, path)) => {
+                if let Some(problem) = name::not_a_label(text) {
+                    self.add(path, problem);
+                }
+            }
+            None if *role != Role::Short && container.get("name").is_none() => {
+                self.add(field_path(&container.path, "name"), "required, but missing");
+            }
+            None => {}
+        }
+        match container.text("image") {
+            Some((image, path)) if image.trim() != image || image.is_empty() => {
+                self.add(path, format!("{image:?} is no image"));
+            }
+            None if container.get("image").is_none() => {
+                self.add(field_path(&container.path, "image"), "required, but missing");
+            }
+            _ => {}
+        }
+        self.restarts(&container, role);
+        self.choice(&container, "imagePullPolicy", &["Always", "IfNotPresent", "Never"]);
+        self.choice(&container, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"]);
+        let mut names = BTreeSet::new();
+        for variable in container.items("env") {
+            self.variable(&mut names, &variable);
+        }
+        let mut paths = BTreeSet::new();
+        for mount in container.items("volumeMounts") {
+            self.unique(&mut paths, &mount, "mountPath", "mount at");
+        }
+        if *role == Role::Short {
+            for mount in container.items("volumeMounts") {
+                self.add(
+                    mount.path,
+                    "a container of its own has no volumes; write the task as job.template to give the pod some",
+                );
+            }
+        }
+    }
+
+    /// Restarts inside a pod would be attempts that nobody counts. Sidecars are no attempts.
+    fn restarts(&mut self, container: &At<'_>, role: &Role) {
+        let Some((policy, path)) = container.text("restartPolicy") else { return };
+        let sidecar = *role == Role::Init && policy == "Always";
+        if !sidecar && policy != "Never" {
+            self.add(path, "a task's container is never restarted: leave it out; use the task's retry");
+        }
+    }
+
+    fn variable<'a>(&mut self, names: &mut BTreeSet<&'a str>, variable: &At<'a>) {
+        let Some((text, path)) = variable.text("name") else { return };
+        let ordinary = text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=');
+        if text.is_empty() || !ordinary {
+            self.add(path, format!("{text:?} cannot be the name of a variable"));
+        } else if !names.insert(text) {
+            self.add(path, format!("there is another variable {text:?}"));
+        }
+        if let (Some(_), Some(from)) =
+            (variable.text("value").filter(|(value, _)| !value.is_empty()), variable.get("valueFrom"))
+        {
+            self.add(from.path, "cannot stand beside value");
+        }
+    }
+
+    fn choice(&mut self, object: &At<'_>, key: &str, choices: &[&str]) {
+        let Some((text, path)) = object.text(key) else { return };
+        if !choices.contains(&text) {
+            let meant = suggest(text, choices.iter().copied());
+            self.add(path, format!("{text:?} is none of {}{}", choices.join(", "), meant.unwrap_or_default()));
+        }
+    }
+
+    /// Mounts name volumes of the pod.
+    fn mounts(&mut self, spec: &At<'_>, volumes: &BTreeSet<&str>) {
+        for container in spec.items("initContainers").chain(spec.items("containers")) {
+            for mount in container.items("volumeMounts") {
+                let Some((text, path)) = mount.text("name").filter(|(text, _)| !volumes.contains(text)) else {
+                    continue;
+                };
+                let meant = suggest(text, volumes.iter().copied());
+                self.add(path, format!("no volume {text:?}{}", meant.unwrap_or_default()));
+            }
+        }
+    }
+
+    /// The annotation that names the output container names one.
+    fn default_container(&mut self, template: &At<'_>, spec: &At<'_>) {
+        let annotations = template.get("metadata").and_then(|metadata| metadata.get("annotations"));
+        let Some((text, path)) = annotations.and_then(|annotations| annotations.text(DEFAULT_CONTAINER)) else {
+            return;
+        };
+        let names: Vec<_> =
+            spec.items("containers").filter_map(|container| container.text("name")).map(|(name, _)| name).collect();
+        if !names.contains(&text) && !text.contains("${{") {
+            let meant = suggest(text, names);
+            self.add(path, format!("no container {text:?}{}", meant.unwrap_or_default()));
+        }
+    }
+}
+
+/// Whether a text can be the value of a label or, after the slash, a key.
+fn is_label_text(text: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let ends = text.as_bytes().first().into_iter().chain(text.as_bytes().last());
+    text.len() <= 63 && text.bytes().all(inside) && !text.is_empty() && ends.into_iter().all(u8::is_ascii_alphanumeric)
+}
+
+/// Whether a text can be the key of a label or annotation.
+fn is_qualified_name(text: &str) -> bool {
+    let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    let is_domain =
+        |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(|label| name::not_a_label(label).is_none());
+    is_label_text(name) && prefix.is_none_or(is_domain)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! From an attempt to its Job, and from Jobs and Pods to what the engine is told. Pure: no client, no clock.
+//!
+//! | module | part |
+//! |---|---|
+//! | [`strict`] | JSON read as a type, every misfit with its path |
+//! | [`check`] | containers and pod templates: what is wrong with them |
+//! | [`name`] | names of Jobs, and shards |
+//! | [`build`] | an attempt as a Job |
+//! | [`view`] | what we read of a Job and a Pod |
+//! | [`observe`] | a Job and its Pods as events of the engine |
+//! | [`outcome`] | how an attempt ended |
+//! | [`refuse`] | why a Job or its pod was not created |
+
+pub mod build;
+pub mod check;
+pub mod name;
+pub mod observe;
+pub mod outcome;
+pub mod refuse;
+mod required;
+pub mod strict;
+pub mod view;
+
+pub use build::Order;
+pub use name::{job_name, shard};
+pub use observe::{Key, labels_of, needs_live_pods, observe};
+pub use refuse::{Refused, blocked_by_events, refusal};
+pub use view::{JobView, PodView};

@@ -1,0 +1,156 @@
+//! Names of Jobs, and shards.
+
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::api::SHARDS;
+
+/// The longest name of a Job whose pods can still carry it as a label.
+pub const MAX_NAME: usize = 63;
+/// Characters of the hash: 5 bits each, 60 in all.
+const HASH_LENGTH: usize = 12;
+
+/// The name of an attempt's Job: `GRAPH-TASK-ATTEMPT-HASH`, a DNS label of at most 63 characters.
+///
+/// The same attempt has the same name always, also after a restart; two attempts have different
+/// names even where what can be read of them was cut to the same text, since the hash is over
+/// everything uncut, with the graph's UID. `graph` and `task` must be DNS labels (see [`check`]).
+pub fn job_name(graph: &str, graph_uid: &str, role: &str, task: &str, attempt: u32) -> String {
+    let mut hasher = Xxh3::new();
+    for part in [graph, graph_uid, role, task] {
+        // lengths keep ("ab", "c") and ("a", "bc") apart
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.update(&attempt.to_le_bytes());
+    let hash = base32(hasher.digest());
+
+    let number = attempt.to_string();
+    let room = MAX_NAME - HASH_LENGTH - number.len() - 3;
+    let (graph, task) = share(graph, task, room);
+    format!("{graph}-{task}-{number}-{hash}")
+}
+
+/// Cuts two names so that both fit into `room`; a short one leaves its rest to the other.
+fn share<'a>(graph: &'a str, task: &'a str, room: usize) -> (&'a str, &'a str) {
+    let half = room / 2;
+    let for_graph = half.max(room.saturating_sub(task.len()));
+    let graph = cut(graph, for_graph);
+    (graph, cut(task, room - graph.len()))
+}
+
+/// At most the first `length` bytes, without a dash at the end.
+fn cut(text: &str, length: usize) -> &str {
+    let mut end = length.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().trim_end_matches('-')
+}
+
+/// The low 60 bits in twelve lower-case characters. No vowels but `a`, so that no words come up by chance.
+fn base32(mut bits: u64) -> String {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdfghjklmnpqrstvwxyz";
+    (0..HASH_LENGTH)
+        .map(|_| {
+            let digit = ALPHABET[(bits & 31) as usize];
+            bits >>= 5;
+            char::from(digit)
+        })
+        .collect()
+}
+
+/// The shard of a graph: 0 to 63, from its UID alone.
+pub fn shard(graph_uid: &str) -> u64 {
+    xxh3_64(graph_uid.as_bytes()) % SHARDS
+}
+
+/// What is wrong with a graph's name, if anything.
+///
+/// The API server allows 253 characters and dots in names of objects, but a graph's name becomes a
+/// label of its Jobs and Pods and a part of their names.
+pub fn check(name: &str) -> Option<String> {
+    if name.len() > MAX_NAME {
+        let length = name.len();
+        return Some(format!(
+            "has {length} characters; it becomes a label of the graph's Jobs, so at most {MAX_NAME} are allowed"
+        ));
+    }
+    not_a_label(name)
+}
+
+/// Why a text is no DNS label, if it is none.
+pub fn not_a_label(text: &str) -> Option<String> {
+    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let dashed = text.starts_with('-') || text.ends_with('-');
+    if !text.is_empty() && text.len() <= 63 && !dashed && text.bytes().all(inside) {
+        return None;
+    }
+    let shown: String = text.chars().take(70).collect();
+    Some(format!(
+        "{shown:?} is no DNS label: use 1 to 63 lower-case letters, digits and dashes, with a letter or digit at both ends"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const UID: &str = "8a2f6f0e-5a52-4d63-9d0d-7f3b8a1f2c11";
+
+    #[test]
+    fn readable_and_stable() {
+        // pinned: a change would orphan the Jobs of running graphs when the operator is upgraded
+        assert_eq!(job_name("data-processing", UID, "task", "extract", 1), "data-processing-extract-1-hcha2c7cpkml");
+        assert_eq!(shard(UID), 47);
+    }
+
+    #[test]
+    fn shortened_names_stay_apart() {
+        let long = "a".repeat(62);
+        let names = ["b", "c"].map(|end| job_name(&long, UID, "task", &format!("{long}{end}"), 1));
+        assert_ne!(names[0], names[1]);
+        assert_eq!(names[0].len(), MAX_NAME);
+        // a short task's name is never cut because the graph's is long
+        assert!(job_name(&"g".repeat(63), UID, "task", "extract", 12).contains("-extract-12-"));
+        assert_eq!(check(&job_name(&"a-".repeat(31), UID, "task", "x", u32::MAX)), None);
+    }
+
+    #[test]
+    fn checks_names() {
+        for good in ["a", "0", "data-processing", &"x".repeat(63)] {
+            assert_eq!(check(good), None);
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "ä", &"x".repeat(64)] {
+            assert!(check(bad).is_some(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn same_attempt_same_name_different_attempt_different_name(
+            attempts in proptest::collection::vec(("[a-c]{1,63}", "[ab]{0,3}", "(task|compensation)", "[a-c]{1,63}", 1..4u32), 2..40)
+        ) {
+            let mut seen = BTreeMap::new();
+            for (graph, uid, role, task, number) in attempts {
+                let name = job_name(&graph, &uid, &role, &task, number);
+                prop_assert_eq!(check(&name), None);
+                prop_assert_eq!(&name, &job_name(&graph, &uid, &role, &task, number));
+                let attempt = (graph, uid, role, task, number);
+                if let Some(other) = seen.insert(name, attempt.clone()) {
+                    prop_assert_eq!(other, attempt);
+                }
+            }
+        }
+
+        #[test]
+        fn never_panics(graph in ".*", uid in ".*", role in ".*", task in ".*", number: u32) {
+            let name = job_name(&graph, &uid, &role, &task, number);
+            prop_assert!(name.len() <= MAX_NAME);
+            prop_assert!(shard(&uid) < SHARDS);
+        }
+    }
+}

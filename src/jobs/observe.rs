@@ -1,0 +1,129 @@
+//! A Job and its Pods as events of the engine.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{
+    outcome,
+    view::{ContainerStatusView, JobView, PodView},
+};
+use crate::{
+    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK},
+    engine::{Attempt, AttemptResult, Event},
+};
+
+/// What the labels of a Job or Pod say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key<'a> {
+    /// UID of the graph.
+    pub graph_uid: &'a str,
+    /// What the Job is for, as [`ROLE_TASK`](crate::api::ROLE_TASK).
+    pub role: &'a str,
+    /// Name of the task.
+    pub task: &'a str,
+    /// Number of the attempt.
+    pub attempt: u32,
+}
+
+/// Reads our labels. `None` where one is missing or broken: then the object is none of ours, whatever else it says.
+pub fn labels_of(metadata: &ObjectMeta) -> Option<Key<'_>> {
+    let labels = metadata.labels.as_ref()?;
+    let text = |key: &str| labels.get(key).map(String::as_str).filter(|text| !text.is_empty());
+    let number = text(LABEL_ATTEMPT)?;
+    let attempt: u32 = number.parse().ok()?;
+    // only as we write it: no sign, no leading zero
+    let exact = attempt > 0 && attempt.to_string() == number;
+    let key = Key { graph_uid: text(LABEL_GRAPH_UID)?, role: text(LABEL_ROLE)?, task: text(LABEL_TASK)?, attempt };
+    exact.then_some(key)
+}
+
+/// Whether a Job and Pods from a cache leave out something that only a live list of Pods can tell: the Job ended, and
+/// no pod of it is seen. The pod may be gone, or the cache of Pods may lag behind that of Jobs; in the latter case
+/// [`observe`] would lose the outputs or the reason of a failure.
+pub fn needs_live_pods(job: &JobView, pods: &[&PodView]) -> bool {
+    job.ended() && owned(job, pods).is_empty()
+}
+
+/// What a Job and its Pods mean for `attempt`. The same objects always mean the same events.
+///
+/// - `job` is `None` where the Job is not seen (yet, or any more): then nothing follows. That a Job is lost can only be
+///   told by whoever knows that it was created and asks the API server.
+/// - Of `pods` only those count that the Job controls, by UID.
+/// - A pod that Succeeded is a success, whatever the Job says: the Job controller takes about a second longer.
+/// - A pod that Failed is a failure at once, unless it is being deleted: then a deadline, a disruption or
+///   a deletion by hand is behind it, and the Job's condition tells which.
+/// - A Job that ended while its pod is seen running: the cache of Pods lags, and nothing is said until it has caught up.
+pub fn observe(attempt: Attempt, job: Option<&JobView>, pods: &[&PodView]) -> Vec<Event> {
+    let Some(job) = job else { return Vec::new() };
+    let pods = owned(job, pods);
+    let name = job.metadata.name.clone().unwrap_or_default();
+    let mut events = vec![Event::Launched { attempt, job: name }];
+    if pods.iter().any(|pod| started(pod)) {
+        events.push(Event::Started { attempt });
+    }
+    if let Some((result, pod)) = ending(job, &pods) {
+        events.push(Event::Finished { attempt, result, time: outcome::end_time(job, pod) });
+    } else if let Some((reason, message, cluster)) = pods.iter().find_map(|pod| blocked(pod)) {
+        events.push(Event::Blocked { attempt, reason, message, cluster });
+    }
+    events
+}
+
+/// The pods that `job` controls, in an order that does not depend on how they were listed.
+fn owned<'a>(job: &JobView, pods: &[&'a PodView]) -> Vec<&'a PodView> {
+    let uid = job.metadata.uid.as_deref();
+    let mut owned: Vec<_> = pods.iter().copied().filter(|pod| uid.is_some() && pod.owner_uid() == uid).collect();
+    owned.sort_by_key(|pod| (&pod.metadata.creation_timestamp, &pod.metadata.name, &pod.metadata.uid));
+    owned
+}
+
+/// How the attempt ended, and by which pod, if it did.
+fn ending<'a>(job: &JobView, pods: &[&'a PodView]) -> Option<(AttemptResult, Option<&'a PodView>)> {
+    if let Some(pod) = pods.iter().copied().find(|pod| pod.phase() == "Succeeded") {
+        return Some((outcome::success(pod), Some(pod)));
+    }
+    if job.condition("Complete").is_some() {
+        // a pod of a Job that is Complete has Succeeded: one seen otherwise is seen late
+        let nothing = AttemptResult::Succeeded { outputs: serde_json::Map::new(), message: None };
+        return pods.is_empty().then_some((nothing, None));
+    }
+    // more than one pod exists only by a fault; then the last is the one that counts
+    let pod = pods.last().copied();
+    if job.condition("Failed").is_some() {
+        return outcome::job_failure(job, pod).map(|failure| (AttemptResult::Failed(failure), pod));
+    }
+    let all_failed = pods.iter().all(|pod| pod.phase() == "Failed" && !pod.deleting());
+    pod.filter(|_| all_failed).map(|pod| (AttemptResult::Failed(outcome::failure(pod)), Some(pod)))
+}
+
+/// Whether any container runs or ran.
+fn started(pod: &PodView) -> bool {
+    let ran = |status: &ContainerStatusView| {
+        [&status.state, &status.last_state].iter().any(|state| state.running.is_some() || state.terminated.is_some())
+    };
+    pod.phase() == "Succeeded" || statuses(pod).any(ran)
+}
+
+/// Why a pod does not start, if that is known: reason, message, whether the cluster is to blame.
+fn blocked(pod: &PodView) -> Option<(String, String, bool)> {
+    if let Some(condition) = pod.condition("PodScheduled", "False") {
+        let reason = condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned());
+        return Some((reason, condition.message.clone().unwrap_or_default(), true));
+    }
+    statuses(pod).find_map(|status| {
+        let waiting = status.state.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref()?;
+        // what every container waits for before it starts
+        if matches!(reason, "ContainerCreating" | "PodInitializing") {
+            return None;
+        }
+        let message = waiting.message.as_deref().unwrap_or_default();
+        Some((reason.to_owned(), format!("container {:?}: {message}", status.name), false))
+    })
+}
+
+fn statuses(pod: &PodView) -> impl Iterator<Item = &ContainerStatusView> {
+    pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses)
+}
+
+#[cfg(test)]
+mod tests;

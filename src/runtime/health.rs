@@ -1,0 +1,215 @@
+//! `/healthz`, `/readyz` and `/metrics`.
+//!
+//! Healthy: the main loop goes round. Ready: the caches are filled and the API server answers; a
+//! replica that stands by is ready too.
+
+use std::{
+    fmt::Write as _,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics;
+
+/// How long the main loop may be silent before the process counts as stuck.
+const LOOP_SILENCE: Duration = Duration::from_mins(1);
+/// How long the API server may be silent before the process is not ready. The Lease is read or
+/// renewed several times within that.
+const API_SILENCE: Duration = Duration::from_secs(30);
+
+/// What the rest of the operator tells about itself. Clones share their state.
+#[derive(Clone, Debug)]
+pub struct Health(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    started: Instant,
+    /// When the main loop last went round, in milliseconds since `started`.
+    ticked: AtomicU64,
+    /// When the API server last answered, in milliseconds since `started` and never 0; 0: never.
+    answered: AtomicU64,
+    synced: AtomicBool,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            started: Instant::now(),
+            ticked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            synced: AtomicBool::new(false),
+        }))
+    }
+}
+
+impl Health {
+    /// The main loop went round: call it at least every few seconds, from the loop itself.
+    pub fn tick(&self) {
+        self.0.ticked.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// The caches hold all that there is to see, or do not any more.
+    pub fn set_synced(&self, synced: bool) {
+        self.0.synced.store(synced, Ordering::Relaxed);
+    }
+
+    /// The API server answered something. The client of [`super::client`] calls it.
+    pub fn api_answered(&self) {
+        self.0.answered.store(self.now().max(1), Ordering::Relaxed);
+    }
+
+    /// What is wrong, for `/healthz`.
+    fn sick(&self) -> Vec<String> {
+        let silence = self.since(self.0.ticked.load(Ordering::Relaxed));
+        problems([(silence > LOOP_SILENCE, format!("the main loop has been silent for {}s", silence.as_secs()))])
+    }
+
+    /// What is missing, for `/readyz`.
+    fn unready(&self) -> Vec<String> {
+        let answered = self.0.answered.load(Ordering::Relaxed);
+        let silence = self.since(answered);
+        problems([
+            (!self.0.synced.load(Ordering::Relaxed), "the caches are not filled yet".into()),
+            (answered == 0, "the API server has not answered yet".into()),
+            (
+                answered > 0 && silence > API_SILENCE,
+                format!("the API server has not answered for {}s", silence.as_secs()),
+            ),
+        ])
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn since(&self, then: u64) -> Duration {
+        Duration::from_millis(self.now().saturating_sub(then))
+    }
+}
+
+fn problems<const N: usize>(checks: [(bool, String); N]) -> Vec<String> {
+    checks.into_iter().filter_map(|(wrong, problem)| wrong.then_some(problem)).collect()
+}
+
+/// Serves on `listener` until `stop`, then lets open requests end.
+pub async fn serve(
+    listener: TcpListener,
+    health: Health,
+    registry: Registry,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    axum::serve(listener, router(health, registry)).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+fn router(health: Health, registry: Registry) -> Router {
+    let healthy = |State(health): State<Health>| async move { answer(&health.sick()) };
+    let ready = |State(health): State<Health>| async move { answer(&health.unready()) };
+    let registry = Arc::new(registry);
+    let metrics = || async move { ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(&registry)) };
+    Router::new()
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(health)
+}
+
+fn answer(problems: &[String]) -> impl IntoResponse + use<> {
+    if problems.is_empty() {
+        return (StatusCode::OK, "ok\n".to_owned());
+    }
+    let text = problems.iter().fold(String::new(), |mut text, problem| {
+        let _ = writeln!(text, "{problem}");
+        text
+    });
+    (StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{SocketAddr, TcpStream},
+    };
+
+    use super::*;
+    use crate::runtime::metrics::Metrics;
+
+    /// Status line and body of `GET path`.
+    async fn fetch(address: SocketAddr, path: &'static str) -> (String, String) {
+        tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            (head.lines().next().unwrap().to_owned(), body.to_owned())
+        })
+        .await
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn serves_until_stopped() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (health, stop) = (Health::default(), CancellationToken::new());
+        let (metrics, registry) = Metrics::new();
+        let server = tokio::spawn(serve(listener, health.clone(), registry, stop.clone()));
+
+        assert_eq!(fetch(address, "/healthz").await, ("HTTP/1.1 200 OK".into(), "ok\n".into()));
+        let (status, body) = fetch(address, "/readyz").await;
+        assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
+        assert_eq!(body, "the caches are not filled yet\nthe API server has not answered yet\n");
+
+        health.set_synced(true);
+        health.api_answered();
+        assert_eq!(fetch(address, "/readyz").await.0, "HTTP/1.1 200 OK");
+
+        metrics.tasks_started.inc();
+        let (_, body) = fetch(address, "/metrics").await;
+        assert!(body.contains("taskgraph_tasks_started_total 1\n"), "{body}");
+        assert_eq!(fetch(address, "/").await.0, "HTTP/1.1 404 Not Found");
+
+        stop.cancel();
+        server.await.unwrap().unwrap();
+        assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    }
+
+    /// As if the process had been started `ago`, and nothing had happened since its first millisecond.
+    fn silent_for(ago: Duration) -> Health {
+        Health(Arc::new(Inner {
+            started: Instant::now().checked_sub(ago).unwrap(),
+            ticked: AtomicU64::new(1),
+            answered: AtomicU64::new(1),
+            synced: AtomicBool::new(true),
+        }))
+    }
+
+    #[test]
+    fn silence_is_noticed() {
+        let health = silent_for(Duration::from_secs(20));
+        assert_eq!((health.sick().len(), health.unready().len()), (0, 0));
+        let health = silent_for(Duration::from_secs(40));
+        assert_eq!((health.sick().len(), health.unready().len()), (0, 1));
+        let health = silent_for(Duration::from_secs(90));
+        assert_eq!(health.sick(), ["the main loop has been silent for 89s"]);
+        health.tick();
+        health.api_answered();
+        assert_eq!((health.sick().len(), health.unready().len()), (0, 0));
+    }
+}

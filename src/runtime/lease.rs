@@ -1,0 +1,418 @@
+//! The Lease that tells replicas which of them works.
+//!
+//! It spares the API server double work and keeps logs readable. Nothing is unsafe without it: two
+//! operators at once create no Job twice.
+//!
+//! Clocks of machines are never compared. A holder counts its validity from the moment *before* it
+//! sent its last renewal, on its own monotonic clock; others count from the moment *after* they
+//! first saw the record as it is. So a holder stops before another starts, whatever the wall
+//! clocks say, and stops in time after it was frozen (SIGSTOP), as its clock went on meanwhile.
+//! Every write carries the resourceVersion that was read: of two that want the Lease one gets it.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::telemetry::chain;
+use crate::api::{LABEL_SHARD, MANAGER};
+
+/// How often a Lease that cannot be renewed is worth a line in the log.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
+
+/// Which Lease, and for whom.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Shard of the graphs that its holder works on.
+    pub shard: u64,
+    /// Name of this process; no two share one.
+    pub identity: String,
+    /// How long a record stands without being renewed; whole seconds.
+    pub duration: Duration,
+}
+
+impl Config {
+    /// Name of the Lease.
+    pub fn name(&self) -> String {
+        format!("taskgraph-shard-{}", self.shard)
+    }
+
+    /// How often the record is renewed by its holder and read by the others.
+    fn period(&self) -> Duration {
+        self.duration / 5
+    }
+
+    /// How long a renewal is good for its holder. What is missing to `duration` is time to finish
+    /// writes that are under way, before another takes over.
+    fn validity(&self) -> Duration {
+        self.duration * 2 / 3
+    }
+
+    /// Limit of each call: two more tries fit into the validity after one that hangs.
+    fn call_timeout(&self) -> Duration {
+        self.duration / 5
+    }
+}
+
+/// Whether this replica works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Another does, or nobody.
+    Standby,
+    /// This one does.
+    Leading {
+        /// Counts the times that this process took the Lease, from 1. A process that lost it and
+        /// took it again between two looks is told by this.
+        term: u64,
+        /// Until when, unless renewed.
+        until: Instant,
+    },
+}
+
+impl State {
+    /// The term, if it has not run out.
+    fn term(self) -> Option<u64> {
+        match self {
+            Self::Leading { term, until } if Instant::now() < until => Some(term),
+            _ => None,
+        }
+    }
+}
+
+/// Waits until a term runs out that is not renewed; for ever on standby.
+async fn expiry(state: State) {
+    match state {
+        State::Leading { until, .. } => tokio::time::sleep_until(until.into()).await,
+        State::Standby => std::future::pending().await,
+    }
+}
+
+/// What the rest of the operator sees of the Lease. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Leadership(watch::Receiver<State>);
+
+impl Leadership {
+    /// Whether this replica may work now. Turns false by itself when the Lease could not be
+    /// renewed in time; ask before each write.
+    pub fn holds(&self) -> bool {
+        self.term().is_some()
+    }
+
+    /// The term in which this replica may work now.
+    pub fn term(&self) -> Option<u64> {
+        self.0.borrow().term()
+    }
+
+    /// Changes of the state, renewals among them. [`Self::changed`] is what most want.
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.0.clone()
+    }
+
+    /// Waits until the term is not `term` any more (`None`: this replica stands by), and gives the
+    /// new one. Never returns when the elector has ended and the term is still the same.
+    pub async fn changed(&self, term: Option<u64>) -> Option<u64> {
+        let mut states = self.0.clone();
+        loop {
+            let state = *states.borrow_and_update();
+            let now = state.term();
+            if now != term {
+                return now;
+            }
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() {
+                    std::future::pending::<()>().await;
+                },
+                () = expiry(state) => {}
+            }
+        }
+    }
+}
+
+/// What to do about the Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    /// Nobody holds it: write our name.
+    Acquire,
+    /// We hold it: renew.
+    Renew,
+    /// Another holds it, for so long at most if it is not renewed.
+    Wait(Duration),
+}
+
+/// `observed_at` is when the record was first seen as it is now.
+fn decide(record: Option<&LeaseSpec>, observed_at: Instant, now: Instant, me: &str) -> Decision {
+    let Some(record) = record else { return Decision::Acquire };
+    match record.holder_identity.as_deref() {
+        None | Some("") => Decision::Acquire,
+        Some(holder) if holder == me => Decision::Renew,
+        Some(_) => {
+            let seconds = record.lease_duration_seconds.unwrap_or_default();
+            let stands = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+            match stands.saturating_sub(now.saturating_duration_since(observed_at)) {
+                Duration::ZERO => Decision::Acquire,
+                rest => Decision::Wait(rest),
+            }
+        }
+    }
+}
+
+/// The record that we write next.
+fn record(previous: Option<&LeaseSpec>, decision: Decision, config: &Config, now: Timestamp) -> LeaseSpec {
+    let mut next = previous.cloned().unwrap_or_default();
+    if decision != Decision::Renew {
+        // counts changes of the holder, so not the first
+        next.lease_transitions =
+            Some(previous.map_or(0, |previous| previous.lease_transitions.unwrap_or_default().saturating_add(1)));
+        next.acquire_time = Some(MicroTime(now));
+    }
+    next.holder_identity = Some(config.identity.clone());
+    next.lease_duration_seconds = Some(i32::try_from(config.duration.as_secs()).unwrap_or(i32::MAX).max(1));
+    next.renew_time = Some(MicroTime(now));
+    next
+}
+
+/// Takes, renews and releases the Lease.
+pub struct Elector {
+    api: Api<Lease>,
+    config: Config,
+    state: watch::Sender<State>,
+    /// The record as last seen, with its resourceVersion.
+    seen: Option<Lease>,
+    observed_at: Instant,
+    terms: u64,
+    leader: Gauge,
+    complained: Option<Instant>,
+}
+
+/// Why a round did not work. The next one tries again.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("failed to read the Lease: {0}")]
+    Read(#[source] kube::Error),
+    #[error("failed to write the Lease: {0}")]
+    Write(#[source] kube::Error),
+    #[error("the API server did not answer in time")]
+    Timeout,
+    #[error("another wrote the Lease first, or deleted it")]
+    Changed,
+}
+
+/// Prepares to compete for the Lease of `config`; [`Elector::run`] does it, and keeps `leader` at 1
+/// while it holds.
+pub fn elect(client: Client, config: Config, leader: Gauge) -> (Leadership, Elector) {
+    let (state, states) = watch::channel(State::Standby);
+    let api = Api::namespaced(client, &config.namespace);
+    let elector =
+        Elector { api, config, state, seen: None, observed_at: Instant::now(), terms: 0, leader, complained: None };
+    (Leadership(states), elector)
+}
+
+impl Elector {
+    /// Competes for the Lease until `stop`, then gives it back, so that another need not wait.
+    ///
+    /// Cancel `stop` only when all that needs the Lease has ended.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let round = async {
+                let pause = self.round().await;
+                self.pause(pause).await;
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = round => {}
+            }
+        }
+        self.release().await;
+    }
+
+    /// One try to take or renew the Lease; how long to wait for the next.
+    async fn round(&mut self) -> Duration {
+        let period = self.config.period();
+        match self.attempt().await {
+            Ok(Decision::Wait(rest)) => {
+                self.stand_by();
+                period.min(rest)
+            }
+            Ok(Decision::Acquire | Decision::Renew) => period,
+            Err(error) => {
+                // a renewal that failed leaves us leading until our validity ends
+                self.complain(&error);
+                // what was seen may be old: read before writing
+                self.forget_version();
+                period / 4
+            }
+        }
+    }
+
+    /// Reports a failed round, but not again and again while the API server is away.
+    fn complain(&mut self, error: &Error) {
+        let now = Instant::now();
+        if self.complained.is_some_and(|last| now.duration_since(last) < COMPLAINT_PERIOD) {
+            return;
+        }
+        self.complained = Some(now);
+        tracing::warn!(
+            lease = self.config.name(),
+            error = chain(error),
+            "the Lease was not taken or renewed; trying again"
+        );
+    }
+
+    /// Waits, but not past the end of our validity without telling.
+    async fn pause(&self, pause: Duration) {
+        let wake = tokio::time::Instant::now() + pause;
+        let state = *self.state.borrow();
+        tokio::select! {
+            () = tokio::time::sleep_until(wake) => {}
+            () = expiry(state) => {
+                self.stand_by();
+                tokio::time::sleep_until(wake).await;
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<Decision, Error> {
+        // the holder knows the record: it need not read before it renews
+        let ours = self
+            .seen
+            .as_ref()
+            .is_some_and(|lease| self.holds_record(lease) && lease.metadata.resource_version.is_some());
+        if !ours {
+            self.read().await?;
+        }
+        let spec = self.seen.as_ref().and_then(|lease| lease.spec.as_ref());
+        let sent = Instant::now();
+        let decision = decide(spec, self.observed_at, sent, &self.config.identity);
+        if matches!(decision, Decision::Wait(_)) {
+            return Ok(decision);
+        }
+        let lease = self.lease(record(spec, decision, &self.config, Timestamp::now()));
+        let written = self.write(&lease).await?;
+        self.see(Some(written));
+        self.lead(sent + self.config.validity());
+        Ok(decision)
+    }
+
+    async fn read(&mut self) -> Result<(), Error> {
+        let name = self.config.name();
+        let call = tokio::time::timeout(self.config.call_timeout(), self.api.get_opt(&name));
+        let lease = call.await.map_err(|_| Error::Timeout)?.map_err(Error::Read)?;
+        self.see(lease);
+        Ok(())
+    }
+
+    async fn write(&self, lease: &Lease) -> Result<Lease, Error> {
+        let parameters = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        let name = self.config.name();
+        let exists = lease.metadata.resource_version.is_some();
+        let call = async {
+            if exists {
+                self.api.replace(&name, &parameters, lease).await
+            } else {
+                self.api.create(&parameters, lease).await
+            }
+        };
+        let written = tokio::time::timeout(self.config.call_timeout(), call).await;
+        written.map_err(|_| Error::Timeout)?.map_err(|error| match &error {
+            kube::Error::Api(status) if status.code == 409 || (status.code == 404 && exists) => Error::Changed,
+            _ => Error::Write(error),
+        })
+    }
+
+    /// The object to write: the one seen, so that labels and annotations of others stay, or a new one.
+    fn lease(&self, spec: LeaseSpec) -> Lease {
+        let new = || ObjectMeta {
+            name: Some(self.config.name()),
+            namespace: Some(self.config.namespace.clone()),
+            labels: Some([(LABEL_SHARD.to_owned(), self.config.shard.to_string())].into()),
+            ..ObjectMeta::default()
+        };
+        let metadata = self.seen.as_ref().map_or_else(new, |lease| lease.metadata.clone());
+        Lease { metadata, spec: Some(spec) }
+    }
+
+    /// Remembers what the Lease is, and since when.
+    fn see(&mut self, lease: Option<Lease>) {
+        let spec = |lease: &Option<Lease>| lease.as_ref().and_then(|lease| lease.spec.clone());
+        if spec(&self.seen) != spec(&lease) {
+            self.observed_at = Instant::now();
+        }
+        self.seen = lease;
+    }
+
+    fn forget_version(&mut self) {
+        if let Some(lease) = &mut self.seen {
+            lease.metadata.resource_version = None;
+        }
+    }
+
+    fn holds_record(&self, lease: &Lease) -> bool {
+        lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.config.identity)
+    }
+
+    /// Publishes that we lead until `until`.
+    fn lead(&mut self, until: Instant) {
+        let continued = self.state.borrow().term();
+        let term = continued.unwrap_or_else(|| {
+            self.terms += 1;
+            tracing::info!(
+                lease = self.config.name(),
+                identity = self.config.identity,
+                term = self.terms,
+                "took the Lease"
+            );
+            self.terms
+        });
+        self.state.send_replace(State::Leading { term, until });
+        self.leader.set(1);
+    }
+
+    /// Publishes that we do not lead (any more).
+    fn stand_by(&self) {
+        self.leader.set(0);
+        if let State::Leading { term, .. } = self.state.send_replace(State::Standby) {
+            tracing::warn!(lease = self.config.name(), term, "lost the Lease; standing by");
+        }
+    }
+
+    /// Empties the record, if it is ours. Without success it just expires.
+    async fn release(mut self) {
+        self.state.send_replace(State::Standby);
+        self.leader.set(0);
+        let result = async {
+            // a write that was under way when we were stopped may have changed it
+            self.read().await?;
+            let Some(lease) = self.seen.as_ref().filter(|lease| self.holds_record(lease)) else { return Ok(()) };
+            let mut lease = lease.clone();
+            if let Some(spec) = &mut lease.spec {
+                spec.holder_identity = Some(String::new());
+                spec.renew_time = Some(MicroTime(Timestamp::now()));
+            }
+            self.write(&lease).await?;
+            tracing::info!(lease = self.config.name(), "released the Lease");
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = result.await {
+            tracing::warn!(
+                lease = self.config.name(),
+                error = chain(&error),
+                "the Lease was not released and has to expire"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

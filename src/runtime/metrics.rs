@@ -1,0 +1,277 @@
+//! Metrics, in one table: what is registered and what `docs/metrics.md` says are made from it.
+//!
+//! No label holds the name of an object: a cluster has few outcomes and verbs, but no end of graphs.
+
+use std::{fmt::Write as _, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::api::TaskPhase;
+
+/// Media type of [`encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Label of metrics about tasks that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// Name of the final phase.
+    pub outcome: &'static str,
+}
+
+/// Label of metrics about requests to the API server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct VerbLabel {
+    /// As in RBAC rules.
+    pub verb: &'static str,
+}
+
+/// Labels of metrics about answers of the API server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// As in RBAC rules.
+    pub verb: &'static str,
+    /// Class of the answer.
+    pub code: &'static str,
+}
+
+/// Label of [`Metrics::build_info`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BuildLabel {
+    /// Version of the operator.
+    pub version: &'static str,
+}
+
+/// What the documentation says about a label: its name and values.
+type LabelRow = (&'static str, &'static str);
+
+const VERB: LabelRow =
+    ("verb", "`get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, `other`");
+
+trait Labels {
+    const ROWS: &'static [LabelRow];
+}
+
+impl Labels for OutcomeLabel {
+    const ROWS: &'static [LabelRow] = &[("outcome", "`Succeeded`, `Failed`, `Cancelled`, `Skipped`, `Omitted`")];
+}
+
+impl Labels for VerbLabel {
+    const ROWS: &'static [LabelRow] = &[VERB];
+}
+
+impl Labels for RequestLabels {
+    const ROWS: &'static [LabelRow] = &[
+        VERB,
+        ("code", "`2xx`, `3xx`, `4xx`, `5xx`; `none` where no answer came (no connection, time-out, call given up)"),
+    ];
+}
+
+impl Labels for BuildLabel {
+    const ROWS: &'static [LabelRow] = &[("version", "of the operator")];
+}
+
+/// What the documentation says about a type of metric.
+trait Documented {
+    const KIND: &'static str;
+    const LABELS: &'static [LabelRow] = &[];
+}
+
+impl Documented for Counter {
+    const KIND: &'static str = "counter";
+}
+
+impl Documented for Gauge {
+    const KIND: &'static str = "gauge";
+}
+
+impl Documented for Histogram {
+    const KIND: &'static str = "histogram";
+}
+
+impl<L: Labels, M: Documented, C> Documented for Family<L, M, C> {
+    const KIND: &'static str = M::KIND;
+    const LABELS: &'static [LabelRow] = L::ROWS;
+}
+
+/// One row of the table.
+struct Row {
+    name: &'static str,
+    kind: &'static str,
+    labels: &'static [LabelRow],
+    help: &'static str,
+}
+
+/// A family of histograms by verb.
+type HistogramByVerb = Family<VerbLabel, Histogram, fn() -> Histogram>;
+
+/// Declares [`Metrics`], its constructor and the rows of the documentation.
+macro_rules! table {
+    ($( #[doc = $help:literal] $field:ident: $type:ty = $name:literal, $make:expr; )+) => {
+        /// All metrics of the operator. Clones share their values.
+        #[derive(Clone, Debug)]
+        pub struct Metrics {
+            $( #[doc = $help] pub $field: $type, )+
+        }
+
+        impl Metrics {
+            /// Fresh metrics, all at zero, and the registry that [`encode`] reads.
+            fn register(registry: &mut Registry) -> Self {
+                let metrics = Self { $( $field: $make, )+ };
+                // the library adds `_total` to counters and a full stop to every help text
+                $( registry.register($name.trim_end_matches("_total"), help($help), metrics.$field.clone()); )+
+                metrics
+            }
+        }
+
+        const ROWS: &[Row] = &[
+            $( Row { name: $name, kind: <$type as Documented>::KIND, labels: <$type as Documented>::LABELS, help: $help }, )+
+        ];
+    };
+}
+
+table! {
+    /// Tasks whose first attempt was launched.
+    tasks_started: Counter = "taskgraph_tasks_started_total", Counter::default();
+    /// Tasks that ended, by outcome.
+    tasks_finished: Family<OutcomeLabel, Counter> = "taskgraph_tasks_finished_total", Family::default();
+    /// Further attempts that were launched after one had failed.
+    retries: Counter = "taskgraph_retries_total", Counter::default();
+    /// Tasks that have a Job now.
+    tasks_running: Gauge = "taskgraph_tasks_running", Gauge::default();
+    /// Queue depth: tasks that may start and wait for a slot (`parallelism`).
+    tasks_ready: Gauge = "taskgraph_tasks_ready", Gauge::default();
+    /// Hand-off: from the moment that the operator saw the pod's end that released a task to that task's Job being created.
+    handoff_latency: Histogram = "taskgraph_handoff_latency_seconds", Histogram::new(HANDOFF_BUCKETS);
+    /// From a task's first Job to its end, retries included.
+    task_duration: Histogram = "taskgraph_task_duration_seconds", Histogram::new(TASK_BUCKETS);
+    /// Time to look at one graph once, with the writes that followed from it.
+    reconcile_duration: Histogram = "taskgraph_reconcile_duration_seconds", Histogram::new(RECONCILE_BUCKETS);
+    /// Writes of graphs' status.
+    status_writes: Counter = "taskgraph_status_writes_total", Counter::default();
+    /// Requests to the API server, by verb and class of the answer; errors are those that are not `2xx`.
+    api_requests: Family<RequestLabels, Counter> = "taskgraph_api_requests_total", Family::default();
+    /// Time from sending a request to the API server to the head of its answer.
+    api_request_duration: HistogramByVerb = "taskgraph_api_request_duration_seconds", Family::new_with_constructor(api_histogram);
+    /// 1 while this replica holds the Lease and so does the work, 0 while it stands by.
+    leader: Gauge = "taskgraph_leader", Gauge::default();
+    /// Always 1; its label says what runs.
+    build_info: Family<BuildLabel, Gauge> = "taskgraph_build_info", Family::default();
+}
+
+const HANDOFF_BUCKETS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+const TASK_BUCKETS: [f64; 13] =
+    [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0];
+const RECONCILE_BUCKETS: [f64; 11] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+const API_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+fn api_histogram() -> Histogram {
+    Histogram::new(API_BUCKETS)
+}
+
+fn help(text: &str) -> &str {
+    text.trim().trim_end_matches('.')
+}
+
+impl Metrics {
+    /// Fresh metrics, and the registry that [`encode`] prints.
+    pub fn new() -> (Self, Registry) {
+        let mut registry = Registry::default();
+        let metrics = Self::register(&mut registry);
+        metrics.build_info.get_or_create(&BuildLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
+        (metrics, registry)
+    }
+
+    /// Counts a task that ended in the final phase `outcome`, `duration` after its first Job (none
+    /// where it never had one).
+    pub fn task_finished(&self, outcome: TaskPhase, duration: Option<Duration>) {
+        self.tasks_finished.get_or_create(&OutcomeLabel { outcome: outcome.name() }).inc();
+        if let Some(duration) = duration {
+            self.task_duration.observe(duration.as_secs_f64());
+        }
+    }
+}
+
+/// What `/metrics` answers.
+pub fn encode(registry: &Registry) -> String {
+    let mut text = String::new();
+    // writing to a String cannot fail, and all names are ours
+    let _ = text::encode(&mut text, registry);
+    text
+}
+
+/// The text of `docs/metrics.md`.
+pub fn documentation() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         <!-- Generated by `make generate` from src/runtime/metrics.rs; do not edit. -->\n\n\
+         The operator serves these at `/metrics` on `--listen` (port 8080), in the OpenMetrics text format. \
+         Times are in seconds. No label holds the name of an object.\n\n\
+         | metric | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for row in ROWS {
+        let labels: Vec<_> = row.labels.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let _ = writeln!(page, "| `{}` | {} | {} | {} |", row.name, row.kind, labels.join(", "), row.help.trim());
+    }
+    page.push_str("\n| label | values |\n|---|---|\n");
+    let labels: std::collections::BTreeMap<_, _> = ROWS.iter().flat_map(|row| row.labels).copied().collect();
+    for (name, values) in labels {
+        let _ = writeln!(page, "| `{name}` | {values} |");
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::stale;
+
+    #[test]
+    fn documentation_is_current() {
+        stale::check("docs/metrics.md", &documentation());
+    }
+
+    #[test]
+    fn everything_in_the_table_is_served_under_its_name() {
+        let (metrics, registry) = Metrics::new();
+        metrics.task_finished(TaskPhase::Omitted, None);
+        metrics.api_requests.get_or_create(&RequestLabels { verb: "get", code: "2xx" }).inc();
+        metrics.api_request_duration.get_or_create(&VerbLabel { verb: "get" }).observe(0.1);
+        let text = encode(&registry);
+        for row in ROWS {
+            let sample =
+                if row.kind == "histogram" { format!("\n{}_bucket{{", row.name) } else { format!("\n{}", row.name) };
+            assert!(text.contains(&sample), "{} is missing in\n{text}", row.name);
+        }
+        assert!(text.contains("taskgraph_tasks_finished_total{outcome=\"Omitted\"} 1\n"), "{text}");
+        assert!(text.contains("# HELP taskgraph_tasks_running Tasks that have a Job now.\n"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn final_phases_are_the_documented_outcomes() {
+        let phases =
+            [TaskPhase::Succeeded, TaskPhase::Failed, TaskPhase::Cancelled, TaskPhase::Skipped, TaskPhase::Omitted];
+        assert!(phases.iter().all(|phase| phase.is_final()));
+        assert_eq!(OutcomeLabel::ROWS[0].1, phases.map(|phase| format!("`{}`", phase.name())).join(", "));
+    }
+
+    #[test]
+    fn a_skipped_task_has_no_duration() {
+        let (metrics, registry) = Metrics::new();
+        metrics.task_finished(TaskPhase::Skipped, None);
+        metrics.task_finished(TaskPhase::Succeeded, Some(Duration::from_millis(1500)));
+        let text = encode(&registry);
+        for sample in [
+            "seconds_count 1\n",
+            "seconds_sum 1.5\n",
+            "seconds_bucket{le=\"1.0\"} 0\n",
+            "seconds_bucket{le=\"2.0\"} 1\n",
+        ] {
+            assert!(text.contains(&format!("taskgraph_task_duration_{sample}")), "{sample} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What the operator program stands on: arguments, logs, metrics, health, the Lease, the API
+//! client and its end. Nothing here knows the rules of graphs.
+
+pub mod args;
+pub mod chart;
+pub mod client;
+pub mod health;
+pub mod lease;
+pub mod metrics;
+pub mod shutdown;
+#[cfg(test)]
+mod stale;
+pub mod telemetry;

@@ -1,0 +1,115 @@
+//! Logs. What a line is about (`graph`, `task`, `attempt`) stands in fields, never in the message,
+//! so that every line about one graph can be found by its field.
+
+use std::{
+    error::Error as StdError,
+    io::{self, IsTerminal},
+};
+
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use super::args::LogFormat;
+
+mod json;
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The filter does not parse.
+    #[error(
+        "--log-level {filter:?}: {source}; write a level (error, warn, info, debug, trace) or MODULE=LEVEL, separated by commas"
+    )]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Logging was set up already.
+    #[error("failed to set up logs: {0}")]
+    Init(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Writes logs to standard error from now on, in `format`, as far as `filter` lets them through.
+/// Panics are logged too, so that they are found where everything else is.
+pub fn init(format: LogFormat, filter: &str) -> Result<(), Error> {
+    let parsed =
+        EnvFilter::builder().parse(filter).map_err(|source| Error::Filter { filter: filter.to_owned(), source })?;
+    let registry = tracing_subscriber::registry().with(quiet(parsed, filter));
+    match format {
+        LogFormat::Human => {
+            let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+            registry.with(lines).try_init()?;
+        }
+        LogFormat::Json => registry.with(json::Lines::new(io::stderr)).try_init()?,
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let message = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(target: "panic", place, panic = message, "a part of the operator panicked");
+    }));
+    Ok(())
+}
+
+/// Turns off what the client library says about each request, unless `filter` asks for it: its
+/// errors come back to the caller, who knows what they mean and tells them once.
+fn quiet(parsed: EnvFilter, filter: &str) -> EnvFilter {
+    if filter.contains("kube_client") {
+        return parsed;
+    }
+    // a constant that parses; a test would notice
+    match "kube_client::client::builder=off".parse() {
+        Ok(directive) => parsed.add_directive(directive),
+        Err(_) => parsed,
+    }
+}
+
+/// An error with all its causes: libraries such as hyper say only `client error (Connect)` and
+/// leave the reason to the cause.
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // some errors repeat their cause in their own text
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        source: Option<Box<Layer>>,
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let inner = Layer { text: "connection refused", source: None };
+        let middle = Layer { text: "client error", source: Some(Box::new(inner)) };
+        let outer = Layer { text: "failed to read: client error", source: Some(Box::new(middle)) };
+        assert_eq!(chain(&outer), "failed to read: client error: connection refused");
+    }
+
+    #[test]
+    fn the_client_is_quiet_unless_asked() {
+        let filter = |text: &str| quiet(EnvFilter::new(text), text).to_string();
+        assert!(filter("info").contains("kube_client::client::builder=off"));
+        assert_eq!(filter("info,kube_client=debug"), EnvFilter::new("info,kube_client=debug").to_string());
+    }
+
+    #[test]
+    fn a_bad_filter_is_told() {
+        let error = init(LogFormat::Json, "taskgraph=loud").unwrap_err().to_string();
+        assert!(error.starts_with("--log-level \"taskgraph=loud\": "), "{error}");
+    }
+}

@@ -1,0 +1,164 @@
+//! SIGKILL of the real operator between any two of its API writes: after a restart the result is the same, and no
+//! Job was made twice.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+use taskgraph::api::TaskPhase;
+
+use crate::{
+    fixture::{Fixture, task, task_with},
+    support::{
+        Play,
+        namespace::{finished, outcome},
+        proxy::Side,
+    },
+};
+
+/// How many runs go on side by side: they wait more than they work.
+const SIDE_BY_SIDE: usize = 8;
+/// More writes than a small graph has: a sweep that does not end by itself has found a loop of writes.
+const MOST_WRITES: usize = 120;
+
+/// A small graph, and what its pods do.
+#[derive(Clone, Copy)]
+struct Shape {
+    name: &'static str,
+    spec: fn() -> Value,
+    script: fn(&str, u32) -> Play,
+    condition: &'static str,
+}
+
+/// Outputs, an expression, a decision, a skipped branch, a join, and `finally`.
+const DECISION: Shape = Shape {
+    name: "decision",
+    spec: || {
+        let store = |name: &str, branch: &str| task(name, &[branch]);
+        json!({
+            "tasks": [
+                task("extract", &[]),
+                {"name": "quality", "dependsOn": ["extract"], "decision": {"branches": [
+                    {"name": "good", "when": "tasks.extract.outputs.quality > 0.95"}, {"name": "poor"}]}},
+                store("primary", "quality/good"),
+                store("backup", "quality/poor"),
+                task("notify", &["primary", "backup"]),
+            ],
+            "finally": [task("cleanup", &[])],
+        })
+    },
+    script: |task, _| if task == "extract" { Play::succeeds(r#"{"quality": 0.97}"#) } else { Play::succeeds("") },
+    condition: "Complete",
+};
+
+/// A task that fails twice and then succeeds, beside others.
+const RETRY: Shape = Shape {
+    name: "retry",
+    spec: || {
+        let retry = json!({"retry": {"limit": 3, "backoff": {"initial": "20ms", "max": "50ms"}}});
+        json!({"tasks": [task_with("flaky", &[], retry), task("beside", &[]), task("join", &["flaky", "beside"])]})
+    },
+    script: |task, attempt| match (task, attempt) {
+        ("flaky", 1 | 2) => Play::fails(3),
+        _ => Play::succeeds("").after(Duration::from_millis(50)),
+    },
+    condition: "Complete",
+};
+
+/// A failure for good: what depends on it is omitted, a handler runs, and `finally`.
+const FAILURE: Shape = Shape {
+    name: "failure",
+    spec: || {
+        json!({
+            "tasks": [
+                task("bad", &[]), task("after", &["bad"]),
+                task_with("handler", &["bad"], json!({"trigger": "AnyFailed"})),
+            ],
+            "finally": [task("cleanup", &[])],
+        })
+    },
+    script: |task, _| if task == "bad" { Play::fails(1) } else { Play::succeeds("") },
+    condition: "Failed",
+};
+
+/// What one run came to.
+#[derive(Debug)]
+struct Ran {
+    outcome: Vec<(String, TaskPhase, u32, Option<String>, Value)>,
+    condition: Option<&'static str>,
+    writes: usize,
+    crashed: bool,
+}
+
+/// Runs a graph of this shape; the operator dies at the given write, and is started again.
+async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
+    let mut fixture = Fixture::new(&format!("crash-{}", shape.name), shape.script).await?;
+    if let Some((number, side)) = crash {
+        fixture.proxy.crash_at(number, side, fixture.operator.pid());
+    }
+    fixture.namespace.create("g", (shape.spec)()).await?;
+    let mut crashed = tokio::select! {
+        () = fixture.proxy.crashed() => true,
+        _ = fixture.namespace.until_finished("g") => false,
+    };
+    if !crashed {
+        // what it still had to say, events above all, it says before it ends
+        let status = fixture.operator.terminate().await?;
+        crashed = status.code() == Some(128 + 9);
+        ensure!(crashed || status.success(), "the operator ended with {status}");
+    }
+    let writes = fixture.proxy.writes().len();
+    if crashed {
+        fixture.restart().await?;
+    }
+    let graph = fixture.namespace.until_finished("g").await;
+    let status = fixture.operator.terminate().await?;
+    ensure!(status.success(), "the operator ended with {status}");
+    fixture.judge().await?;
+    Ok(Ran { outcome: outcome(&graph), condition: finished(&graph), writes, crashed })
+}
+
+async fn sweep(shape: Shape) -> Result<()> {
+    let calm = run(shape, None).await?;
+    assert_eq!(calm.condition, Some(shape.condition));
+    let checked = |number: usize, side: Side| {
+        let calm = &calm;
+        async move {
+            let ran = run(shape, Some((number, side))).await?;
+            assert_eq!(ran.condition, calm.condition, "{}: killed {side:?} write {number}", shape.name);
+            assert_eq!(ran.outcome, calm.outcome, "{}: killed {side:?} write {number}", shape.name);
+            anyhow::Ok(ran.crashed)
+        }
+    };
+    for side in [Side::Before, Side::After] {
+        // the number of writes differs from run to run, as some are coalesced: on until a whole batch was not killed
+        let mut number = 0;
+        loop {
+            let batch = stream::iter(number..number + SIDE_BY_SIDE).map(|number| checked(number, side));
+            let crashed: Vec<bool> = batch.buffered(SIDE_BY_SIDE).try_collect().await?;
+            number += SIDE_BY_SIDE;
+            if !crashed.contains(&true) {
+                break;
+            }
+            ensure!(number < MOST_WRITES, "{}: writes without end", shape.name);
+        }
+        assert!(number > calm.writes, "{}: {} writes, of which only {number} were tried", shape.name, calm.writes);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_decision() -> Result<()> {
+    sweep(DECISION).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_retry() -> Result<()> {
+    sweep(RETRY).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_failure() -> Result<()> {
+    sweep(FAILURE).await
+}

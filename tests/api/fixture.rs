@@ -1,0 +1,69 @@
+//! One operator in one namespace, with all that looks at it.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use taskgraph::api::TaskGraph;
+
+use crate::support::{
+    Auditor, ControlPlane, Namespace, Operator, Play, Player, Proxy, operator::Settings, sight::Sighting,
+};
+
+/// A namespace with an operator of its own behind a proxy, its pods played.
+pub struct Fixture {
+    // dropped in this order: the operator before what it talks to
+    pub operator: Operator,
+    pub proxy: Proxy,
+    pub _player: Player,
+    pub auditor: Auditor,
+    pub namespace: Namespace,
+}
+
+impl Fixture {
+    /// All of it. `test` is the beginning of the namespace's name.
+    pub async fn new(test: &str, script: impl Fn(&str, u32) -> Play + Send + Sync + 'static) -> Result<Self> {
+        let control_plane = ControlPlane::shared();
+        let namespace = Namespace::new(&control_plane.client().await?, test).await?;
+        let auditor = Auditor::start(&namespace).await?;
+        let _player = Player::start(&namespace, script);
+        let proxy = Proxy::start(control_plane).await?;
+        let operator = Operator::start(Settings::new(proxy.kubeconfig(), &namespace.name))?;
+        Ok(Self { operator, proxy, _player, auditor, namespace })
+    }
+
+    /// Creates a graph and waits for its end.
+    pub async fn run(&self, name: &str, spec: Value) -> Result<TaskGraph> {
+        self.namespace.create(name, spec).await?;
+        Ok(self.namespace.until_finished(name).await)
+    }
+
+    /// Starts the operator again, behind a new proxy: nothing of the old one gets through any more.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.proxy = Proxy::start(ControlPlane::shared()).await?;
+        self.operator = Operator::start(Settings::new(self.proxy.kubeconfig(), &self.namespace.name))?;
+        Ok(())
+    }
+
+    /// Judges what happened.
+    pub async fn judge(&self) -> Result<Vec<Sighting>> {
+        self.auditor.judge().await
+    }
+}
+
+/// A task with a container.
+pub fn task(name: &str, depends_on: &[&str]) -> Value {
+    json!({"name": name, "dependsOn": depends_on, "container": container()})
+}
+
+/// A task with a container, and more fields.
+pub fn task_with(name: &str, depends_on: &[&str], more: Value) -> Value {
+    let mut task = task(name, depends_on);
+    if let (Value::Object(task), Value::Object(more)) = (&mut task, more) {
+        task.extend(more);
+    }
+    task
+}
+
+/// A container; what it does is the player's to say.
+pub fn container() -> Value {
+    json!({"image": "localhost/busybox:1", "command": ["true"]})
+}

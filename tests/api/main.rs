@@ -1,0 +1,14 @@
+//! The controller against a real API server without machines: the real operator as a process, the pods played by
+//! the test, faults made by a proxy, and what must always hold judged by an independent watch.
+//!
+//! One control plane (etcd, API server, Job controller, garbage collector) serves all tests; each has a namespace.
+//! Tests wait more than they work: `RUST_TEST_THREADS=8` suits two cores.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crash;
+mod faults;
+mod fixture;
+mod harness;
+mod runs;

@@ -1,0 +1,5 @@
+//! The files of the repository that must agree with the code.
+#![cfg(feature = "kubernetes")]
+
+mod documents;
+mod objects;

@@ -1,0 +1,217 @@
+//! Judges from outside whether what must always hold did hold (A, B and C of the rules).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use taskgraph::api::{Task, TaskGraph, TaskPhase, Trigger};
+
+use super::{
+    namespace::{Namespace, status},
+    sight::{Key, Object, Sight, Sighting},
+};
+
+/// Watches a namespace from before its first graph, and judges at the end.
+pub struct Auditor {
+    sight: Sight,
+    namespace: String,
+}
+
+impl Auditor {
+    /// Begins to watch.
+    pub async fn start(namespace: &Namespace) -> Result<Self> {
+        Ok(Self { sight: Sight::start(namespace).await?, namespace: namespace.name.clone() })
+    }
+
+    /// What it saw.
+    pub fn sight(&self) -> &Sight {
+        &self.sight
+    }
+
+    /// Judges what happened until now.
+    ///
+    /// # Panics
+    /// With every rule that was broken.
+    pub async fn judge(&self) -> Result<Vec<Sighting>> {
+        let seen = self.sight.caught_up().await?;
+        let broken = violations(&seen);
+        assert!(broken.is_empty(), "{}: {}", self.namespace, broken.join("\n"));
+        Ok(seen)
+    }
+}
+
+/// When something existed, in versions.
+#[derive(Clone, Debug, Default)]
+struct Life {
+    key: Key,
+    created: u64,
+    /// A Job's deletion; a pod's end.
+    ended: Option<u64>,
+}
+
+impl Life {
+    fn ended_before(&self, version: u64) -> bool {
+        self.ended.is_some_and(|ended| ended < version)
+    }
+}
+
+/// Everything that breaks a rule, in words. `seen` is in the order of versions.
+pub fn violations(seen: &[Sighting]) -> Vec<String> {
+    let (mut jobs, mut pods) = (BTreeMap::<&str, Life>::new(), BTreeMap::<&str, Life>::new());
+    let mut graphs = BTreeMap::<&str, Vec<(u64, &TaskGraph)>>::new();
+    for one in seen {
+        match &one.object {
+            Object::Job(key) => {
+                let job = jobs.entry(&one.uid).or_insert_with(|| Life {
+                    key: key.clone(),
+                    created: one.version,
+                    ended: None,
+                });
+                if one.gone {
+                    job.ended.get_or_insert(one.version);
+                }
+            }
+            Object::Pod(key, state) => {
+                let pod = pods.entry(&one.uid).or_insert_with(|| Life {
+                    key: key.clone(),
+                    created: one.version,
+                    ended: None,
+                });
+                if one.gone || state.is_terminal() {
+                    pod.ended.get_or_insert(one.version);
+                }
+            }
+            Object::Graph(graph) => graphs.entry(&one.uid).or_default().push((one.version, graph)),
+        }
+    }
+    let (jobs, pods): (Vec<Life>, Vec<Life>) = (jobs.into_values().collect(), pods.into_values().collect());
+    let mut broken = one_job_an_attempt(&jobs);
+    broken.extend(one_pod_a_task(&pods));
+    broken.extend(one_attempt_at_once(&jobs, &pods));
+    for (uid, versions) in graphs {
+        let of_graph = |life: &&Life| life.key.graph == uid;
+        let jobs: Vec<&Life> = jobs.iter().filter(of_graph).collect();
+        let pods: Vec<&Life> = pods.iter().filter(of_graph).collect();
+        if let Some((_, graph)) = versions.last() {
+            broken.extend(none_too_early(graph, &jobs, &pods));
+        }
+        broken.extend(final_stays_final(&versions, &jobs));
+    }
+    broken
+}
+
+fn one_job_an_attempt(jobs: &[Life]) -> Vec<String> {
+    let mut count = BTreeMap::<&Key, usize>::new();
+    for job in jobs {
+        *count.entry(&job.key).or_default() += 1;
+    }
+    count.iter().filter(|(_, count)| **count > 1).map(|(key, count)| format!("A: {count} Jobs for {key:?}")).collect()
+}
+
+fn one_pod_a_task(pods: &[Life]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (place, one) in pods.iter().enumerate() {
+        for other in &pods[place + 1..] {
+            let same_task = (&one.key.graph, &one.key.task) == (&other.key.graph, &other.key.task);
+            if same_task && !one.ended_before(other.created) && !other.ended_before(one.created) {
+                broken.push(format!(
+                    "A: two live pods of {}: attempts {} and {}",
+                    one.key.task, one.key.attempt, other.key.attempt
+                ));
+            }
+        }
+    }
+    broken
+}
+
+fn one_attempt_at_once(jobs: &[Life], pods: &[Life]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for job in jobs {
+        let before = |pod: &&Life| {
+            pod.key.graph == job.key.graph && pod.key.task == job.key.task && pod.key.attempt < job.key.attempt
+        };
+        for pod in pods.iter().filter(before).filter(|pod| !pod.ended_before(job.created)) {
+            let (task, attempt, earlier) = (&job.key.task, job.key.attempt, pod.key.attempt);
+            broken.push(format!("A: attempt {attempt} of {task} began while a pod of attempt {earlier} lived"));
+        }
+    }
+    broken
+}
+
+/// B: when a Job was created, the pods of all that its task waits for had ended, and no Job of those came later.
+fn none_too_early(graph: &TaskGraph, jobs: &[&Life], pods: &[&Life]) -> Vec<String> {
+    let before = certain_ancestors(graph);
+    let mut broken = Vec::new();
+    for job in jobs {
+        let Some(ancestors) = before.get(job.key.task.as_str()) else {
+            broken.push(format!("B: a Job for {:?}, which is no task of the graph", job.key.task));
+            continue;
+        };
+        for ancestor in ancestors {
+            let alive = pods.iter().any(|pod| pod.key.task == *ancestor && !pod.ended_before(job.created));
+            let later = jobs.iter().any(|other| other.key.task == *ancestor && other.created > job.created);
+            if alive || later {
+                broken.push(format!("B: {} began before {ancestor} had ended", job.key.task));
+            }
+        }
+    }
+    broken
+}
+
+/// For each task those that must be final before it starts, whatever happens.
+fn certain_ancestors(graph: &TaskGraph) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut before = BTreeMap::<&str, BTreeSet<&str>>::new();
+    let main: BTreeSet<&str> = graph.spec.tasks.iter().map(|task| task.name.as_str()).collect();
+    for task in &graph.spec.finally {
+        before.insert(&task.name, main.clone());
+    }
+    for task in &graph.spec.tasks {
+        before.insert(&task.name, BTreeSet::new());
+    }
+    let all: Vec<&Task> = graph.spec.tasks.iter().chain(&graph.spec.finally).collect();
+    // as often as the longest path may ask for; the graphs of tests are small
+    for _ in 0..all.len() {
+        for task in &all {
+            let waits_for_all = task.min_succeeded.is_none() && task.trigger != Some(Trigger::AnySucceeded);
+            if !waits_for_all {
+                continue;
+            }
+            for dependency in task.depends_on.iter().map(|text| text.split('/').next().unwrap_or_default()) {
+                let mut more = before.get(dependency).cloned().unwrap_or_default();
+                more.insert(dependency);
+                before.entry(&task.name).or_default().extend(more);
+            }
+        }
+    }
+    before
+}
+
+/// C: a task that was stored as final has no further Job, and stays as it is.
+fn final_stays_final(versions: &[(u64, &TaskGraph)], jobs: &[&Life]) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut ends = BTreeMap::<String, (u64, TaskPhase)>::new();
+    let mut attempts = BTreeMap::<String, u32>::new();
+    for (version, graph) in versions {
+        for task in status(graph).tasks {
+            let known = attempts.entry(task.name.clone()).or_default();
+            if task.attempts < *known {
+                broken.push(format!("E: attempts of {} fell from {known} to {}", task.name, task.attempts));
+            }
+            *known = task.attempts;
+            if let Some((_, phase)) = ends.get(&task.name)
+                && *phase != task.phase
+            {
+                broken.push(format!("C: {} was {phase:?} and became {:?}", task.name, task.phase));
+            } else if task.phase.is_final() {
+                ends.entry(task.name).or_insert((*version, task.phase));
+            }
+        }
+    }
+    for job in jobs {
+        if let Some((version, phase)) = ends.get(&job.key.task)
+            && job.created > *version
+        {
+            broken.push(format!("C: attempt {} of {} began after it was {phase:?}", job.key.attempt, job.key.task));
+        }
+    }
+    broken
+}

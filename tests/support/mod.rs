@@ -1,0 +1,23 @@
+//! What the tests and the cluster bench share: a control plane without machines, the operator as a process, a
+//! proxy that makes faults, a player for pods, and an auditor that judges from outside.
+//!
+//! Three programs include this (`tests/api`, `tests/e2e`, `benches/cluster.rs`); each uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+pub mod auditor;
+pub mod control_plane;
+pub mod crds;
+pub mod embedded;
+pub mod namespace;
+pub mod operator;
+pub mod player;
+pub mod process;
+pub mod proxy;
+pub mod sight;
+
+pub use auditor::Auditor;
+pub use control_plane::ControlPlane;
+pub use namespace::Namespace;
+pub use operator::Operator;
+pub use player::{Play, Player};
+pub use proxy::Proxy;

@@ -1,0 +1,129 @@
+//! The real operator, as a process.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal};
+
+use super::process::Program;
+
+/// How an operator is started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The program.
+    pub program: PathBuf,
+    /// Where the API server is.
+    pub kubeconfig: PathBuf,
+    /// The namespace that it is restricted to; absent: all.
+    pub namespace: Option<String>,
+    /// The namespace of its lease.
+    pub lease_namespace: String,
+    /// File for what it prints.
+    pub log: PathBuf,
+    /// More arguments.
+    pub args: Vec<String>,
+}
+
+/// A running operator. Dropped, it is killed; if the test failed, what it printed last is shown.
+#[derive(Debug)]
+pub struct Operator {
+    settings: Settings,
+    process: Program,
+}
+
+impl Settings {
+    /// An operator for one namespace, its lease there too.
+    pub fn new(kubeconfig: &Path, namespace: &str) -> Self {
+        Self {
+            program: env!("CARGO_BIN_EXE_taskgraph-operator").into(),
+            kubeconfig: kubeconfig.to_owned(),
+            namespace: Some(namespace.to_owned()),
+            lease_namespace: namespace.to_owned(),
+            log: kubeconfig.with_extension("operator.log"),
+            args: Vec::new(),
+        }
+    }
+}
+
+impl Operator {
+    /// Starts one.
+    pub fn start(settings: Settings) -> Result<Self> {
+        let process = launch(&settings)?;
+        Ok(Self { settings, process })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    /// Starts it again, after it was killed or terminated.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = launch(&self.settings)?;
+        Ok(())
+    }
+
+    /// Kills it as a power cut would.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.process.signal(Signal::KILL);
+        self.ended().await?;
+        Ok(())
+    }
+
+    /// Asks it to end; how it did.
+    pub async fn terminate(&mut self) -> Result<ExitStatus> {
+        self.process.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// Stops it where it is.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// What it printed last.
+    pub fn log_tail(&self, lines: usize) -> String {
+        self.process.log_tail(lines)
+    }
+
+    async fn ended(&mut self) -> Result<ExitStatus> {
+        tokio::time::timeout(super::namespace::PATIENCE, async {
+            loop {
+                if let Some(status) = self.process.ended() {
+                    return status;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        })
+        .await
+        .context("the operator does not end")
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}:\n{}", self.settings.log.display(), self.process.log_tail(60));
+        }
+    }
+}
+
+fn launch(settings: &Settings) -> Result<Program> {
+    let mut args: Vec<String> =
+        ["--listen", "127.0.0.1:0", "--lease-namespace", &settings.lease_namespace].map(String::from).into();
+    if let Some(namespace) = &settings.namespace {
+        args.extend(["--namespace".to_owned(), namespace.clone()]);
+    }
+    args.extend(settings.args.iter().cloned());
+    let env: [(&str, &OsStr); 1] = [("KUBECONFIG", settings.kubeconfig.as_os_str())];
+    Program::start(&settings.program, args, &env, &settings.log).context("starting the operator")
+}

@@ -1,0 +1,228 @@
+//! What an independent watch sees of a namespace's graphs, Jobs and pods: never what the operator says it did.
+
+use std::{sync::Arc, time::Instant};
+
+use anyhow::{Context, Result};
+use futures::{StreamExt, future::BoxFuture};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ContainerStateTerminated, Pod},
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::ListParams,
+    runtime::{WatchStreamExt, watcher},
+};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use taskgraph::api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, TaskGraph};
+use tokio::{sync::watch, task::JoinSet};
+
+use super::{
+    namespace::{Namespace, PATIENCE},
+    player,
+};
+
+/// Whose Job or pod it is, as its labels say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// UID of the graph.
+    pub graph: String,
+    /// What for.
+    pub role: String,
+    /// Name of the task.
+    pub task: String,
+    /// Number of the attempt.
+    pub attempt: u32,
+}
+
+/// One version of one object.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    /// Its place in the order of all writes to the API server: etcd counts all kinds together.
+    pub version: u64,
+    /// When it was seen.
+    pub at: Instant,
+    /// UID of the object.
+    pub uid: String,
+    /// Whether it was deleted.
+    pub gone: bool,
+    /// The object.
+    pub object: Object,
+}
+
+/// An object that was seen.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// A Job.
+    Job(Key),
+    /// A pod.
+    Pod(Key, PodState),
+    /// A graph.
+    Graph(Arc<TaskGraph>),
+}
+
+/// What matters of a pod.
+#[derive(Clone, Debug, Default)]
+pub struct PodState {
+    /// Its phase.
+    pub phase: String,
+    /// How its first container ended.
+    pub terminated: Option<ContainerStateTerminated>,
+    /// Whether it was evicted, preempted, or lost its machine.
+    pub disrupted: bool,
+}
+
+impl PodState {
+    /// Whether its containers have ended.
+    pub fn is_terminal(&self) -> bool {
+        self.phase == "Succeeded" || self.phase == "Failed"
+    }
+}
+
+/// Watches a namespace as long as it lives.
+pub struct Sight {
+    namespace: Namespace,
+    seen: Arc<Mutex<Vec<Sighting>>>,
+    count: watch::Receiver<usize>,
+    _watches: JoinSet<()>,
+}
+
+impl Sight {
+    /// Begins. Returns once all three watches stand, so that nothing later is missed.
+    pub async fn start(namespace: &Namespace) -> Result<Self> {
+        let seen = Arc::default();
+        let (sender, count) = watch::channel(0);
+        let sender = Arc::new(sender);
+        let mut watches = JoinSet::new();
+        let (ready, mut stands) = tokio::sync::mpsc::channel(3);
+        let recorder = Recorder { seen: Arc::clone(&seen), count: sender, ready };
+        watches.spawn(recorder.clone().record(namespace.api::<Job>(), |job| Object::Job(key(job))));
+        watches.spawn(recorder.clone().record(namespace.api::<Pod>(), |pod| Object::Pod(key(pod), pod_state(pod))));
+        watches.spawn(recorder.record(namespace.api::<TaskGraph>(), |graph| Object::Graph(Arc::new(graph.clone()))));
+        for _ in 0..3 {
+            tokio::time::timeout(PATIENCE, stands.recv()).await.context("the watch does not stand")?;
+        }
+        Ok(Self { namespace: namespace.clone(), seen, count, _watches: watches })
+    }
+
+    /// What was seen so far, in the order in which it was written.
+    pub fn so_far(&self) -> Vec<Sighting> {
+        let mut seen = self.seen.lock().clone();
+        seen.sort_by_key(|sighting| sighting.version);
+        seen
+    }
+
+    /// Waits until `wanted` gives a value for what was seen.
+    ///
+    /// # Panics
+    /// If that does not happen.
+    pub async fn until<T>(&self, what: &str, wanted: impl Fn(&[Sighting]) -> Option<T>) -> T {
+        let mut count = self.count.clone();
+        let search = async {
+            loop {
+                count.borrow_and_update();
+                if let Some(value) = wanted(&self.seen.lock()) {
+                    return value;
+                }
+                count.changed().await.expect("the watches last as long as this");
+            }
+        };
+        match tokio::time::timeout(PATIENCE, search).await {
+            Ok(value) => value,
+            Err(_) => panic!("{}: {what} not seen after {PATIENCE:?}", self.namespace.name),
+        }
+    }
+
+    /// Waits until everything that exists now was seen in its present version; all sightings then.
+    pub async fn caught_up(&self) -> Result<Vec<Sighting>> {
+        let checks: [BoxFuture<'_, Result<Vec<(String, u64)>>>; 3] = [
+            Box::pin(versions(self.namespace.api::<Job>())),
+            Box::pin(versions(self.namespace.api::<Pod>())),
+            Box::pin(versions(self.namespace.api::<TaskGraph>())),
+        ];
+        for check in checks {
+            let wanted = check.await?;
+            self.until("all that exists", |seen| {
+                let is_seen =
+                    |(uid, version): &(String, u64)| seen.iter().any(|one| one.uid == *uid && one.version >= *version);
+                wanted.iter().all(is_seen).then_some(())
+            })
+            .await;
+        }
+        Ok(self.so_far())
+    }
+}
+
+async fn versions<K>(api: Api<K>) -> Result<Vec<(String, u64)>>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let list = api.list(&ListParams::default()).await?;
+    Ok(list.items.iter().map(|object| (object.uid().unwrap_or_default(), version(object))).collect())
+}
+
+fn version(object: &impl ResourceExt) -> u64 {
+    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+#[derive(Clone)]
+struct Recorder {
+    seen: Arc<Mutex<Vec<Sighting>>>,
+    count: Arc<watch::Sender<usize>>,
+    ready: tokio::sync::mpsc::Sender<()>,
+}
+
+impl Recorder {
+    async fn record<K>(self, api: Api<K>, look: fn(&K) -> Object)
+    where
+        K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+        K::DynamicType: Default,
+    {
+        let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+        while let Some(event) = stream.next().await {
+            let (object, gone) = match event {
+                Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => (object, false),
+                Ok(watcher::Event::Delete(object)) => (object, true),
+                Ok(watcher::Event::Init) => continue,
+                Ok(watcher::Event::InitDone) => {
+                    // only the first one is waited for
+                    let _ = self.ready.try_send(());
+                    continue;
+                }
+                Err(error) => {
+                    eprintln!("watch: {error}");
+                    continue;
+                }
+            };
+            let uid = object.uid().unwrap_or_default();
+            let sighting = Sighting { version: version(&object), at: Instant::now(), uid, gone, object: look(&object) };
+            self.seen.lock().push(sighting);
+            self.count.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+fn key(object: &impl ResourceExt) -> Key {
+    let label = |name: &str| object.labels().get(name).cloned().unwrap_or_default();
+    Key {
+        graph: label(LABEL_GRAPH_UID),
+        role: label(LABEL_ROLE),
+        task: label(LABEL_TASK),
+        attempt: label(LABEL_ATTEMPT).parse().unwrap_or_default(),
+    }
+}
+
+fn pod_state(pod: &Pod) -> PodState {
+    let status = pod.status.clone().unwrap_or_default();
+    let container = status.container_statuses.unwrap_or_default().into_iter().next();
+    PodState {
+        phase: player::phase(pod).unwrap_or_default().to_owned(),
+        terminated: container.and_then(|container| container.state).and_then(|state| state.terminated),
+        disrupted: status
+            .conditions
+            .unwrap_or_default()
+            .iter()
+            .any(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True"),
+    }
+}
