@@ -6,6 +6,7 @@ mod attempts;
 mod branches;
 mod chaos;
 mod endings;
+mod expressions;
 mod failure;
 mod outputs;
 mod restarts;
