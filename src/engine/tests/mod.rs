@@ -10,6 +10,7 @@ mod expressions;
 mod failure;
 mod outputs;
 mod restarts;
+mod retries;
 mod sim;
 mod slots;
 mod status;
