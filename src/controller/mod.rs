@@ -177,7 +177,12 @@ fn leadership_changes(ctx: Arc<Context>, leadership: Leadership) -> impl futures
 }
 
 async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
-    if !ctx.hands.leadership.holds() || view.metadata.deletion_timestamp.is_some() {
+    if view.metadata.deletion_timestamp.is_some() {
+        // nothing new is started; the garbage collector deletes what there is
+        ctx.registry.remove(view.uid());
+        return Ok(Action::await_change());
+    }
+    if !ctx.hands.leadership.holds() {
         return Ok(Action::await_change());
     }
     let begun = Instant::now();

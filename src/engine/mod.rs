@@ -25,4 +25,4 @@ pub mod validate;
 pub use event::*;
 pub use graph::{Graph, Identity, Settings, TaskId};
 pub use state::Run;
-pub use validate::{Plan, Problem, Refusal, Templates, compile};
+pub use validate::{PayloadSource, Plan, Problem, Refusal, Report, Templates, check, compile};

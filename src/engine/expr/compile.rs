@@ -13,10 +13,13 @@ use super::{
     limits,
     reference::{GraphField, Key, Reference, Root, TaskField},
 };
-use crate::engine::graph::TaskId;
+use crate::engine::{graph::TaskId, validate::suggest};
 
 /// How deep macros may nest in one another.
 const MAX_LOOPS: usize = 2;
+
+/// How many levels the tree of an expression may have; the interpreter takes some 5 KB of stack for each.
+const MAX_LEVELS: usize = 100;
 
 /// The variable that stands for the budget of an evaluation.
 pub const BUDGET_VARIABLE: &str = "@budget";
@@ -37,7 +40,8 @@ pub fn loop_variable(place: usize) -> String {
 }
 
 const VARIABLES: [&str; 6] = ["args", "tasks", "graph", "attempt", "exitCode", "reason"];
-const GRAPH_FIELDS: [(&str, GraphField); 3] = [("name", GraphField::Name), ("namespace", GraphField::Namespace), ("uid", GraphField::Uid)];
+const GRAPH_FIELDS: [(&str, GraphField); 3] =
+    [("name", GraphField::Name), ("namespace", GraphField::Namespace), ("uid", GraphField::Uid)];
 const TASK_FIELDS: [(&str, TaskField); 3] =
     [("phase", TaskField::Phase), ("outputs", TaskField::Outputs), ("attempts", TaskField::Attempts)];
 
@@ -51,7 +55,15 @@ pub fn compile(text: &str, find: &mut dyn FnMut(&str) -> Result<TaskId, String>)
         return Err(dashes);
     }
     let tree = parse(text).map_err(|problem| vec![problem])?;
-    let mut rewriter = Rewriter { find, bound: Vec::new(), problems: Vec::new(), references: Vec::new(), patterns: Vec::new(), loops: Vec::new() };
+    let mut rewriter = Rewriter {
+        find,
+        level: 0,
+        bound: Vec::new(),
+        problems: Vec::new(),
+        references: Vec::new(),
+        patterns: Vec::new(),
+        loops: Vec::new(),
+    };
     let tree = rewriter.expression(tree);
     let Rewriter { mut problems, references, patterns, loops, .. } = rewriter;
     if !problems.is_empty() {
@@ -86,7 +98,8 @@ fn names_with_dashes(text: &str, find: &mut dyn FnMut(&str) -> Result<TaskId, St
     let mut problems = Vec::new();
     for (at, window) in code.windows(6).enumerate() {
         let before = at.checked_sub(1).and_then(|before| code.get(before)).map(|(_, byte)| *byte);
-        let starts = window.iter().map(|(_, byte)| *byte).eq(*b"tasks.") && !before.is_some_and(|byte| part_of_name(byte) || byte == b'.');
+        let starts = window.iter().map(|(_, byte)| *byte).eq(*b"tasks.")
+            && !before.is_some_and(|byte| part_of_name(byte) || byte == b'.');
         if !starts {
             continue;
         }
@@ -111,6 +124,7 @@ fn names_with_dashes(text: &str, find: &mut dyn FnMut(&str) -> Result<TaskId, St
 
 struct Rewriter<'a> {
     find: &'a mut dyn FnMut(&str) -> Result<TaskId, String>,
+    level: usize,
     /// Variables of the macros around.
     bound: Vec<String>,
     problems: Vec<String>,
@@ -135,7 +149,19 @@ impl Rewriter<'_> {
             };
         }
         let id = node.id;
-        let expr = match node.expr {
+        if self.level == MAX_LEVELS {
+            self.problem(format!("the expression is more than {MAX_LEVELS} levels deep: its operators or calls follow on each other too long"));
+            return IdedExpr { id, expr: Expr::Literal(LiteralValue::Null) };
+        }
+        self.level += 1;
+        let expr = self.parts(node.expr);
+        self.level -= 1;
+        IdedExpr { id, expr }
+    }
+
+    /// Rewrites the parts of what is no reference.
+    fn parts(&mut self, expr: Expr) -> Expr {
+        match expr {
             Expr::Ident(name) => self.identifier(name),
             Expr::Select(mut select) => {
                 select.operand = Box::new(self.expression(*select.operand));
@@ -153,7 +179,9 @@ impl Rewriter<'_> {
                             entry.key = self.expression(std::mem::take(&mut entry.key));
                             entry.value = self.expression(std::mem::take(&mut entry.value));
                         }
-                        EntryExpr::StructField(field) => self.problems.push(format!("{:?} is no member of a map: put it in quotes", field.field)),
+                        EntryExpr::StructField(field) => {
+                            self.problems.push(format!("{:?} is no member of a map: put it in quotes", field.field));
+                        }
                     }
                 }
                 Expr::Map(map)
@@ -168,8 +196,7 @@ impl Rewriter<'_> {
                 Expr::Literal(LiteralValue::Null)
             }
             literal @ Expr::Literal(_) => literal,
-        };
-        IdedExpr { id, expr }
+        }
     }
 
     /// The variable and the fixed path that `node` is, if it is one: its members and indexes, and whether it asks for presence.
@@ -211,9 +238,9 @@ impl Rewriter<'_> {
             "args" => Root::Arguments,
             "graph" => Root::Graph(take_field(&mut keys, &GRAPH_FIELDS, "graph")?),
             "tasks" => {
-                let name = match take_key(&mut keys) {
-                    Some(Key::Member(name)) => name,
-                    _ => return Err("`tasks` must be followed by the name of a task, as in tasks.NAME.phase or tasks[\"NAME\"].phase".to_owned()),
+                let Some(Key::Member(name)) = take_key(&mut keys) else {
+                    let how = "as in tasks.NAME.phase or tasks[\"NAME\"].phase";
+                    return Err(format!("`tasks` must be followed by the name of a task, {how}"));
                 };
                 let id = (self.find)(&name)?;
                 let field = take_field(&mut keys, &TASK_FIELDS, &format!("tasks[{name:?}]"))?;
@@ -242,14 +269,15 @@ impl Rewriter<'_> {
         // names with an @ are those that macros expand to; no text can hold one
         let known = name.starts_with('@') || self.bound.contains(&name) || functions::TYPES.contains(&name.as_str());
         if !known {
-            let hint = super::super::validate::suggest(&name, VARIABLES.iter().copied());
+            let hint = suggest(&name, VARIABLES.iter().copied());
             self.problem(format!("there is no variable {name:?}{}", hint.unwrap_or_default()));
         }
         Expr::Ident(name)
     }
 
     fn call(&mut self, mut call: CallExpr) -> Expr {
-        let optional = matches!(call.target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name == "optional");
+        let optional =
+            matches!(call.target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name == "optional");
         let operator = !call.func_name.starts_with(|first: char| first.is_ascii_alphabetic());
         let known: &[&str] = match (&call.target, optional) {
             (_, true) => &functions::OPTIONAL,
@@ -257,7 +285,7 @@ impl Rewriter<'_> {
             (None, false) => &functions::GLOBAL,
         };
         if !operator && !known.contains(&call.func_name.as_str()) {
-            let hint = super::super::validate::suggest(&call.func_name, known.iter().copied());
+            let hint = suggest(&call.func_name, known.iter().copied());
             self.problem(format!("there is no function {:?}{}", call.func_name, hint.unwrap_or_default()));
         }
         if call.func_name == functions::MATCHES.trim_start_matches('@') {
@@ -268,7 +296,8 @@ impl Rewriter<'_> {
         }
         call.args = call.args.into_iter().map(|argument| self.expression(argument)).collect();
         // the sum that a macro collects its elements with must stay as it is: the interpreter knows it by its form
-        let collects = matches!(call.args.first(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name.starts_with("@result"));
+        let collects =
+            matches!(call.args.first(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name.starts_with("@result"));
         if let Some((_, ours)) = functions::ARITHMETIC.iter().find(|(operator, _)| *operator == call.func_name)
             && !collects
         {
@@ -299,7 +328,10 @@ impl Rewriter<'_> {
 
     fn comprehension(&mut self, mut macro_: ComprehensionExpr) -> Expr {
         if VARIABLES.contains(&macro_.iter_var.as_str()) || functions::TYPES.contains(&macro_.iter_var.as_str()) {
-            self.problem(format!("{:?} has a meaning of its own: give the macro's variable another name", macro_.iter_var));
+            self.problem(format!(
+                "{:?} has a meaning of its own: give the macro's variable another name",
+                macro_.iter_var
+            ));
         }
         let range = self.expression(macro_.iter_range);
         let depth = self.bound.len() / 2;
@@ -319,8 +351,10 @@ impl Rewriter<'_> {
         self.loops.push(each);
         let cost = named(&loop_variable(self.loops.len() - 1));
         let args = vec![range, cost, named(BUDGET_VARIABLE)];
-        macro_.iter_range =
-            IdedExpr { id: 0, expr: Expr::Call(CallExpr { func_name: functions::ITEMS.to_owned(), target: None, args }) };
+        macro_.iter_range = IdedExpr {
+            id: 0,
+            expr: Expr::Call(CallExpr { func_name: functions::ITEMS.to_owned(), target: None, args }),
+        };
         Expr::Comprehension(Box::new(macro_))
     }
 }
@@ -330,18 +364,17 @@ fn take_key(keys: &mut Vec<Key>) -> Option<Key> {
 }
 
 fn take_field<T: Copy>(keys: &mut Vec<Key>, fields: &[(&str, T)], owner: &str) -> Result<Option<T>, String> {
-    match take_key(keys) {
-        None => Ok(None),
-        Some(Key::Member(name)) => match fields.iter().find(|(field, _)| *field == name) {
-            Some((_, field)) => Ok(Some(*field)),
-            None => {
-                let names: Vec<&str> = fields.iter().map(|(field, _)| *field).collect();
-                let hint = super::super::validate::suggest(&name, names.iter().copied());
-                Err(format!("{owner} has {}, and no {name:?}{}", names.join(", "), hint.unwrap_or_default()))
-            }
-        },
-        Some(key @ Key::Place(_)) => Err(format!("{owner} is no list: {key} is asked of it")),
+    let name = match take_key(keys) {
+        None => return Ok(None),
+        Some(Key::Member(name)) => name,
+        Some(key @ Key::Place(_)) => return Err(format!("{owner} is no list: {key} is asked of it")),
+    };
+    if let Some((_, field)) = fields.iter().find(|(field, _)| *field == name) {
+        return Ok(Some(*field));
     }
+    let names: Vec<&str> = fields.iter().map(|(field, _)| *field).collect();
+    let hint = suggest(&name, names.iter().copied());
+    Err(format!("{owner} has {}, and no {name:?}{}", names.join(", "), hint.unwrap_or_default()))
 }
 
 fn named(name: &str) -> IdedExpr {
@@ -379,7 +412,9 @@ fn measure(node: &IdedExpr, each: &mut Loop) {
             each.references.extend(name.strip_prefix("@reference").and_then(|place| place.parse::<usize>().ok()));
         }
         Expr::Select(select) => measure(&select.operand, each),
-        Expr::Call(call) => call.target.iter().map(|target| &**target).chain(&call.args).for_each(|part| measure(part, each)),
+        Expr::Call(call) => {
+            call.target.iter().map(|target| &**target).chain(&call.args).for_each(|part| measure(part, each));
+        }
         Expr::List(list) => list.elements.iter().for_each(|part| measure(part, each)),
         Expr::Map(map) => {
             for entry in &map.entries {

@@ -97,6 +97,11 @@ impl TaskBuild<'_> {
         self
     }
 
+    pub fn start_timeout(self, seconds: u64) -> Self {
+        self.def.start_timeout = Duration::from_secs(seconds);
+        self
+    }
+
     pub fn priority(self, priority: u8) -> Self {
         self.def.priority = priority;
         self

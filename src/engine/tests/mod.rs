@@ -4,6 +4,7 @@ mod fixture;
 
 mod attempts;
 mod branches;
+mod chaos;
 mod endings;
 mod failure;
 mod outputs;

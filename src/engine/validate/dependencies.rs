@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    Problems,
     names::{Names, shorten, suggest},
-    tasks::{Place, all_tasks},
+    problems::Problems,
+    tasks::{MAX_BRANCHES, Place, all_tasks},
 };
 use crate::{
     api::{Task, TaskGraphSpec, Trigger},
@@ -32,7 +32,11 @@ pub fn resolve(spec: &TaskGraphSpec, names: &mut Names<'_>, problems: &mut Probl
         let mut seen = BTreeMap::new();
         let mut waiting = Waiting::default();
         for (index, entry) in task.depends_on.iter().enumerate() {
-            let found = Entry { entry, own: number, place: *place, tasks: &tasks }.resolve(names, &mut seen, &mut waiting);
+            let found = Entry { text: entry, own: number, place: *place, tasks: &tasks }.resolve(
+                names,
+                &mut seen,
+                &mut waiting,
+            );
             if let Err(problem) = found {
                 problems.add(format!("{}.dependsOn[{index}]", place.path()), problem);
             }
@@ -44,7 +48,7 @@ pub fn resolve(spec: &TaskGraphSpec, names: &mut Names<'_>, problems: &mut Probl
 
 /// One entry of `dependsOn`.
 struct Entry<'a> {
-    entry: &'a str,
+    text: &'a str,
     own: usize,
     place: Place,
     tasks: &'a [(Place, &'a Task)],
@@ -52,10 +56,15 @@ struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// Adds the entry to `waiting`. `seen` holds which tasks were named before, and whether without a branch.
-    fn resolve(&self, names: &mut Names<'_>, seen: &mut BTreeMap<TaskId, Vec<Option<&'a str>>>, waiting: &mut Waiting) -> Result<(), String> {
-        let (name, branch) = match self.entry.split_once('/') {
+    fn resolve(
+        &self,
+        names: &mut Names<'_>,
+        seen: &mut BTreeMap<TaskId, Vec<Option<&'a str>>>,
+        waiting: &mut Waiting,
+    ) -> Result<(), String> {
+        let (name, branch) = match self.text.split_once('/') {
             Some((name, branch)) => (name, Some(branch)),
-            None => (self.entry, None),
+            None => (self.text, None),
         };
         let id = names.find(name)?;
         let Some((place, task)) = self.tasks.get(id.index()) else {
@@ -66,17 +75,19 @@ impl<'a> Entry<'a> {
         }
         match (self.place.finally, place.finally) {
             (true, false) => {
-                return Err(format!("{name:?} is in spec.tasks: tasks of finally start after all of those, and depend only on each other"));
+                return Err(format!(
+                    "{name:?} is in spec.tasks: tasks of finally start after all of those, and depend only on each other"
+                ));
             }
             (false, true) => return Err(format!("{name:?} is in spec.finally, which starts after all of spec.tasks")),
             _ => {}
         }
         if let Some(branch) = branch {
-            check_branch(task, branch)?;
+            check_branch(task, branch, names)?;
         }
         let before = seen.entry(id).or_default();
         if before.contains(&branch) {
-            return Err(format!("{:?} is listed twice", shorten(self.entry)));
+            return Err(format!("{:?} is listed twice", shorten(self.text)));
         }
         if !before.is_empty() && (branch.is_none() || before.contains(&None)) {
             return Err(format!("{name:?} is listed with and without a branch: leave the one without out"));
@@ -95,14 +106,16 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn check_branch(task: &Task, branch: &str) -> Result<(), String> {
+fn check_branch(task: &Task, branch: &str, names: &mut Names<'_>) -> Result<(), String> {
     let Some(decision) = &task.decision else {
         return Err(format!("task {:?} is no decision and has no branches: write {0:?} alone", task.name));
     };
-    if decision.branches.iter().any(|known| known.name == branch) {
+    // what is beyond the limit is refused anyway
+    let mut known = decision.branches.iter().take(MAX_BRANCHES).map(|known| known.name.as_str());
+    if known.clone().any(|known| known == branch) {
         return Ok(());
     }
-    let hint = suggest(branch, decision.branches.iter().map(|known| known.name.as_str()));
+    let hint = if names.may_hint() { suggest(branch, &mut known) } else { None };
     Err(format!("decision {:?} has no branch {:?}{}", task.name, shorten(branch), hint.unwrap_or_default()))
 }
 
@@ -114,16 +127,23 @@ pub fn trigger(task: &Task, path: &str, problems: &mut Problems) -> TriggerRule 
     if task.depends_on.is_empty() {
         for (field, given) in [("trigger", task.trigger.is_some()), ("minSucceeded", task.min_succeeded.is_some())] {
             if given {
-                problems.add(format!("{path}.{field}"), format!("a task without dependsOn starts at once: {field} has no meaning"));
+                problems.add(
+                    format!("{path}.{field}"),
+                    format!("a task without dependsOn starts at once: {field} has no meaning"),
+                );
             }
         }
     } else if let Some(least) = task.min_succeeded {
-        let named: BTreeSet<&str> = task.depends_on.iter().map(|entry| entry.split('/').next().unwrap_or_default()).collect();
+        let named: BTreeSet<&str> =
+            task.depends_on.iter().map(|entry| entry.split('/').next().unwrap_or_default()).collect();
         let most = named.len();
         if least == 0 {
             problems.add(format!("{path}.minSucceeded"), "0 is out of range: write 1 or more");
         } else if usize::try_from(least).is_ok_and(|least| least > most) {
-            problems.add(format!("{path}.minSucceeded"), format!("{least} cannot be reached: the task has {most} dependencies"));
+            problems.add(
+                format!("{path}.minSucceeded"),
+                format!("{least} cannot be reached: the task has {most} dependencies"),
+            );
         }
     }
     match (task.min_succeeded, task.trigger.unwrap_or_default()) {

@@ -5,10 +5,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     api::{Duration, PodDefaults},
-    engine::{
-        graph::Work,
-        payload::PayloadKind,
-    },
+    engine::{graph::Work, payload::PayloadKind},
 };
 
 /// A hash of all that an attempt's Job is made from, expressions as they were written.
@@ -73,7 +70,9 @@ fn value(hasher: &mut Xxh3, json: &Value) {
         }
         Value::Array(list) => {
             hasher.update(b"[");
-            list.iter().for_each(|element| value(hasher, element));
+            for element in list {
+                value(hasher, element);
+            }
             hasher.update(b"]");
         }
         Value::Object(members) => object(hasher, members),

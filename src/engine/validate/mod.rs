@@ -6,24 +6,32 @@
 
 mod dependencies;
 mod expressions;
+#[cfg(test)]
+mod fuzz;
 mod hash;
 mod names;
 mod payloads;
+mod problems;
 mod settings;
+mod size;
 mod tasks;
 mod templates;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, io, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-pub(super) use self::names::suggest;
-pub use self::payloads::PayloadSource;
+pub(crate) use self::{names::suggest, templates::title};
 use self::{
     expressions::Expressions,
     names::Names,
+    problems::Problems,
     tasks::{Words, all_tasks, check_words},
     templates::Template,
+};
+pub use self::{
+    payloads::PayloadSource,
+    size::{MAX_DEPENDENCIES, MAX_FINALLY, MAX_SPEC_BYTES, MAX_TASKS},
 };
 use super::{
     graph::{Graph, Settings, TaskDef, TaskId, order::Order},
@@ -31,14 +39,6 @@ use super::{
 };
 use crate::api::{TaskGraphSpec, TaskTemplateSpec, TemplateRef};
 
-/// Most tasks in `spec.tasks`.
-pub const MAX_TASKS: usize = 2000;
-/// Most tasks in `spec.finally`.
-pub const MAX_FINALLY: usize = 64;
-/// Most entries of `dependsOn`, over all tasks.
-pub const MAX_DEPENDENCIES: usize = 100_000;
-/// Most bytes of a spec, as JSON.
-pub const MAX_SPEC_BYTES: usize = 640 << 10;
 /// How many members of a cycle a message names.
 const MAX_CYCLE_SHOWN: usize = 20;
 
@@ -87,16 +87,6 @@ pub struct Report {
     pub payloads: Vec<PayloadSource>,
 }
 
-/// Problems, in the order in which they were found.
-#[derive(Debug, Default)]
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Problem { path: path.into(), message: message.into() });
-    }
-}
-
 /// Checks a spec and makes it ready to run.
 pub fn compile(spec: &TaskGraphSpec, templates: &Templates) -> Result<Plan, Refusal> {
     check(spec, templates).outcome
@@ -107,9 +97,9 @@ pub fn compile(spec: &TaskGraphSpec, templates: &Templates) -> Result<Plan, Refu
 /// A spec beyond the bounds on its size is refused for that alone: nothing else of it is looked at.
 pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     let mut problems = Problems::default();
-    check_size(spec, &mut problems);
-    if !problems.0.is_empty() {
-        let refusal = Refusal { problems: problems.0, missing: Vec::new() };
+    size::check(spec, &mut problems);
+    if !problems.list.is_empty() {
+        let refusal = Refusal { problems: problems.list, missing: Vec::new() };
         return Report { outcome: Err(refusal), payloads: Vec::new() };
     }
     if spec.tasks.is_empty() {
@@ -128,7 +118,8 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     let ids = intern(spec, &mut problems);
     let mut names = Names::new(ids.clone());
     let waiting = dependencies::resolve(spec, &mut names, &mut problems);
-    let before: Vec<Vec<usize>> = waiting.iter().map(|waiting| waiting.dependencies.iter().map(|id| id.index()).collect()).collect();
+    let before: Vec<Vec<usize>> =
+        waiting.iter().map(|waiting| waiting.dependencies.iter().map(|id| id.index()).collect()).collect();
     let order = Order::new(&before);
     report_cycles(spec, &order, &mut problems);
 
@@ -143,14 +134,17 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
         missing: Vec::new(),
         problems,
     };
-    let definitions: Vec<Option<TaskDef>> =
-        all_tasks(spec).zip(waiting).enumerate().map(|(number, ((place, task), waiting))| checker.task(number, place, task, waiting)).collect();
+    let definitions: Vec<Option<TaskDef>> = all_tasks(spec)
+        .zip(waiting)
+        .enumerate()
+        .map(|(number, ((place, task), waiting))| checker.task(number, place, task, waiting))
+        .collect();
     let Checker { problems, missing, payloads, .. } = checker;
     let outcome = match definitions.into_iter().collect::<Option<Vec<_>>>() {
-        Some(tasks) if problems.0.is_empty() && missing.is_empty() => {
+        Some(tasks) if problems.list.is_empty() && missing.is_empty() => {
             Ok(Plan { graph: Arc::new(link(spec, tasks, &order)), settings })
         }
-        _ => Err(Refusal { problems: problems.0, missing }),
+        _ => Err(Refusal { problems: problems.list, missing }),
     };
     Report { outcome, payloads }
 }
@@ -166,43 +160,13 @@ struct Checker<'a> {
     problems: Problems,
 }
 
-fn check_size(spec: &TaskGraphSpec, problems: &mut Problems) {
-    let limits = [("spec.tasks", spec.tasks.len(), MAX_TASKS), ("spec.finally", spec.finally.len(), MAX_FINALLY)];
-    for (path, count, limit) in limits {
-        if count > limit {
-            problems.add(path, format!("{count} tasks; the limit is {limit}"));
-        }
-    }
-    let dependencies: usize = all_tasks(spec).map(|(_, task)| task.depends_on.len()).sum();
-    if dependencies > MAX_DEPENDENCIES {
-        problems.add("spec.tasks", format!("{dependencies} dependencies in all; the limit is {MAX_DEPENDENCIES}"));
-    }
-    if let Some(bytes) = json_size(spec).filter(|bytes| *bytes > MAX_SPEC_BYTES) {
-        problems.add("spec", format!("{bytes} bytes as JSON; the limit is {MAX_SPEC_BYTES}: split the graph"));
-    }
-}
-
-/// Counts the bytes of a value as JSON, and keeps none of them.
-fn json_size(value: &impl serde::Serialize) -> Option<usize> {
-    struct Counter(usize);
-    impl io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counter = Counter(0);
-    serde_json::to_writer(&mut counter, value).ok()?;
-    Some(counter.0)
-}
-
 fn check_pod_defaults(spec: &TaskGraphSpec, problems: &mut Problems) {
-    let Some(defaults) = spec.pod_defaults.as_ref().and_then(|defaults| serde_json::to_value(defaults).ok()) else { return };
+    let Some(defaults) = spec.pod_defaults.as_ref().and_then(|defaults| serde_json::to_value(defaults).ok()) else {
+        return;
+    };
     for (below, _) in places::any_spots(&defaults) {
-        problems.add(format!("spec.podDefaults{below}"), "`${{ }}` may not stand in podDefaults, which all tasks share");
+        problems
+            .add(format!("spec.podDefaults{below}"), "`${{ }}` may not stand in podDefaults, which all tasks share");
     }
 }
 
@@ -217,7 +181,10 @@ fn intern<'a>(spec: &'a TaskGraphSpec, problems: &mut Problems) -> BTreeMap<&'a 
         // an empty name is reported for itself
         if first != id && !task.name.is_empty() {
             let first = places.get(first.index()).map(|place| place.path()).unwrap_or_default();
-            problems.add(format!("{}.name", place.path()), format!("{:?} is the name of {first} already", names::shorten(&task.name)));
+            problems.add(
+                format!("{}.name", place.path()),
+                format!("{:?} is the name of {first} already", names::shorten(&task.name)),
+            );
         }
     }
     ids
@@ -227,8 +194,12 @@ fn report_cycles(spec: &TaskGraphSpec, order: &Order, problems: &mut Problems) {
     let tasks: Vec<_> = all_tasks(spec).collect();
     for cycle in order.cycles() {
         let Some((place, first)) = cycle.first().and_then(|first| tasks.get(*first)) else { continue };
-        let mut names: Vec<String> =
-            cycle.iter().take(MAX_CYCLE_SHOWN).filter_map(|member| tasks.get(*member)).map(|(_, task)| names::shorten(&task.name)).collect();
+        let mut names: Vec<String> = cycle
+            .iter()
+            .take(MAX_CYCLE_SHOWN)
+            .filter_map(|member| tasks.get(*member))
+            .map(|(_, task)| names::shorten(&task.name))
+            .collect();
         if cycle.len() > MAX_CYCLE_SHOWN {
             names.push(format!("… ({} tasks in all)", cycle.len()));
         }
@@ -257,10 +228,18 @@ fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, order: &Order) -> Graph {
     for number in order.sorted() {
         let Some(task) = tasks.get(number) else { continue };
         let follows = !task.dependencies.is_empty()
-            && task.dependencies.iter().all(|dependency| tasks.get(dependency.index()).is_some_and(|before| before.handler));
+            && task
+                .dependencies
+                .iter()
+                .all(|dependency| tasks.get(dependency.index()).is_some_and(|before| before.handler));
         if let Some(task) = tasks.get_mut(number) {
             task.handler |= follows;
         }
     }
-    Graph { tasks, first_finally: spec.tasks.len(), by_name, arguments: Arc::new(spec.arguments.clone().unwrap_or_default()) }
+    Graph {
+        tasks,
+        first_finally: spec.tasks.len(),
+        by_name,
+        arguments: Arc::new(spec.arguments.clone().unwrap_or_default()),
+    }
 }

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    Problems,
     expressions::{Expressions, Site},
-    names::{member_problem, suggest},
+    names::member_problem,
     payloads::{self, Compiled, PayloadSource},
+    problems::Problems,
     settings,
+    size::too_deep,
     tasks::check_outputs,
 };
 use crate::{
@@ -68,6 +69,10 @@ pub fn compile(
     for (kind, source, field) in forms {
         let Some(source) = source else { continue };
         let path = format!("{path}.{field}");
+        if too_deep(source) {
+            problems.add(path, "nests too deep");
+            continue;
+        }
         let payload = payloads::compile(kind, source, &path, Site::Template(&names), expressions, problems);
         payloads.push(PayloadSource { path, kind, source: Arc::clone(&payload.source) });
         compiled.push(payload);
@@ -86,17 +91,22 @@ fn check_parameters(parameters: &[Parameter], path: &str, problems: &mut Problem
         if let Some(problem) = member_problem(&parameter.name) {
             problems.add(format!("{at}.name"), problem);
         } else if let Some(first) = seen.insert(parameter.name.as_str(), index) {
-            problems.add(format!("{at}.name"), format!("{:?} is the name of parameters[{first}] already", parameter.name));
+            problems
+                .add(format!("{at}.name"), format!("{:?} is the name of parameters[{first}] already", parameter.name));
         }
         let Some(default) = &parameter.default else { continue };
         if parameter.required {
             problems.add(format!("{at}.default"), "a required parameter has no default");
         }
         if let Some(type_) = parameter.type_.filter(|type_| !type_.accepts(default)) {
-            problems.add(format!("{at}.default"), format!("{}: the type is {}", crate::engine::expr::describe(default), type_.name()));
+            problems.add(
+                format!("{at}.default"),
+                format!("{}: the type is {}", crate::engine::expr::describe(default), type_.name()),
+            );
         }
         for (below, ..) in argument_spots(default) {
-            problems.add(format!("{at}.default{below}"), "`${{ }}` may not stand in a default, which is taken as it is");
+            problems
+                .add(format!("{at}.default{below}"), "`${{ }}` may not stand in a default, which is taken as it is");
         }
     }
 }
@@ -113,14 +123,19 @@ pub struct Given<'a> {
 }
 
 /// The arguments of a task over the defaults of its template.
-pub fn merge(given: Given<'_>, template: &TaskTemplateSpec, expressions: &mut Expressions<'_>, problems: &mut Problems) -> Arguments {
+pub fn merge(
+    given: Given<'_>,
+    template: &TaskTemplateSpec,
+    expressions: &mut Expressions<'_>,
+    problems: &mut Problems,
+) -> Arguments {
     let none = Map::new();
     let arguments = given.arguments.unwrap_or(&none);
     let title = title(given.reference);
     for name in arguments.keys() {
         if !template.parameters.iter().any(|parameter| parameter.name == *name) {
-            let hint = suggest(name, template.parameters.iter().map(|parameter| parameter.name.as_str()));
-            let problem = format!("{title} has no parameter {name:?}{}", hint.unwrap_or_default());
+            let hint = problems.hint(name, template.parameters.iter().map(|parameter| parameter.name.as_str()));
+            let problem = format!("{title} has no parameter {name:?}{hint}");
             problems.add(format!("{}{}", given.path, member(name)), problem);
         }
     }
@@ -128,7 +143,9 @@ pub fn merge(given: Given<'_>, template: &TaskTemplateSpec, expressions: &mut Ex
     for parameter in &template.parameters {
         match arguments.get(&parameter.name) {
             Some(value) => take(parameter, value, given, &mut merged, expressions, problems),
-            None if parameter.required => problems.add(given.path, format!("{title} requires the argument {:?}", parameter.name)),
+            None if parameter.required => {
+                problems.add(given.path, format!("{title} requires the argument {:?}", parameter.name));
+            }
             None => {
                 merged.values.insert(parameter.name.clone(), parameter.default.clone().unwrap_or_default());
             }
@@ -137,8 +154,32 @@ pub fn merge(given: Given<'_>, template: &TaskTemplateSpec, expressions: &mut Ex
     merged
 }
 
+/// Checks the expressions in arguments for which there is no template.
+pub fn check_expressions(
+    arguments: &Map<String, Value>,
+    path: &str,
+    site: Site<'_>,
+    expressions: &mut Expressions<'_>,
+    problems: &mut Problems,
+) {
+    for (name, value) in arguments {
+        for (below, _, text, is_name) in argument_spots(value) {
+            if !is_name {
+                expressions.text(text, site, &format!("{path}{}{below}", member(name)), problems);
+            }
+        }
+    }
+}
+
 /// Takes one argument, its expressions compiled; checks its type as far as it is known.
-fn take(parameter: &Parameter, value: &Value, given: Given<'_>, merged: &mut Arguments, expressions: &mut Expressions<'_>, problems: &mut Problems) {
+fn take(
+    parameter: &Parameter,
+    value: &Value,
+    given: Given<'_>,
+    merged: &mut Arguments,
+    expressions: &mut Expressions<'_>,
+    problems: &mut Problems,
+) {
     let path = format!("{}{}", given.path, member(&parameter.name));
     let mut open = false;
     for (below, pointer, text, is_name) in argument_spots(value) {
@@ -160,7 +201,12 @@ fn take(parameter: &Parameter, value: &Value, given: Given<'_>, merged: &mut Arg
     match parameter.type_ {
         Some(type_) if open => merged.types.push((parameter.name.clone(), type_)),
         Some(type_) if !type_.accepts(value) => {
-            let problem = format!("{}: {} takes a value of type {}", crate::engine::expr::describe(value), title(given.reference), type_.name());
+            let problem = format!(
+                "{}: {} takes a value of type {}",
+                crate::engine::expr::describe(value),
+                title(given.reference),
+                type_.name()
+            );
             problems.add(path, problem);
         }
         _ => {}
