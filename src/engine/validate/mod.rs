@@ -21,7 +21,7 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-pub(super) use self::names::suggest;
+pub(crate) use self::{names::suggest, templates::title};
 use self::{
     expressions::Expressions,
     names::Names,
