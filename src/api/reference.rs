@@ -10,7 +10,10 @@ use kube::CustomResourceExt;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value};
 
-use super::{ClusterTaskTemplate, GROUP, TaskGraph, TaskGraphSpec, TaskGraphStatus, TaskTemplate, TaskTemplateSpec, VERSION, duration};
+use super::{
+    ClusterTaskTemplate, GROUP, TaskGraph, TaskGraphSpec, TaskGraphStatus, TaskTemplate, TaskTemplateSpec, VERSION,
+    duration,
+};
 
 const OPENING: &str = "\
 # API reference
@@ -48,11 +51,17 @@ fn write_kind(text: &mut String, crd: &CustomResourceDefinition, parts: &[(&str,
     let names = &spec.names;
     let _ = write!(text, "\n## {}\n\n", names.kind);
     let version = spec.versions.first();
-    let description =
-        version.and_then(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref()?.description.as_deref()).unwrap_or_default();
+    let description = version
+        .and_then(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref()?.description.as_deref())
+        .unwrap_or_default();
     let short: Vec<_> = names.short_names.iter().flatten().map(|name| format!("`{name}`")).collect();
-    let _ =
-        write!(text, "{description}\n\n`kubectl get {}`, in short {}. Scope: {}.\n\n", names.plural, short.join(", "), spec.scope.to_lowercase());
+    let _ = write!(
+        text,
+        "{description}\n\n`kubectl get {}`, in short {}. Scope: {}.\n\n",
+        names.plural,
+        short.join(", "),
+        spec.scope.to_lowercase()
+    );
     for (field, type_name) in parts {
         let _ = writeln!(text, "- `{field}`: {}", link(type_name));
     }
@@ -127,7 +136,12 @@ fn write_type(text: &mut String, name: &str, schema: &Value) {
         text.push_str("| field | type | |\n|---|---|---|\n");
         for (field, schema) in fields {
             let mark = if required.contains(&field.as_str()) { " **required**" } else { "" };
-            let _ = writeln!(text, "| `{field}`{mark} | {} | {} |", cell(&describe_type(schema)), cell(schema["description"].as_str().unwrap_or_default()));
+            let _ = writeln!(
+                text,
+                "| `{field}`{mark} | {} | {} |",
+                cell(&describe_type(schema)),
+                cell(schema["description"].as_str().unwrap_or_default())
+            );
         }
     } else {
         text.push_str("| value | |\n|---|---|\n");
@@ -135,8 +149,12 @@ fn write_type(text: &mut String, name: &str, schema: &Value) {
             let _ = writeln!(text, "| `{value}` | {} |", cell(&meaning));
         }
     }
-    let rules: Vec<_> =
-        schema["x-kubernetes-validations"].as_array().into_iter().flatten().filter_map(|rule| rule["message"].as_str()).collect();
+    let rules: Vec<_> = schema["x-kubernetes-validations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|rule| rule["message"].as_str())
+        .collect();
     if !rules.is_empty() {
         let _ = writeln!(text, "\nChecked by the API server: {}.", rules.join("; "));
     }
@@ -173,16 +191,20 @@ fn describe_type(schema: &Value) -> String {
     }
     let bound = |low, high, unit| range(schema, low, high, unit);
     match type_name(schema) {
-        Some("string") => match (members.get("format").and_then(Value::as_str), members.get("pattern").and_then(Value::as_str)) {
-            (Some("date-time"), _) => "time".to_owned(),
-            (_, Some(duration::PATTERN)) => "duration".to_owned(),
-            (_, Some(pattern)) => format!("text{}, `{pattern}`", bound("minLength", "maxLength", " characters")),
-            _ => format!("text{}", bound("minLength", "maxLength", " characters")),
-        },
+        Some("string") => {
+            match (members.get("format").and_then(Value::as_str), members.get("pattern").and_then(Value::as_str)) {
+                (Some("date-time"), _) => "time".to_owned(),
+                (_, Some(duration::PATTERN)) => "duration".to_owned(),
+                (_, Some(pattern)) => format!("text{}, `{pattern}`", bound("minLength", "maxLength", " characters")),
+                _ => format!("text{}", bound("minLength", "maxLength", " characters")),
+            }
+        }
         Some("integer") => format!("whole number{}", bound("minimum", "maximum", "")),
         Some("number") => format!("number{}", bound("minimum", "maximum", "")),
         Some("boolean") => "true or false".to_owned(),
-        Some("array") => format!("list of {}{}", inner_type(&schema["items"]), bound("minItems", "maxItems", " entries")),
+        Some("array") => {
+            format!("list of {}{}", inner_type(&schema["items"]), bound("minItems", "maxItems", " entries"))
+        }
         Some("object") => match members.get("additionalProperties") {
             Some(values) if values.is_object() => {
                 format!("map to {}{}", inner_type(values), bound("minProperties", "maxProperties", " entries"))

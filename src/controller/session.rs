@@ -81,7 +81,14 @@ pub struct Surroundings<'a> {
 
 impl Session {
     /// A session over a run.
-    pub fn new(run: Run, identity: Arc<Identity>, pinned: Pinned, report: Report, hands: Arc<Hands>, mailbox: Mailbox) -> Self {
+    pub fn new(
+        run: Run,
+        identity: Arc<Identity>,
+        pinned: Pinned,
+        report: Report,
+        hands: Arc<Hands>,
+        mailbox: Mailbox,
+    ) -> Self {
         let graph = Arc::clone(run.graph());
         let count = |phase| graph.ids().filter(|task| run.task(*task).phase == phase).count().try_into().unwrap_or(0);
         hands.metrics.tasks_running.inc_by(count(TaskPhase::Running));
@@ -304,7 +311,9 @@ impl Session {
         self.count(task, from, to);
         let (graph, namespace) = (&self.identity.name, &self.identity.namespace);
         match to {
-            TaskPhase::Failed | TaskPhase::Retrying => warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
+            TaskPhase::Failed | TaskPhase::Retrying => {
+                warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name())
+            }
             TaskPhase::Ready => debug!(%graph, %namespace, task = %name, attempt, "{}", to.name()),
             _ => info!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
         }

@@ -44,7 +44,11 @@ fn check(source: &Source) {
     }
     for (line, object) in &source.objects {
         let name = text(object, "/metadata/name");
-        assert!(!name.is_empty(), "{}:{line}: an object without a name (mark a fragment with ```yaml fragment)", source.file);
+        assert!(
+            !name.is_empty(),
+            "{}:{line}: an object without a name (mark a fragment with ```yaml fragment)",
+            source.file
+        );
         if text(object, "/kind") == "TaskGraph" {
             let checked = validate::check(Some(name), &spec::<TaskGraphSpec>(source, *line, object), &templates);
             assert!(checked.is_ok(), "{}:{line}: {:#?}", source.file, checked.err());
@@ -101,7 +105,11 @@ fn links_lead_somewhere() {
             assert!(linked.exists(), "{}: the link to {target} leads nowhere", relative(&path));
             if !heading.is_empty() {
                 let headings: Vec<_> = read(&linked).lines().filter(|line| line.starts_with('#')).map(anchor).collect();
-                assert!(headings.iter().any(|known| known == heading), "{}: no heading for the link to {target}", relative(&path));
+                assert!(
+                    headings.iter().any(|known| known == heading),
+                    "{}: no heading for the link to {target}",
+                    relative(&path)
+                );
             }
         }
     }

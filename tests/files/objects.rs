@@ -33,7 +33,10 @@ pub struct Block {
 /// # Panics
 /// If one cannot be read.
 pub fn examples() -> Vec<Source> {
-    files_below("examples", &["yaml"]).iter().map(|path| Source { file: relative(path), objects: parse(&read(path), &relative(path), 1) }).collect()
+    files_below("examples", &["yaml"])
+        .iter()
+        .map(|path| Source { file: relative(path), objects: parse(&read(path), &relative(path), 1) })
+        .collect()
 }
 
 /// All documents with their complete YAML objects (blocks marked `yaml`), in order of their paths.
@@ -68,7 +71,9 @@ pub fn blocks(markdown: &str) -> Vec<Block> {
     for (index, line) in markdown.lines().enumerate() {
         match (line.trim_start().strip_prefix("```"), &mut open) {
             (Some(_), Some(_)) => blocks.extend(open.take()),
-            (Some(label), None) => open = Some(Block { label: label.trim().to_owned(), line: index + 2, text: String::new() }),
+            (Some(label), None) => {
+                open = Some(Block { label: label.trim().to_owned(), line: index + 2, text: String::new() })
+            }
             (None, Some(block)) => {
                 block.text.push_str(line);
                 block.text.push('\n');

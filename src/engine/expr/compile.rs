@@ -37,7 +37,8 @@ pub fn loop_variable(place: usize) -> String {
 }
 
 const VARIABLES: [&str; 6] = ["args", "tasks", "graph", "attempt", "exitCode", "reason"];
-const GRAPH_FIELDS: [(&str, GraphField); 3] = [("name", GraphField::Name), ("namespace", GraphField::Namespace), ("uid", GraphField::Uid)];
+const GRAPH_FIELDS: [(&str, GraphField); 3] =
+    [("name", GraphField::Name), ("namespace", GraphField::Namespace), ("uid", GraphField::Uid)];
 const TASK_FIELDS: [(&str, TaskField); 3] =
     [("phase", TaskField::Phase), ("outputs", TaskField::Outputs), ("attempts", TaskField::Attempts)];
 
@@ -51,7 +52,14 @@ pub fn compile(text: &str, find: &mut dyn FnMut(&str) -> Result<TaskId, String>)
         return Err(dashes);
     }
     let tree = parse(text).map_err(|problem| vec![problem])?;
-    let mut rewriter = Rewriter { find, bound: Vec::new(), problems: Vec::new(), references: Vec::new(), patterns: Vec::new(), loops: Vec::new() };
+    let mut rewriter = Rewriter {
+        find,
+        bound: Vec::new(),
+        problems: Vec::new(),
+        references: Vec::new(),
+        patterns: Vec::new(),
+        loops: Vec::new(),
+    };
     let tree = rewriter.expression(tree);
     let Rewriter { mut problems, references, patterns, loops, .. } = rewriter;
     if !problems.is_empty() {
@@ -86,7 +94,8 @@ fn names_with_dashes(text: &str, find: &mut dyn FnMut(&str) -> Result<TaskId, St
     let mut problems = Vec::new();
     for (at, window) in code.windows(6).enumerate() {
         let before = at.checked_sub(1).and_then(|before| code.get(before)).map(|(_, byte)| *byte);
-        let starts = window.iter().map(|(_, byte)| *byte).eq(*b"tasks.") && !before.is_some_and(|byte| part_of_name(byte) || byte == b'.');
+        let starts = window.iter().map(|(_, byte)| *byte).eq(*b"tasks.")
+            && !before.is_some_and(|byte| part_of_name(byte) || byte == b'.');
         if !starts {
             continue;
         }
@@ -153,7 +162,9 @@ impl Rewriter<'_> {
                             entry.key = self.expression(std::mem::take(&mut entry.key));
                             entry.value = self.expression(std::mem::take(&mut entry.value));
                         }
-                        EntryExpr::StructField(field) => self.problems.push(format!("{:?} is no member of a map: put it in quotes", field.field)),
+                        EntryExpr::StructField(field) => {
+                            self.problems.push(format!("{:?} is no member of a map: put it in quotes", field.field))
+                        }
                     }
                 }
                 Expr::Map(map)
@@ -249,7 +260,8 @@ impl Rewriter<'_> {
     }
 
     fn call(&mut self, mut call: CallExpr) -> Expr {
-        let optional = matches!(call.target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name == "optional");
+        let optional =
+            matches!(call.target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name == "optional");
         let operator = !call.func_name.starts_with(|first: char| first.is_ascii_alphabetic());
         let known: &[&str] = match (&call.target, optional) {
             (_, true) => &functions::OPTIONAL,
@@ -268,7 +280,8 @@ impl Rewriter<'_> {
         }
         call.args = call.args.into_iter().map(|argument| self.expression(argument)).collect();
         // the sum that a macro collects its elements with must stay as it is: the interpreter knows it by its form
-        let collects = matches!(call.args.first(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name.starts_with("@result"));
+        let collects =
+            matches!(call.args.first(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name.starts_with("@result"));
         if let Some((_, ours)) = functions::ARITHMETIC.iter().find(|(operator, _)| *operator == call.func_name)
             && !collects
         {
@@ -299,7 +312,10 @@ impl Rewriter<'_> {
 
     fn comprehension(&mut self, mut macro_: ComprehensionExpr) -> Expr {
         if VARIABLES.contains(&macro_.iter_var.as_str()) || functions::TYPES.contains(&macro_.iter_var.as_str()) {
-            self.problem(format!("{:?} has a meaning of its own: give the macro's variable another name", macro_.iter_var));
+            self.problem(format!(
+                "{:?} has a meaning of its own: give the macro's variable another name",
+                macro_.iter_var
+            ));
         }
         let range = self.expression(macro_.iter_range);
         let depth = self.bound.len() / 2;
@@ -319,8 +335,10 @@ impl Rewriter<'_> {
         self.loops.push(each);
         let cost = named(&loop_variable(self.loops.len() - 1));
         let args = vec![range, cost, named(BUDGET_VARIABLE)];
-        macro_.iter_range =
-            IdedExpr { id: 0, expr: Expr::Call(CallExpr { func_name: functions::ITEMS.to_owned(), target: None, args }) };
+        macro_.iter_range = IdedExpr {
+            id: 0,
+            expr: Expr::Call(CallExpr { func_name: functions::ITEMS.to_owned(), target: None, args }),
+        };
         Expr::Comprehension(Box::new(macro_))
     }
 }
@@ -379,7 +397,9 @@ fn measure(node: &IdedExpr, each: &mut Loop) {
             each.references.extend(name.strip_prefix("@reference").and_then(|place| place.parse::<usize>().ok()));
         }
         Expr::Select(select) => measure(&select.operand, each),
-        Expr::Call(call) => call.target.iter().map(|target| &**target).chain(&call.args).for_each(|part| measure(part, each)),
+        Expr::Call(call) => {
+            call.target.iter().map(|target| &**target).chain(&call.args).for_each(|part| measure(part, each))
+        }
         Expr::List(list) => list.elements.iter().for_each(|part| measure(part, each)),
         Expr::Map(map) => {
             for entry in &map.entries {

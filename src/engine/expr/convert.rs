@@ -22,8 +22,10 @@ pub fn to_cel(value: &Value) -> Box<dyn Val> {
         Value::String(text) => Box::new(CelString::from(text.clone())),
         Value::Array(list) => Box::new(CelList::from(list.iter().map(to_cel).collect::<Vec<_>>())),
         Value::Object(object) => {
-            let members: HashMap<CelMapKey<'static>, Box<dyn Val>> =
-                object.iter().map(|(name, value)| (CelMapKey::String(CelString::from(name.clone())), to_cel(value))).collect();
+            let members: HashMap<CelMapKey<'static>, Box<dyn Val>> = object
+                .iter()
+                .map(|(name, value)| (CelMapKey::String(CelString::from(name.clone())), to_cel(value)))
+                .collect();
             Box::new(CelMap::from(members))
         }
     }
@@ -81,7 +83,9 @@ pub fn weight_of_json(value: &Value) -> u64 {
         Value::Null | Value::Bool(_) | Value::Number(_) => 1,
         Value::String(text) => weight_of_text(text),
         Value::Array(list) => list.iter().fold(1, |sum, value| sum + weight_of_json(value)),
-        Value::Object(object) => object.iter().fold(1, |sum, (name, value)| sum + weight_of_text(name) + weight_of_json(value)),
+        Value::Object(object) => {
+            object.iter().fold(1, |sum, (name, value)| sum + weight_of_text(name) + weight_of_json(value))
+        }
     }
 }
 

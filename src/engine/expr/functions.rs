@@ -45,16 +45,31 @@ pub const ARITHMETIC: [(&str, &str); 5] = [
 ];
 
 /// The functions that expressions may call, on their own (`size(x)`).
-pub const GLOBAL: [&str; 11] = ["bool", "bytes", "double", "dyn", "has", "int", "matches", "size", "string", "type", "uint"];
+pub const GLOBAL: [&str; 11] =
+    ["bool", "bytes", "double", "dyn", "has", "int", "matches", "size", "string", "type", "uint"];
 /// The functions that expressions may call on a value (`x.size()`), and the macros.
 pub const MEMBERS: [&str; 15] = [
-    "all", "contains", "endsWith", "exists", "existsOne", "exists_one", "filter", "hasValue", "map", "matches", "or", "orValue", "size",
-    "startsWith", "value",
+    "all",
+    "contains",
+    "endsWith",
+    "exists",
+    "existsOne",
+    "exists_one",
+    "filter",
+    "hasValue",
+    "map",
+    "matches",
+    "or",
+    "orValue",
+    "size",
+    "startsWith",
+    "value",
 ];
 /// The functions of `optional`.
 pub const OPTIONAL: [&str; 3] = ["none", "of", "ofNonZeroValue"];
 /// The names of types, for `type(x) == int`.
-pub const TYPES: [&str; 11] = ["bool", "bytes", "double", "int", "list", "map", "null_type", "optional_type", "string", "type", "uint"];
+pub const TYPES: [&str; 11] =
+    ["bool", "bytes", "double", "int", "list", "map", "null_type", "optional_type", "string", "type", "uint"];
 
 /// The environment of every evaluation and of the parser.
 pub fn environment() -> Arc<Env> {
@@ -120,7 +135,11 @@ impl Pattern {
     /// Compiles `pattern`, or says what is wrong with it.
     pub fn new(pattern: &str) -> Result<Self, String> {
         if pattern.len() > Self::MAX_LENGTH {
-            return Err(format!("the pattern of matches has {} bytes; the limit is {}", pattern.len(), Self::MAX_LENGTH));
+            return Err(format!(
+                "the pattern of matches has {} bytes; the limit is {}",
+                pattern.len(),
+                Self::MAX_LENGTH
+            ));
         }
         let compiled = regex::RegexBuilder::new(pattern).size_limit(Self::MAX_COMPILED).nest_limit(32).build();
         compiled.map(Self).map_err(|error| match error {
@@ -178,11 +197,17 @@ fn items<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Answer<'b, 'v> {
         (Some(keys), _) => keys.len(),
         (None, Some(list)) => list.inner().len(),
         (None, None) => {
-            return Err(ExecutionError::UnexpectedType { got: range.get_type().name().to_owned(), want: "a list or a map".to_owned() });
+            return Err(ExecutionError::UnexpectedType {
+                got: range.get_type().name().to_owned(),
+                want: "a list or a map".to_owned(),
+            });
         }
     };
     if length > MAX_ELEMENTS {
-        return Err(ExecutionError::function_error("", format!("a macro runs over {length} elements; the limit is {MAX_ELEMENTS}")));
+        return Err(ExecutionError::function_error(
+            "",
+            format!("a macro runs over {length} elements; the limit is {MAX_ELEMENTS}"),
+        ));
     }
     let each = cost.downcast_ref::<CelInt>().and_then(|cost| u64::try_from(*cost.inner()).ok()).unwrap_or(u64::MAX);
     let weight = convert::weight(range.as_ref()).saturating_add(length as u64);
@@ -212,7 +237,10 @@ fn keep<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Answer<'b, 'v> {
 fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Answer<'b, 'v> {
     let [text, pattern] = <[_; 2]>::try_from(arguments).map_err(|_| broken())?;
     let Some(text) = text.downcast_ref::<CelString>() else {
-        return Err(ExecutionError::no_such_overload("matches", vec![text.get_type().name().to_owned(), "string".to_owned()]));
+        return Err(ExecutionError::no_such_overload(
+            "matches",
+            vec![text.get_type().name().to_owned(), "string".to_owned()],
+        ));
     };
     let pattern = pattern.downcast_ref::<Pattern>().ok_or_else(broken)?;
     Ok(CowVal::owned(CelBool::from(pattern.0.is_match(text.inner()))))
@@ -224,7 +252,11 @@ fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Answer<'b, 'v> {
 /// 1 or 1.0 is its library's whim, so here it must not matter.
 fn mixed(left: &dyn Val, right: &dyn Val) -> Option<(f64, f64)> {
     #[allow(clippy::cast_precision_loss)] // a double is what was asked for
-    let number = |value: &dyn Val| match (value.downcast_ref::<CelDouble>(), value.downcast_ref::<CelInt>(), value.downcast_ref::<CelUInt>()) {
+    let number = |value: &dyn Val| match (
+        value.downcast_ref::<CelDouble>(),
+        value.downcast_ref::<CelInt>(),
+        value.downcast_ref::<CelUInt>(),
+    ) {
         (Some(number), _, _) => Some((*number.inner(), true)),
         (_, Some(number), _) => Some((*number.inner() as f64, false)),
         (_, _, Some(number)) => Some((*number.inner() as f64, false)),
@@ -249,11 +281,12 @@ macro_rules! arithmetic {
                 let types = [&left, &right].map(|operand| operand.get_type().name().to_owned()).to_vec();
                 ExecutionError::no_such_overload($operator, types)
             };
-            let result = left.$accessor().ok_or_else(unknown)?.$method(right.as_ref()).map_err(|error| match error {
-                ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => error,
-                ExecutionError::Overflow(..) => ExecutionError::function_error("", "a number grows too large"),
-                _ => unknown(),
-            })?;
+            let result =
+                left.$accessor().ok_or_else(unknown)?.$method(right.as_ref()).map_err(|error| match error {
+                    ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => error,
+                    ExecutionError::Overflow(..) => ExecutionError::function_error("", "a number grows too large"),
+                    _ => unknown(),
+                })?;
             Ok(CowVal::Owned(result.into_owned()))
         }
     };

@@ -32,7 +32,8 @@ pub fn check(text: &str) -> Result<(), String> {
             b'.' => selections += 1,
             b'+' | b'-' | b'*' | b'/' | b'%' | b'<' | b'>' | b'!' | b'?' => operators += 1,
             // the second half of <=, >=, != was counted with the first; &&, || and == count once
-            b'=' | b'&' | b'|' if previous.is_some_and(|(at, before)| at + 1 == place && b"<>!=&|".contains(&before)) => {}
+            b'=' | b'&' | b'|'
+                if previous.is_some_and(|(at, before)| at + 1 == place && b"<>!=&|".contains(&before)) => {}
             b'=' | b'&' | b'|' => operators += 1,
             _ => {}
         }
@@ -45,7 +46,9 @@ pub fn check(text: &str) -> Result<(), String> {
         return Err(format!("the expression has {operators} operators; the limit is {MAX_OPERATORS}"));
     }
     if selections > MAX_SELECTIONS {
-        return Err(format!("the expression has {selections} selections, indexes and calls; the limit is {MAX_SELECTIONS}"));
+        return Err(format!(
+            "the expression has {selections} selections, indexes and calls; the limit is {MAX_SELECTIONS}"
+        ));
     }
     Ok(())
 }
@@ -69,14 +72,19 @@ impl<'a> Code<'a> {
     fn skip_literal(&mut self, quote: u8) {
         let prefix = self.text.get(self.place.saturating_sub(2)..self.place).unwrap_or_default();
         let raw = prefix.iter().rev().take_while(|byte| b"rRbB".contains(byte)).any(|byte| b"rR".contains(byte));
-        let tripled = self.text.get(self.place..self.place + 3).is_some_and(|three| three.iter().all(|byte| *byte == quote));
+        let tripled =
+            self.text.get(self.place..self.place + 3).is_some_and(|three| three.iter().all(|byte| *byte == quote));
         let width = if tripled { 3 } else { 1 };
         self.place += width;
         while let Some(byte) = self.text.get(self.place) {
             if *byte == b'\\' && !raw {
                 self.place += 2;
             } else if *byte == quote
-                && (!tripled || self.text.get(self.place..self.place + 3).is_some_and(|three| three.iter().all(|byte| *byte == quote)))
+                && (!tripled
+                    || self
+                        .text
+                        .get(self.place..self.place + 3)
+                        .is_some_and(|three| three.iter().all(|byte| *byte == quote)))
             {
                 self.place += width;
                 return;

@@ -106,7 +106,9 @@ impl Expression {
     pub fn eval_bool(&self, scope: &Scope<'_>) -> Result<bool, EvalError> {
         match self.eval(scope)? {
             Value::Bool(held) => Ok(held),
-            other => Err(self.explain(&format!("the value is {}, and must be true or false", convert::describe(&other)))),
+            other => {
+                Err(self.explain(&format!("the value is {}, and must be true or false", convert::describe(&other))))
+            }
         }
     }
 
@@ -116,11 +118,14 @@ impl Expression {
 
     fn run(&self, scope: &Scope<'_>) -> Result<Value, String> {
         match (&self.0.body, self.0.references.first()) {
-            (Body::Reference, Some(reference)) => reference.value(scope).map(std::borrow::Cow::into_owned).map_err(|error| error.0),
+            (Body::Reference, Some(reference)) => {
+                reference.value(scope).map(std::borrow::Cow::into_owned).map_err(|error| error.0)
+            }
             (Body::Reference, None) => Err("nothing to look up".to_owned()),
             (Body::Cel(body), _) => {
                 // the interpreter is another's code and panics on trees that it did not expect
-                catch_unwind(AssertUnwindSafe(|| self.interpret(body, scope))).unwrap_or_else(|_| Err("the expression could not be evaluated".to_owned()))
+                catch_unwind(AssertUnwindSafe(|| self.interpret(body, scope)))
+                    .unwrap_or_else(|_| Err("the expression could not be evaluated".to_owned()))
             }
         }
     }
@@ -151,7 +156,8 @@ impl Expression {
         for (place, each) in self.0.loops.iter().enumerate() {
             let named: u64 = each.references.iter().filter_map(|reference| weights.get(*reference)).sum();
             let cost = i64::try_from(each.nodes.saturating_add(named)).unwrap_or(i64::MAX);
-            context.add_variable_as_val(compile::loop_variable(place), Box::new(cel::common::types::CelInt::from(cost)));
+            context
+                .add_variable_as_val(compile::loop_variable(place), Box::new(cel::common::types::CelInt::from(cost)));
         }
         context.add_variable_as_val(compile::BUDGET_VARIABLE, Box::new(budget));
         let value = cel::Value::resolve_val(body, &context).map_err(|error| explain(&error, &absent))?;
@@ -162,14 +168,20 @@ impl Expression {
 /// An error of the interpreter in words that users know.
 fn explain(error: &ExecutionError, absent: &[(String, String)]) -> String {
     match error {
-        ExecutionError::UndeclaredReference(name) => match absent.iter().find(|(variable, _)| variable == name.as_str()) {
-            Some((_, why)) => why.clone(),
-            None => format!("{name} is not known"),
-        },
+        ExecutionError::UndeclaredReference(name) => {
+            match absent.iter().find(|(variable, _)| variable == name.as_str()) {
+                Some((_, why)) => why.clone(),
+                None => format!("{name} is not known"),
+            }
+        }
         ExecutionError::NoSuchKey(key) => format!("there is no member {key:?}"),
         ExecutionError::FunctionError { message, .. } => message.clone(),
         ExecutionError::NoSuchOverload(error) => {
-            format!("{} cannot be applied to {}", functions::shown(error.function()), error.argument_types().join(" and "))
+            format!(
+                "{} cannot be applied to {}",
+                functions::shown(error.function()),
+                error.argument_types().join(" and ")
+            )
         }
         ExecutionError::UnexpectedType { got, want } => format!("a value is of type {got}, and must be {want}"),
         ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "it divides by zero".to_owned(),

@@ -138,7 +138,10 @@ impl Reference {
                     None => owned(json!({"phase": phase.name(), "outputs": outputs, "attempts": attempts})),
                 }
             }
-            Root::Attempt => scope.attempt.map(|number| Cow::Owned(number.into())).ok_or_else(|| "there is no attempt here".to_owned()),
+            Root::Attempt => scope
+                .attempt
+                .map(|number| Cow::Owned(number.into()))
+                .ok_or_else(|| "there is no attempt here".to_owned()),
             Root::ExitCode => match scope.failure {
                 Some((code, _)) => owned(code.into()),
                 None => Err("there is no exitCode here".to_owned()),
@@ -151,7 +154,11 @@ impl Reference {
     }
 
     /// Follows the path from an object on.
-    fn within<'a>(&self, object: &'a Map<String, Value>, missing: impl Fn(&str) -> String) -> Result<Cow<'a, Value>, String> {
+    fn within<'a>(
+        &self,
+        object: &'a Map<String, Value>,
+        missing: impl Fn(&str) -> String,
+    ) -> Result<Cow<'a, Value>, String> {
         let Some((first, rest)) = self.path.split_first() else {
             return Ok(Cow::Owned(Value::Object(object.clone())));
         };
@@ -164,7 +171,12 @@ impl Reference {
                 Key::Member(name) => value.get(name),
                 Key::Place(place) => value.get(place),
             };
-            value = inner.ok_or_else(|| format!("{} {name:?} has no {key}", if matches!(self.root, Root::Arguments) { "argument" } else { "output" }))?;
+            value = inner.ok_or_else(|| {
+                format!(
+                    "{} {name:?} has no {key}",
+                    if matches!(self.root, Root::Arguments) { "argument" } else { "output" }
+                )
+            })?;
         }
         Ok(Cow::Borrowed(value))
     }

@@ -37,12 +37,17 @@ fn object(value: Value) -> Map<String, Value> {
 
 /// Evaluates over a small world.
 fn eval(text: &str) -> Result<Value, String> {
-    eval_with(text, json!({"source": "orders.csv", "n": 3, "half": 0.5, "list": [3, 1, 2], "nested": {"a-b": [{"x": 1}]}, "none": null}))
+    eval_with(
+        text,
+        json!({"source": "orders.csv", "n": 3, "half": 0.5, "list": [3, 1, 2], "nested": {"a-b": [{"x": 1}]}, "none": null}),
+    )
 }
 
 fn eval_with(text: &str, arguments: Value) -> Result<Value, String> {
     let expression = parsed(text).map_err(|problems| problems.join("; "))?;
-    let outputs = object(json!({"rows": 10, "quality": 1, "ratio": 0.97, "names": ["x", "y"], "by": {"eu": 1, "as": 2, "af": 3}}));
+    let outputs = object(
+        json!({"rows": 10, "quality": 1, "ratio": 0.97, "names": ["x", "y"], "by": {"eu": 1, "as": 2, "af": 3}}),
+    );
     let tasks = Tasks(vec![
         (TaskPhase::Succeeded, outputs, 2),
         (TaskPhase::Failed, Map::new(), 1),
@@ -50,7 +55,13 @@ fn eval_with(text: &str, arguments: Value) -> Result<Value, String> {
     ]);
     let identity = Identity { name: "g".into(), namespace: "ns".into(), uid: "u-1".into() };
     let arguments = object(arguments);
-    let scope = Scope { identity: &identity, arguments: &arguments, tasks: &tasks, attempt: Some(2), failure: Some((Some(137), "OOMKilled")) };
+    let scope = Scope {
+        identity: &identity,
+        arguments: &arguments,
+        tasks: &tasks,
+        attempt: Some(2),
+        failure: Some((Some(137), "OOMKilled")),
+    };
     expression.eval(&scope).map_err(|error| error.0)
 }
 
@@ -65,7 +76,10 @@ fn values() {
         ("graph.name + '/' + graph.namespace + '/' + graph.uid", json!("g/ns/u-1")),
         ("graph", json!({"name": "g", "namespace": "ns", "uid": "u-1"})),
         ("tasks.a.outputs.rows", json!(10)),
-        ("tasks.a.outputs", json!({"rows": 10, "quality": 1, "ratio": 0.97, "names": ["x", "y"], "by": {"eu": 1, "as": 2, "af": 3}})),
+        (
+            "tasks.a.outputs",
+            json!({"rows": 10, "quality": 1, "ratio": 0.97, "names": ["x", "y"], "by": {"eu": 1, "as": 2, "af": 3}}),
+        ),
         ("tasks.a.phase", json!("Succeeded")),
         ("tasks.a.attempts", json!(2)),
         ("tasks[\"build-image\"].phase == 'Failed'", json!(true)),
@@ -160,8 +174,12 @@ fn conditions_must_be_booleans() {
     let expression = parsed("args.n").unwrap();
     let identity = Identity::default();
     let arguments = object(json!({"n": 3}));
-    let scope = Scope { identity: &identity, arguments: &arguments, tasks: &Tasks(vec![]), attempt: None, failure: None };
-    assert_eq!(expression.eval_bool(&scope).unwrap_err().0, "`args.n`: the value is the number 3, and must be true or false");
+    let scope =
+        Scope { identity: &identity, arguments: &arguments, tasks: &Tasks(vec![]), attempt: None, failure: None };
+    assert_eq!(
+        expression.eval_bool(&scope).unwrap_err().0,
+        "`args.n`: the value is the number 3, and must be true or false"
+    );
     assert_eq!(parsed("args.n == 3").unwrap().eval_bool(&scope), Ok(true));
     // `exitCode` is null where no container ended
     let scope = Scope { failure: Some((None, "JobLost")), ..scope };
@@ -215,16 +233,37 @@ fn refused() {
 #[test]
 fn the_known_functions_are_known_to_the_interpreter() {
     for (name, text) in functions::GLOBAL.iter().zip([
-        "bool('true')", "bytes('x') == b'x'", "double(1)", "dyn(1)", "has(args.x)", "int(1)", "matches('a', 'a')", "size('a')", "string(1)",
-        "type(1) == int", "uint(1)",
+        "bool('true')",
+        "bytes('x') == b'x'",
+        "double(1)",
+        "dyn(1)",
+        "has(args.x)",
+        "int(1)",
+        "matches('a', 'a')",
+        "size('a')",
+        "string(1)",
+        "type(1) == int",
+        "uint(1)",
     ]) {
         assert!(text.starts_with(name));
         assert!(eval(text).is_ok(), "{text}: {:?}", eval(text));
     }
     for text in [
-        "[1].all(x, true)", "'a'.contains('a')", "'a'.endsWith('a')", "[1].exists(x, true)", "[1].existsOne(x, true)", "[1].exists_one(x, true)",
-        "[1].filter(x, true)", "optional.of(1).hasValue()", "[1].map(x, x)", "'a'.matches('a')", "optional.none().or(optional.of(1)).value()",
-        "optional.none().orValue(1)", "[1].size()", "'a'.startsWith('a')", "optional.ofNonZeroValue(1).value()",
+        "[1].all(x, true)",
+        "'a'.contains('a')",
+        "'a'.endsWith('a')",
+        "[1].exists(x, true)",
+        "[1].existsOne(x, true)",
+        "[1].exists_one(x, true)",
+        "[1].filter(x, true)",
+        "optional.of(1).hasValue()",
+        "[1].map(x, x)",
+        "'a'.matches('a')",
+        "optional.none().or(optional.of(1)).value()",
+        "optional.none().orValue(1)",
+        "[1].size()",
+        "'a'.startsWith('a')",
+        "optional.ofNonZeroValue(1).value()",
     ] {
         assert!(eval(text).is_ok(), "{text}: {:?}", eval(text));
     }
@@ -253,7 +292,10 @@ fn costs_are_bounded() {
     }
     // and what is reasonable goes
     assert_eq!(eval_with("args.list.all(x, x >= 0 && x < 1000)", arguments.clone()), Ok(json!(true)));
-    assert_eq!(eval_with("args.list.filter(x, x % 100 == 0).map(x, args.list.exists(y, y == x))", arguments.clone()), Ok(json!([true; 10])));
+    assert_eq!(
+        eval_with("args.list.filter(x, x % 100 == 0).map(x, args.list.exists(y, y == x))", arguments.clone()),
+        Ok(json!([true; 10]))
+    );
     assert_eq!(eval_with("size(args.long)", arguments), Ok(json!(400_000)));
 }
 
@@ -316,21 +358,49 @@ proptest! {
 
 fn tree() -> impl Strategy<Value = String> {
     let leaf = prop::sample::select(vec![
-        "1", "-7", "2.5", "0", "'t'", "''", "true", "null", "b'x'", "3u", "[]", "{}", "args.list", "args.source", "args.none", "args.nested", "args.gone",
-        "tasks.a.outputs", "tasks.a.outputs.by", "tasks.skipped.outputs.x", "attempt", "graph", "int", "optional.none()", "9223372036854775807",
+        "1",
+        "-7",
+        "2.5",
+        "0",
+        "'t'",
+        "''",
+        "true",
+        "null",
+        "b'x'",
+        "3u",
+        "[]",
+        "{}",
+        "args.list",
+        "args.source",
+        "args.none",
+        "args.nested",
+        "args.gone",
+        "tasks.a.outputs",
+        "tasks.a.outputs.by",
+        "tasks.skipped.outputs.x",
+        "attempt",
+        "graph",
+        "int",
+        "optional.none()",
+        "9223372036854775807",
     ])
     .prop_map(str::to_owned);
     leaf.prop_recursive(4, 24, 3, |inner| {
         let operator = prop::sample::select(vec!["+", "-", "*", "/", "%", "==", "!=", "<", ">=", "&&", "||", "in"]);
-        let function = prop::sample::select(vec!["size", "string", "int", "double", "bool", "uint", "bytes", "type", "dyn", "-", "!"]);
+        let function = prop::sample::select(vec![
+            "size", "string", "int", "double", "bool", "uint", "bytes", "type", "dyn", "-", "!",
+        ]);
         let makro = prop::sample::select(vec!["map", "filter", "all", "exists", "exists_one"]);
         prop_oneof![
-            (inner.clone(), operator, inner.clone()).prop_map(|(left, operator, right)| format!("({left} {operator} {right})")),
+            (inner.clone(), operator, inner.clone())
+                .prop_map(|(left, operator, right)| format!("({left} {operator} {right})")),
             (function, inner.clone()).prop_map(|(function, argument)| format!("{function}({argument})")),
-            (inner.clone(), makro, inner.clone()).prop_map(|(range, makro, body)| format!("{range}.{makro}(x, {body})")),
+            (inner.clone(), makro, inner.clone())
+                .prop_map(|(range, makro, body)| format!("{range}.{makro}(x, {body})")),
             (inner.clone(), inner.clone()).prop_map(|(list, index)| format!("{list}[{index}]")),
             (inner.clone(), inner.clone()).prop_map(|(one, other)| format!("[{one}, {other}, {{'k': {one}}}]")),
-            (inner.clone(), inner.clone(), inner).prop_map(|(condition, one, other)| format!("({condition} ? {one} : {other})")),
+            (inner.clone(), inner.clone(), inner)
+                .prop_map(|(condition, one, other)| format!("({condition} ? {one} : {other})")),
         ]
     })
 }

@@ -43,7 +43,8 @@ impl Order {
 
     /// One shortest cycle of each group of tasks that wait for each other: its members, each before the next.
     pub fn cycles(&self) -> Vec<Vec<usize>> {
-        let mut cycles: Vec<Vec<usize>> = self.groups.iter().filter(|group| group.len() > 1).map(|group| self.cycle(group)).collect();
+        let mut cycles: Vec<Vec<usize>> =
+            self.groups.iter().filter(|group| group.len() > 1).map(|group| self.cycle(group)).collect();
         cycles.sort();
         cycles
     }

@@ -71,9 +71,11 @@ impl Payload {
     /// All expressions whose values an attempt depends on.
     pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         let in_arguments = self.arguments.iter().flat_map(|arguments| arguments.slots.iter().map(|(_, text)| text));
-        self.slots.iter().map(|slot| &slot.text).chain(in_arguments).flat_map(|text| &text.0).filter_map(|part| match part {
-            text::Part::Expression(expression) => Some(expression),
-            text::Part::Literal(_) => None,
+        self.slots.iter().map(|slot| &slot.text).chain(in_arguments).flat_map(|text| &text.0).filter_map(|part| {
+            match part {
+                text::Part::Expression(expression) => Some(expression),
+                text::Part::Literal(_) => None,
+            }
         })
     }
 }

@@ -33,7 +33,8 @@ pub enum Place {
     Forbidden(&'static str),
 }
 
-const ELSEWHERE: &str = "`${{ }}` may stand only in env values, image, resources, nodeSelector, labels, annotations and claim names";
+const ELSEWHERE: &str =
+    "`${{ }}` may stand only in env values, image, resources, nodeSelector, labels, annotations and claim names";
 const COMMAND: &str = "`${{ }}` may not stand in a command or its args, where its value could be read as code: \
                        put it into an env value and read the variable";
 const NAME: &str = "`${{ }}` may not stand in the name of a field";
@@ -111,7 +112,9 @@ fn place(kind: PayloadKind, steps: &[Step<'_>]) -> Place {
     use Step::{Member as M, Place as P};
     match (kind, steps) {
         (PayloadKind::Container, steps) => place_in_container(steps),
-        (PayloadKind::PodTemplate, [M("spec"), M("containers" | "initContainers"), P(_), rest @ ..]) => place_in_container(rest),
+        (PayloadKind::PodTemplate, [M("spec"), M("containers" | "initContainers"), P(_), rest @ ..]) => {
+            place_in_container(rest)
+        }
         (
             PayloadKind::PodTemplate,
             [M("metadata"), M("labels" | "annotations"), M(_)]
@@ -147,7 +150,8 @@ fn path(steps: &[Step<'_>]) -> String {
 
 /// A member in a field path: `.name`, or `["odd/name"]`.
 pub fn member(name: &str) -> String {
-    let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    let plain =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if plain { format!(".{name}") } else { format!("[{name:?}]") }
 }
 
@@ -193,7 +197,10 @@ fn container_problems(container: &Map<String, Value>, at: &str, problems: &mut V
     for (place, variable) in container.get("env").and_then(Value::as_array).into_iter().flatten().enumerate() {
         let Some(name) = variable.get("name").and_then(Value::as_str) else { continue };
         if name.starts_with(ENV_PREFIX) {
-            problems.push((format!("{at}.env[{place}].name"), format!("{name:?}: names that begin with {ENV_PREFIX} are reserved")));
+            problems.push((
+                format!("{at}.env[{place}].name"),
+                format!("{name:?}: names that begin with {ENV_PREFIX} are reserved"),
+            ));
         }
         let value = variable.get("value").and_then(Value::as_str).unwrap_or_default();
         if value.contains(OPEN) || expanded_names(value).any(|name| interpolated.contains(name)) {

@@ -32,7 +32,8 @@ pub fn resolve(spec: &TaskGraphSpec, names: &mut Names<'_>, problems: &mut Probl
         let mut seen = BTreeMap::new();
         let mut waiting = Waiting::default();
         for (index, entry) in task.depends_on.iter().enumerate() {
-            let found = Entry { entry, own: number, place: *place, tasks: &tasks }.resolve(names, &mut seen, &mut waiting);
+            let found =
+                Entry { entry, own: number, place: *place, tasks: &tasks }.resolve(names, &mut seen, &mut waiting);
             if let Err(problem) = found {
                 problems.add(format!("{}.dependsOn[{index}]", place.path()), problem);
             }
@@ -52,7 +53,12 @@ struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// Adds the entry to `waiting`. `seen` holds which tasks were named before, and whether without a branch.
-    fn resolve(&self, names: &mut Names<'_>, seen: &mut BTreeMap<TaskId, Vec<Option<&'a str>>>, waiting: &mut Waiting) -> Result<(), String> {
+    fn resolve(
+        &self,
+        names: &mut Names<'_>,
+        seen: &mut BTreeMap<TaskId, Vec<Option<&'a str>>>,
+        waiting: &mut Waiting,
+    ) -> Result<(), String> {
         let (name, branch) = match self.entry.split_once('/') {
             Some((name, branch)) => (name, Some(branch)),
             None => (self.entry, None),
@@ -66,7 +72,9 @@ impl<'a> Entry<'a> {
         }
         match (self.place.finally, place.finally) {
             (true, false) => {
-                return Err(format!("{name:?} is in spec.tasks: tasks of finally start after all of those, and depend only on each other"));
+                return Err(format!(
+                    "{name:?} is in spec.tasks: tasks of finally start after all of those, and depend only on each other"
+                ));
             }
             (false, true) => return Err(format!("{name:?} is in spec.finally, which starts after all of spec.tasks")),
             _ => {}
@@ -114,16 +122,23 @@ pub fn trigger(task: &Task, path: &str, problems: &mut Problems) -> TriggerRule 
     if task.depends_on.is_empty() {
         for (field, given) in [("trigger", task.trigger.is_some()), ("minSucceeded", task.min_succeeded.is_some())] {
             if given {
-                problems.add(format!("{path}.{field}"), format!("a task without dependsOn starts at once: {field} has no meaning"));
+                problems.add(
+                    format!("{path}.{field}"),
+                    format!("a task without dependsOn starts at once: {field} has no meaning"),
+                );
             }
         }
     } else if let Some(least) = task.min_succeeded {
-        let named: BTreeSet<&str> = task.depends_on.iter().map(|entry| entry.split('/').next().unwrap_or_default()).collect();
+        let named: BTreeSet<&str> =
+            task.depends_on.iter().map(|entry| entry.split('/').next().unwrap_or_default()).collect();
         let most = named.len();
         if least == 0 {
             problems.add(format!("{path}.minSucceeded"), "0 is out of range: write 1 or more");
         } else if usize::try_from(least).is_ok_and(|least| least > most) {
-            problems.add(format!("{path}.minSucceeded"), format!("{least} cannot be reached: the task has {most} dependencies"));
+            problems.add(
+                format!("{path}.minSucceeded"),
+                format!("{least} cannot be reached: the task has {most} dependencies"),
+            );
         }
     }
     match (task.min_succeeded, task.trigger.unwrap_or_default()) {

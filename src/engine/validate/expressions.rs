@@ -57,7 +57,13 @@ impl<'a> Expressions<'a> {
     }
 
     /// The expression, if it compiles; what is wrong with it is reported at `path`.
-    pub fn expression(&mut self, text: &str, site: Site<'_>, path: &str, problems: &mut Problems) -> Option<Expression> {
+    pub fn expression(
+        &mut self,
+        text: &str,
+        site: Site<'_>,
+        path: &str,
+        problems: &mut Problems,
+    ) -> Option<Expression> {
         let Self { names, compiled, .. } = self;
         // too long a text is not worth keeping
         let known = compiled.get(text.trim()).cloned();
@@ -112,12 +118,16 @@ impl<'a> Expressions<'a> {
 
     fn check(&self, reference: &Reference, expression: &Expression, site: Site<'_>) -> Result<(), String> {
         match (&reference.root, site) {
-            (Root::Attempt, Site::Retry | Site::Attempt(_) | Site::Template(_)) | (Root::ExitCode | Root::Reason, Site::Retry) => Ok(()),
-            (_, Site::Retry) => {
-                Err(format!("retry.when knows only exitCode, reason and attempt, and no {:?}", reference.root.variable()))
-            }
+            (Root::Attempt, Site::Retry | Site::Attempt(_) | Site::Template(_))
+            | (Root::ExitCode | Root::Reason, Site::Retry) => Ok(()),
+            (_, Site::Retry) => Err(format!(
+                "retry.when knows only exitCode, reason and attempt, and no {:?}",
+                reference.root.variable()
+            )),
             (Root::Attempt, Site::Condition(_)) => Err("there is no attempt yet when this is looked at".to_owned()),
-            (Root::ExitCode | Root::Reason, _) => Err(format!("{} is known only in retry.when", reference.root.variable())),
+            (Root::ExitCode | Root::Reason, _) => {
+                Err(format!("{} is known only in retry.when", reference.root.variable()))
+            }
             (Root::Graph(_), _) => Ok(()),
             (Root::Arguments, Site::Template(parameters)) => {
                 check_argument(reference, expression, parameters.iter().copied(), "the template has no parameter")
@@ -126,9 +136,9 @@ impl<'a> Expressions<'a> {
                 let names = self.arguments.into_iter().flat_map(Map::keys).map(String::as_str);
                 check_argument(reference, expression, names, "spec.arguments has no")
             }
-            (Root::Task { name, .. }, Site::Template(_)) => {
-                Err(format!("a template sees its arguments and no tasks: hand what task {name:?} leaves over as an argument"))
-            }
+            (Root::Task { name, .. }, Site::Template(_)) => Err(format!(
+                "a template sees its arguments and no tasks: hand what task {name:?} leaves over as an argument"
+            )),
             (Root::Task { id, name, field }, Site::Condition(own) | Site::Attempt(own)) => {
                 self.check_task(id.index(), name, own)?;
                 let decides = self.tasks.get(id.index()).is_some_and(|task| task.decision.is_some());

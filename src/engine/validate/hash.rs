@@ -5,10 +5,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     api::{Duration, PodDefaults},
-    engine::{
-        graph::Work,
-        payload::PayloadKind,
-    },
+    engine::{graph::Work, payload::PayloadKind},
 };
 
 /// A hash of all that an attempt's Job is made from, expressions as they were written.

@@ -128,7 +128,8 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     let ids = intern(spec, &mut problems);
     let mut names = Names::new(ids.clone());
     let waiting = dependencies::resolve(spec, &mut names, &mut problems);
-    let before: Vec<Vec<usize>> = waiting.iter().map(|waiting| waiting.dependencies.iter().map(|id| id.index()).collect()).collect();
+    let before: Vec<Vec<usize>> =
+        waiting.iter().map(|waiting| waiting.dependencies.iter().map(|id| id.index()).collect()).collect();
     let order = Order::new(&before);
     report_cycles(spec, &order, &mut problems);
 
@@ -143,8 +144,11 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
         missing: Vec::new(),
         problems,
     };
-    let definitions: Vec<Option<TaskDef>> =
-        all_tasks(spec).zip(waiting).enumerate().map(|(number, ((place, task), waiting))| checker.task(number, place, task, waiting)).collect();
+    let definitions: Vec<Option<TaskDef>> = all_tasks(spec)
+        .zip(waiting)
+        .enumerate()
+        .map(|(number, ((place, task), waiting))| checker.task(number, place, task, waiting))
+        .collect();
     let Checker { problems, missing, payloads, .. } = checker;
     let outcome = match definitions.into_iter().collect::<Option<Vec<_>>>() {
         Some(tasks) if problems.0.is_empty() && missing.is_empty() => {
@@ -200,9 +204,12 @@ fn json_size(value: &impl serde::Serialize) -> Option<usize> {
 }
 
 fn check_pod_defaults(spec: &TaskGraphSpec, problems: &mut Problems) {
-    let Some(defaults) = spec.pod_defaults.as_ref().and_then(|defaults| serde_json::to_value(defaults).ok()) else { return };
+    let Some(defaults) = spec.pod_defaults.as_ref().and_then(|defaults| serde_json::to_value(defaults).ok()) else {
+        return;
+    };
     for (below, _) in places::any_spots(&defaults) {
-        problems.add(format!("spec.podDefaults{below}"), "`${{ }}` may not stand in podDefaults, which all tasks share");
+        problems
+            .add(format!("spec.podDefaults{below}"), "`${{ }}` may not stand in podDefaults, which all tasks share");
     }
 }
 
@@ -217,7 +224,10 @@ fn intern<'a>(spec: &'a TaskGraphSpec, problems: &mut Problems) -> BTreeMap<&'a 
         // an empty name is reported for itself
         if first != id && !task.name.is_empty() {
             let first = places.get(first.index()).map(|place| place.path()).unwrap_or_default();
-            problems.add(format!("{}.name", place.path()), format!("{:?} is the name of {first} already", names::shorten(&task.name)));
+            problems.add(
+                format!("{}.name", place.path()),
+                format!("{:?} is the name of {first} already", names::shorten(&task.name)),
+            );
         }
     }
     ids
@@ -227,8 +237,12 @@ fn report_cycles(spec: &TaskGraphSpec, order: &Order, problems: &mut Problems) {
     let tasks: Vec<_> = all_tasks(spec).collect();
     for cycle in order.cycles() {
         let Some((place, first)) = cycle.first().and_then(|first| tasks.get(*first)) else { continue };
-        let mut names: Vec<String> =
-            cycle.iter().take(MAX_CYCLE_SHOWN).filter_map(|member| tasks.get(*member)).map(|(_, task)| names::shorten(&task.name)).collect();
+        let mut names: Vec<String> = cycle
+            .iter()
+            .take(MAX_CYCLE_SHOWN)
+            .filter_map(|member| tasks.get(*member))
+            .map(|(_, task)| names::shorten(&task.name))
+            .collect();
         if cycle.len() > MAX_CYCLE_SHOWN {
             names.push(format!("… ({} tasks in all)", cycle.len()));
         }
@@ -257,10 +271,18 @@ fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, order: &Order) -> Graph {
     for number in order.sorted() {
         let Some(task) = tasks.get(number) else { continue };
         let follows = !task.dependencies.is_empty()
-            && task.dependencies.iter().all(|dependency| tasks.get(dependency.index()).is_some_and(|before| before.handler));
+            && task
+                .dependencies
+                .iter()
+                .all(|dependency| tasks.get(dependency.index()).is_some_and(|before| before.handler));
         if let Some(task) = tasks.get_mut(number) {
             task.handler |= follows;
         }
     }
-    Graph { tasks, first_finally: spec.tasks.len(), by_name, arguments: Arc::new(spec.arguments.clone().unwrap_or_default()) }
+    Graph {
+        tasks,
+        first_finally: spec.tasks.len(),
+        by_name,
+        arguments: Arc::new(spec.arguments.clone().unwrap_or_default()),
+    }
 }

@@ -65,7 +65,9 @@ pub fn label_problem(name: &str) -> Option<String> {
     } else if name.len() > MAX_LABEL {
         Some(format!("the name {:?} has {} characters; the limit is {MAX_LABEL}", shorten(name), name.chars().count()))
     } else if !name.bytes().all(inner) || name.starts_with('-') || name.ends_with('-') {
-        Some(format!("{name:?} is no DNS label: write lower-case letters, digits and dashes, with a letter or digit at both ends"))
+        Some(format!(
+            "{name:?} is no DNS label: write lower-case letters, digits and dashes, with a letter or digit at both ends"
+        ))
     } else {
         None
     }
@@ -118,6 +120,10 @@ mod tests {
         assert_eq!(label_problem(&"a".repeat(63)), None);
         assert!(label_problem(&"a".repeat(64)).unwrap().contains("64 characters"));
         assert_eq!(member_problem("_rows-2"), None);
-        assert!(member_problem("2rows").is_some() && member_problem("").is_some() && member_problem(&"r".repeat(64)).is_some());
+        assert!(
+            member_problem("2rows").is_some()
+                && member_problem("").is_some()
+                && member_problem(&"r".repeat(64)).is_some()
+        );
     }
 }

@@ -19,14 +19,18 @@ const MAX_PARALLELISM: u32 = 2000;
 /// What of a spec may change while the graph runs.
 pub fn settings(spec: &TaskGraphSpec, problems: &mut Problems) -> Settings {
     if let Some(parallelism) = spec.parallelism.filter(|parallelism| !(1..=MAX_PARALLELISM).contains(parallelism)) {
-        problems.add("spec.parallelism", format!("{parallelism} is out of range: write 1 to {MAX_PARALLELISM}, or leave it out for no limit"));
+        problems.add(
+            "spec.parallelism",
+            format!("{parallelism} is out of range: write 1 to {MAX_PARALLELISM}, or leave it out for no limit"),
+        );
     }
     Settings {
         desired_state: spec.desired_state.unwrap_or_default(),
         parallelism: spec.parallelism,
         failure_policy: spec.failure_policy.unwrap_or_default(),
         timeout: duration(spec.timeout.as_ref(), "spec.timeout", problems),
-        finally_timeout: duration(spec.finally_timeout.as_ref(), "spec.finallyTimeout", problems).unwrap_or(FINALLY_TIMEOUT),
+        finally_timeout: duration(spec.finally_timeout.as_ref(), "spec.finallyTimeout", problems)
+            .unwrap_or(FINALLY_TIMEOUT),
         ttl_after_finished: duration(spec.ttl_after_finished.as_ref(), "spec.ttlAfterFinished", problems),
     }
 }

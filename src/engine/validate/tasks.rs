@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Checker,
+    Checker, Problems,
     dependencies::{self, Waiting},
     expressions::Site,
+    hash,
     names::{label_problem, member_problem},
     payloads::{self, PayloadSource},
     settings::{self, Waits},
     templates::{self, Given, Template},
-    Problems, hash,
 };
 use crate::{
     api::{Decision, Duration, Output, Retry, Task, TaskGraphSpec},
@@ -82,7 +82,10 @@ pub fn check_outputs(outputs: &[Output], path: &str, problems: &mut Problems) {
         if let Some(problem) = member_problem(&output.name) {
             problems.add(format!("{path}[{index}].name"), problem);
         } else if let Some(first) = seen.insert(output.name.as_str(), index) {
-            problems.add(format!("{path}[{index}].name"), format!("{:?} is the name of outputs[{first}] already", output.name));
+            problems.add(
+                format!("{path}[{index}].name"),
+                format!("{:?} is the name of outputs[{first}] already", output.name),
+            );
         }
         if let (Some(type_), Some(default)) = (output.type_, &output.default)
             && !type_.accepts(default)
@@ -112,7 +115,8 @@ impl<'a> Checker<'a> {
         check_outputs(&task.outputs, &format!("{path}.outputs"), &mut self.problems);
         settings::priority(task.priority, &format!("{path}.priority"), &mut self.problems);
         let timeout = settings::duration(task.timeout.as_ref(), &format!("{path}.timeout"), &mut self.problems);
-        let start_timeout = settings::duration(task.start_timeout.as_ref(), &format!("{path}.startTimeout"), &mut self.problems);
+        let start_timeout =
+            settings::duration(task.start_timeout.as_ref(), &format!("{path}.startTimeout"), &mut self.problems);
 
         let template = self.template(task, &path);
         let defaults = template.as_ref().map(|template| Arc::clone(&template.spec));
@@ -121,7 +125,8 @@ impl<'a> Checker<'a> {
         let retry = self.retry(task.retry.as_ref(), defaults.and_then(|defaults| defaults.retry.as_ref()), &retry_path);
         let timeout = timeout.or_else(|| defaults.and_then(|defaults| defaults.timeout.as_ref()?.parse().ok()));
         let work = self.work(number, task, &path, template.as_ref());
-        let outputs = merge_outputs(defaults.map(|defaults| defaults.outputs.as_slice()).unwrap_or_default(), &task.outputs);
+        let outputs =
+            merge_outputs(defaults.map(|defaults| defaults.outputs.as_slice()).unwrap_or_default(), &task.outputs);
         let (work, (when, retry)) = (work?, when.zip(retry)?);
         Some(TaskDef {
             name: task.name.as_str().into(),
@@ -148,7 +153,12 @@ impl<'a> Checker<'a> {
     }
 
     /// A condition that may be absent; none at all where it is wrong.
-    fn condition(&mut self, text: Option<&str>, task: usize, path: &str) -> Option<Option<crate::engine::expr::Expression>> {
+    fn condition(
+        &mut self,
+        text: Option<&str>,
+        task: usize,
+        path: &str,
+    ) -> Option<Option<crate::engine::expr::Expression>> {
         match text {
             None => Some(None),
             Some(text) => self.expressions.expression(text, Site::Condition(task), path, &mut self.problems).map(Some),
@@ -184,7 +194,8 @@ impl<'a> Checker<'a> {
             self.missing.push((path, reference.clone()));
             return None;
         };
-        let template = templates::compile(reference, spec, &mut self.expressions, &mut self.payloads, &mut self.problems);
+        let template =
+            templates::compile(reference, spec, &mut self.expressions, &mut self.payloads, &mut self.problems);
         self.compiled_templates.insert(reference.clone(), template.clone());
         Some(template)
     }
@@ -200,7 +211,10 @@ impl<'a> Checker<'a> {
         let given: Vec<&str> = forms.iter().filter(|(_, given)| *given).map(|(form, _)| *form).collect();
         if given.len() != 1 {
             let has = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
-            self.problems.add(path, format!("a task has exactly one of container, job, templateRef, decision; this one has {has}"));
+            self.problems.add(
+                path,
+                format!("a task has exactly one of container, job, templateRef, decision; this one has {has}"),
+            );
         }
         if task.arguments.is_some() && task.template_ref.is_none() {
             self.problems.add(format!("{path}.arguments"), "arguments are for a task with templateRef");
@@ -217,7 +231,12 @@ impl<'a> Checker<'a> {
             let given = Given { reference, arguments: task.arguments.as_ref(), task: number, path: &arguments_path };
             let arguments = templates::merge(given, &template.spec, &mut self.expressions, &mut self.problems);
             work = template.payload.clone().map(|payload| {
-                Work::Job(Payload { kind: payload.kind, source: payload.source, slots: payload.slots, arguments: Some(arguments) })
+                Work::Job(Payload {
+                    kind: payload.kind,
+                    source: payload.source,
+                    slots: payload.slots,
+                    arguments: Some(arguments),
+                })
             });
         }
         if let Some(decision) = &task.decision {
@@ -226,8 +245,15 @@ impl<'a> Checker<'a> {
         work.filter(|_| given.len() == 1)
     }
 
-    fn payload(&mut self, kind: PayloadKind, source: &serde_json::Map<String, serde_json::Value>, task: usize, path: String) -> Work {
-        let payload = payloads::compile(kind, source, &path, Site::Attempt(task), &mut self.expressions, &mut self.problems);
+    fn payload(
+        &mut self,
+        kind: PayloadKind,
+        source: &serde_json::Map<String, serde_json::Value>,
+        task: usize,
+        path: String,
+    ) -> Work {
+        let payload =
+            payloads::compile(kind, source, &path, Site::Attempt(task), &mut self.expressions, &mut self.problems);
         self.payloads.push(PayloadSource { path, kind, source: Arc::clone(&payload.source) });
         Work::Job(Payload { kind, source: payload.source, slots: payload.slots, arguments: None })
     }
@@ -255,10 +281,14 @@ impl<'a> Checker<'a> {
             if let Some(problem) = label_problem(&branch.name) {
                 self.problems.add(format!("{path}[{index}].name"), problem);
             } else if let Some(first) = seen.insert(branch.name.as_str(), index) {
-                self.problems.add(format!("{path}[{index}].name"), format!("{:?} is the name of branches[{first}] already", branch.name));
+                self.problems.add(
+                    format!("{path}[{index}].name"),
+                    format!("{:?} is the name of branches[{first}] already", branch.name),
+                );
             }
             if branch.when.is_none() && index < last {
-                self.problems.add(format!("{path}[{index}]"), "a branch without `when` is always taken, so it must be the last");
+                self.problems
+                    .add(format!("{path}[{index}]"), "a branch without `when` is always taken, so it must be the last");
             }
             let when = self.condition(branch.when.as_deref(), number, &format!("{path}[{index}].when"));
             branches.push(when.map(|when| BranchDef { name: branch.name.as_str().into(), when }));
@@ -269,7 +299,8 @@ impl<'a> Checker<'a> {
 
 /// The outputs of a template, then those of the task; where both declare one, the task's.
 fn merge_outputs(template: &[Output], own: &[Output]) -> Vec<Output> {
-    let mut outputs: Vec<Output> = template.iter().filter(|output| own.iter().all(|other| other.name != output.name)).cloned().collect();
+    let mut outputs: Vec<Output> =
+        template.iter().filter(|output| own.iter().all(|other| other.name != output.name)).cloned().collect();
     outputs.extend_from_slice(own);
     outputs
 }

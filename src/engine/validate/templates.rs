@@ -86,17 +86,22 @@ fn check_parameters(parameters: &[Parameter], path: &str, problems: &mut Problem
         if let Some(problem) = member_problem(&parameter.name) {
             problems.add(format!("{at}.name"), problem);
         } else if let Some(first) = seen.insert(parameter.name.as_str(), index) {
-            problems.add(format!("{at}.name"), format!("{:?} is the name of parameters[{first}] already", parameter.name));
+            problems
+                .add(format!("{at}.name"), format!("{:?} is the name of parameters[{first}] already", parameter.name));
         }
         let Some(default) = &parameter.default else { continue };
         if parameter.required {
             problems.add(format!("{at}.default"), "a required parameter has no default");
         }
         if let Some(type_) = parameter.type_.filter(|type_| !type_.accepts(default)) {
-            problems.add(format!("{at}.default"), format!("{}: the type is {}", crate::engine::expr::describe(default), type_.name()));
+            problems.add(
+                format!("{at}.default"),
+                format!("{}: the type is {}", crate::engine::expr::describe(default), type_.name()),
+            );
         }
         for (below, ..) in argument_spots(default) {
-            problems.add(format!("{at}.default{below}"), "`${{ }}` may not stand in a default, which is taken as it is");
+            problems
+                .add(format!("{at}.default{below}"), "`${{ }}` may not stand in a default, which is taken as it is");
         }
     }
 }
@@ -113,7 +118,12 @@ pub struct Given<'a> {
 }
 
 /// The arguments of a task over the defaults of its template.
-pub fn merge(given: Given<'_>, template: &TaskTemplateSpec, expressions: &mut Expressions<'_>, problems: &mut Problems) -> Arguments {
+pub fn merge(
+    given: Given<'_>,
+    template: &TaskTemplateSpec,
+    expressions: &mut Expressions<'_>,
+    problems: &mut Problems,
+) -> Arguments {
     let none = Map::new();
     let arguments = given.arguments.unwrap_or(&none);
     let title = title(given.reference);
@@ -128,7 +138,9 @@ pub fn merge(given: Given<'_>, template: &TaskTemplateSpec, expressions: &mut Ex
     for parameter in &template.parameters {
         match arguments.get(&parameter.name) {
             Some(value) => take(parameter, value, given, &mut merged, expressions, problems),
-            None if parameter.required => problems.add(given.path, format!("{title} requires the argument {:?}", parameter.name)),
+            None if parameter.required => {
+                problems.add(given.path, format!("{title} requires the argument {:?}", parameter.name))
+            }
             None => {
                 merged.values.insert(parameter.name.clone(), parameter.default.clone().unwrap_or_default());
             }
@@ -138,7 +150,14 @@ pub fn merge(given: Given<'_>, template: &TaskTemplateSpec, expressions: &mut Ex
 }
 
 /// Takes one argument, its expressions compiled; checks its type as far as it is known.
-fn take(parameter: &Parameter, value: &Value, given: Given<'_>, merged: &mut Arguments, expressions: &mut Expressions<'_>, problems: &mut Problems) {
+fn take(
+    parameter: &Parameter,
+    value: &Value,
+    given: Given<'_>,
+    merged: &mut Arguments,
+    expressions: &mut Expressions<'_>,
+    problems: &mut Problems,
+) {
     let path = format!("{}{}", given.path, member(&parameter.name));
     let mut open = false;
     for (below, pointer, text, is_name) in argument_spots(value) {
@@ -160,7 +179,12 @@ fn take(parameter: &Parameter, value: &Value, given: Given<'_>, merged: &mut Arg
     match parameter.type_ {
         Some(type_) if open => merged.types.push((parameter.name.clone(), type_)),
         Some(type_) if !type_.accepts(value) => {
-            let problem = format!("{}: {} takes a value of type {}", crate::engine::expr::describe(value), title(given.reference), type_.name());
+            let problem = format!(
+                "{}: {} takes a value of type {}",
+                crate::engine::expr::describe(value),
+                title(given.reference),
+                type_.name()
+            );
             problems.add(path, problem);
         }
         _ => {}
