@@ -31,8 +31,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // health is told and the Lease kept until the controller has ended
     let ended = CancellationToken::new();
     let served = tokio::spawn(health::serve(listener, health.clone(), registry, ended.clone()));
-    let (leadership, elector) =
-        lease::elect(client.clone(), lease_config(&args, &client, identity), metrics.leader.clone());
+    let (leadership, elector) = lease::elect(client.clone(), lease_config(&args, &client, identity), metrics.leader.clone());
     let elected = tokio::spawn(elector.run(ended.clone()));
 
     let (ready, synced) = watch::channel(false);

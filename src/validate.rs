@@ -1,28 +1,157 @@
 //! The one entry for checking what users write: controller, command line and (later) admission call only this.
 
+use std::{collections::BTreeSet, sync::Arc};
+
+use serde_json::{Map, Value};
+
 use crate::{
-    api::TaskGraphSpec,
+    api::{Task, TaskGraphSpec, TaskTemplateSpec, TemplateRef},
     engine::{self, Plan, Problem, Refusal, Templates},
     jobs,
 };
 
 /// Checks a graph: the rules of graphs and the types of Kubernetes together. `name` is the graph's, where it has one yet.
+///
+/// Every problem is reported at once, in the order of the spec, templates last. Not to be called where others wait: a
+/// large graph takes tens of milliseconds.
 pub fn check(name: Option<&str>, spec: &TaskGraphSpec, templates: &Templates) -> Result<Plan, Refusal> {
     let report = engine::validate::check(spec, templates);
-    let mut problems: Vec<_> = name
-        .and_then(jobs::name::check)
-        .map(|message| Problem { path: "metadata.name".into(), message })
-        .into_iter()
-        .collect();
-    for payload in &report.payloads {
-        problems.extend(jobs::check::check(payload.kind, &payload.source, &payload.path));
+    let (plan, refusal) = match report.outcome {
+        Ok(plan) => (Some(plan), Refusal::default()),
+        Err(refusal) => (None, refusal),
+    };
+    let Refusal { mut problems, missing } = refusal;
+    let told: BTreeSet<String> = problems.iter().map(|problem| problem.path.clone()).collect();
+    let named = name.and_then(jobs::name::check).map(|message| Problem { path: "metadata.name".into(), message });
+    let defaults =
+        spec.pod_defaults.iter().flat_map(|defaults| jobs::check::check_defaults(defaults, "spec.podDefaults"));
+    let payloads =
+        report.payloads.iter().flat_map(|payload| jobs::check::check(payload.kind, &payload.source, &payload.path));
+    // of two problems of one field the first is enough
+    problems.extend(named.into_iter().chain(defaults).chain(payloads).filter(|problem| !told.contains(&problem.path)));
+    problems.sort_by_key(|problem| place(&problem.path));
+    match plan {
+        Some(plan) if problems.is_empty() => Ok(plan),
+        _ => Err(Refusal { problems, missing }),
     }
-    match report.outcome {
-        Ok(plan) if problems.is_empty() => Ok(plan),
-        Ok(_) => Err(Refusal { problems, missing: Vec::new() }),
-        Err(mut refusal) => {
-            refusal.problems.extend(problems);
-            Err(refusal)
+}
+
+/// Checks a template for itself, as a task would use it.
+pub fn check_template(template: &TaskTemplateSpec) -> Vec<Problem> {
+    let reference = TemplateRef { name: "checked".to_owned(), ..TemplateRef::default() };
+    // an expression, as its type is not known before the graph runs
+    let arguments: Map<String, Value> = template
+        .parameters
+        .iter()
+        .filter(|parameter| parameter.required)
+        .map(|parameter| (parameter.name.clone(), "${{ graph.name }}".into()))
+        .collect();
+    let arguments = Some(arguments).filter(|arguments| !arguments.is_empty());
+    let task = Task { name: "task".to_owned(), template_ref: Some(reference.clone()), arguments, ..Task::default() };
+    let graph = TaskGraphSpec { tasks: vec![task], ..TaskGraphSpec::default() };
+    let templates = Templates::from([(reference.clone(), Arc::new(template.clone()))]);
+    let mut problems = check(None, &graph, &templates).err().map(|refusal| refusal.problems).unwrap_or_default();
+    let title = format!("{}: ", engine::validate::title(&reference));
+    for problem in &mut problems {
+        if let Some(path) = problem.path.strip_prefix(&title) {
+            problem.path = path.to_owned();
         }
+    }
+    problems.retain(|problem| !problem.path.starts_with("spec.tasks"));
+    problems
+}
+
+/// Where a field path stands in the order of a spec: the graph itself, tasks by number, `finally` by number, templates.
+fn place(path: &str) -> (u8, usize) {
+    for (list, rank) in [("spec.tasks[", 1), ("spec.finally[", 2)] {
+        let number =
+            path.strip_prefix(list).and_then(|rest| rest.split_once(']')).and_then(|(number, _)| number.parse().ok());
+        if let Some(number) = number {
+            return (rank, number);
+        }
+    }
+    (if path.starts_with("template ") { 3 } else { 0 }, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn problems(name: Option<&str>, spec: Value, templates: Value) -> Vec<String> {
+        let spec: TaskGraphSpec = serde_json::from_value(spec).unwrap();
+        let templates: Vec<(String, TaskTemplateSpec)> = serde_json::from_value(templates).unwrap();
+        let templates = templates
+            .into_iter()
+            .map(|(name, template)| (TemplateRef { name, ..TemplateRef::default() }, Arc::new(template)))
+            .collect();
+        let refusal = check(name, &spec, &templates).err().unwrap_or_default();
+        refusal.problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_good_graph() {
+        let spec = json!({
+            "tasks": [{"name": "a", "container": {"image": "i"}}, {"name": "b", "dependsOn": ["a"], "templateRef": {"name": "t"}}],
+        });
+        let none: [String; 0] = [];
+        assert_eq!(problems(Some("g"), spec, json!([["t", {"container": {"image": "i"}}]])), none);
+    }
+
+    #[test]
+    fn all_problems_at_once_in_the_order_of_the_spec() {
+        let spec = json!({
+            "podDefaults": {"tolerations": [{"operater": "Exists"}]},
+            "tasks": [
+                {"name": "a", "dependsOn": ["biuld"], "container": {"comand": []}},
+                {"name": "build", "container": {"image": "i", "command": ["${{ args.x }}"], "env": [{"name": "TASKGRAPH_X", "value": 1}]}},
+                {"name": "c", "templateRef": {"name": "t"}},
+                {"name": "d", "templateRef": {"name": "t"}, "dependsOn": ["cc"]},
+            ],
+            "finally": [{"name": "e", "job": {"template": {"spec": {"restartPolicy": "Always", "containers": []}}}}],
+        });
+        let templates = json!([["t", {"container": {"image": "i", "tty": 1}}]]);
+        let found = problems(Some("A"), spec, templates);
+        let paths: Vec<_> = found.iter().map(|problem| problem.split(": ").next().unwrap_or_default()).collect();
+        assert_eq!(
+            paths,
+            [
+                "metadata.name",
+                "spec.podDefaults.tolerations[0].operater",
+                "spec.tasks[0].dependsOn[0]",
+                "spec.tasks[0].container.comand",
+                "spec.tasks[0].container.image",
+                "spec.tasks[1].container.command[0]",
+                "spec.tasks[1].container.env[0].name",
+                "spec.tasks[1].container.env[0].value",
+                "spec.tasks[3].dependsOn[0]",
+                "spec.finally[0].job.template.spec.restartPolicy",
+                "spec.finally[0].job.template.spec.containers",
+                "template \"t\" (TaskTemplate)",
+            ],
+            "{found:#?}"
+        );
+    }
+
+    #[test]
+    fn templates_alone() {
+        let check = |template: Value| -> Vec<String> {
+            let template = serde_json::from_value(template).unwrap();
+            check_template(&template).iter().map(ToString::to_string).collect()
+        };
+        let none: [String; 0] = [];
+        let parameters = json!([{"name": "a", "required": true, "type": "integer"}, {"name": "b"}]);
+        let env = json!([{"name": "A", "value": "${{ args.a }}"}]);
+        assert_eq!(check(json!({"parameters": parameters, "container": {"image": "i", "env": env}})), none);
+        let wrong = check(
+            json!({"parameters": parameters, "timeout": "0s", "container": {"imag": "i", "env": [{"name": "A", "value": "${{ args.c }}"}]}}),
+        );
+        let paths: Vec<_> = wrong.iter().map(|problem| problem.split(": ").next().unwrap_or_default()).collect();
+        assert_eq!(
+            paths,
+            ["spec.timeout", "spec.container.env[0].value", "spec.container.imag", "spec.container.image"],
+            "{wrong:#?}"
+        );
     }
 }

@@ -12,7 +12,7 @@ open_cluster() {
 	if [[ -n ${KUBECONFIG:-} ]]; then
 		embedded=false
 		command -v kubectl >/dev/null || die "kubectl is not in PATH"
-		command -v helm >/dev/null || die "helm is not in PATH (https://helm.sh/docs/intro/install)"
+		command -v helm >/dev/null || die "helm is not in PATH"
 		[[ -n ${IMAGE_PREFIX:-} ]] || die "set IMAGE_PREFIX to where the cluster finds the images, as IMAGE_PREFIX=registry.example.com/team/"
 		echo "Cluster: $(kubectl config view --minify -o jsonpath='{.clusters[0].cluster.server}'). This installs two charts in namespace"
 		echo "$system, and makes a PersistentVolume, a ClusterTaskTemplate and the namespace $namespace, which it removes."
@@ -23,28 +23,32 @@ open_cluster() {
 		export KUBECONFIG
 		PATH=$(hack/cluster/cluster bindir):$PATH
 	fi
-	# a second demo on the same cluster waits for nothing: it would see the first one's graphs
-	exec {lock}>"/tmp/taskgraph-demo.$(kubectl config view --minify -o jsonpath='{.clusters[0].cluster.server}' | cksum | cut -d' ' -f1).lock"
-	flock -n "$lock" || die "another demo runs on this cluster; wait for it to end"
-
+	one_demo_at_a_time
 	local version
 	version=$(kubectl version -o json | sed -n '/serverVersion/,$s/.*"gitVersion": "\(.*\)".*/\1/p')
 	stage "cluster $($embedded && echo "embedded (hack/cluster), ")Kubernetes $version"
 }
 
+# A second demo on the same cluster would see the first one's graphs. The lock ends with the process that holds it.
+one_demo_at_a_time() {
+	local server
+	server=$(kubectl config view --minify -o jsonpath='{.clusters[0].cluster.server}')
+	exec {lock}>"/tmp/taskgraph-demo.$(cksum <<<"$server" | cut -d' ' -f1).lock"
+	flock -n "$lock" || die "another demo runs on this cluster; wait for it to end"
+}
+
 install_operator() {
-	local images=()
 	if $embedded; then
 		quietly make -s image
-		stage "operator image built and loaded"
+		stage "operator's image built and loaded"
+		quietly hack/install
 	else
-		images=(--set "image.repository=${prefix}taskgraph")
+		quietly hack/install --set "image.repository=${prefix}taskgraph"
 	fi
+	stage "operator installed with helm"
 	quietly make -s plugin
 	PATH=$PWD/target/release:$PATH
-	quietly helm upgrade --install taskgraph-crds charts/taskgraph-crds --namespace "$system" --create-namespace
-	quietly helm upgrade --install taskgraph charts/taskgraph --namespace "$system" "${images[@]}" --wait --timeout 90s
-	stage "operator installed with helm"
+	stage "kubectl taskgraph built"
 }
 
 # An empty namespace of the demo's own; what a killed demo left is removed first.

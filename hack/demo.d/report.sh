@@ -55,9 +55,12 @@ die() { # MESSAGE
 	exit 1
 }
 
-# Runs a command whose output matters only if it fails.
+# The demo's lock; see one_demo_at_a_time.
+lock=9
+
+# Runs a command whose output matters only if it fails. What it leaves running must not keep the lock.
 quietly() { # COMMAND...
-	"$@" >"$work/output" 2>&1 || {
+	"$@" >"$work/output" 2>&1 {lock}>&- || {
 		cat "$work/output" >&2
 		die "failed: $*"
 	}

@@ -253,3 +253,53 @@ fn link(name: &str) -> String {
 fn cell(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn types_in_words() {
+        for (schema, words) in [
+            (json!({"type": "string"}), "text"),
+            (json!({"type": ["string", "null"], "minLength": 1, "maxLength": 63}), "text, at most 63 characters"),
+            (json!({"type": "string", "pattern": duration::PATTERN, "maxLength": 32}), "duration"),
+            (json!({"type": "string", "format": "date-time"}), "time"),
+            (json!({"type": "integer", "minimum": 0, "maximum": 10}), "whole number, 0 to 10"),
+            (json!({"type": "integer", "format": "uint32", "minimum": 0}), "whole number"),
+            (json!({"type": "boolean"}), "true or false"),
+            (json!({"$ref": "#/components/schemas/Task"}), "[Task](#task)"),
+            (json!({"anyOf": [{"$ref": "#/components/schemas/Retry"}, {"type": "null"}]}), "[Retry](#retry)"),
+            (
+                json!({"type": "array", "maxItems": 3, "items": {"type": "string", "maxLength": 5}}),
+                "list of text (at most 5 characters), at most 3 entries",
+            ),
+            (json!({"type": "object", "additionalProperties": {"type": "string"}}), "map to text"),
+            (json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}), "object"),
+            (json!({"x-kubernetes-preserve-unknown-fields": true}), "any JSON value"),
+        ] {
+            assert_eq!(describe_type(&schema), words, "{schema}");
+        }
+    }
+
+    #[test]
+    fn every_type_that_is_linked_has_a_section() {
+        let text = markdown();
+        let sections: BTreeSet<_> =
+            text.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_lowercase).collect();
+        for (_, rest) in text.match_indices("](#").map(|(place, found)| text.split_at(place + found.len())) {
+            let target = rest.split(')').next().unwrap_or_default();
+            assert!(sections.contains(target), "no section {target}");
+        }
+        assert!(sections.len() > 20, "{sections:?}");
+    }
+
+    #[test]
+    fn every_field_has_a_meaning() {
+        for line in markdown().lines().filter(|line| line.starts_with("| `")) {
+            assert!(!line.ends_with("|  |"), "{line}");
+        }
+    }
+}

@@ -20,9 +20,11 @@ pub struct TaskGraphStatus {
     pub phase: Option<GraphPhase>,
     /// Why it is as it is, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32768))]
     pub message: Option<String>,
     /// Final tasks of all tasks: `3/7`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub progress: Option<String>,
     /// How many tasks are in which phase.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,21 +43,22 @@ pub struct TaskGraphStatus {
     pub ending: Option<Ending>,
     /// Name of the `ControllerRevision` with the accepted spec and templates.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub revision: Option<String>,
     /// Number of transitions recorded so far; it only rises.
     #[serde(skip_serializing_if = "is_zero")]
     pub sequence: u64,
     /// Conditions, as Jobs have them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The tasks, in the order of the spec, `finally` last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 4096), extend("x-kubernetes-list-type" = "atomic"))]
     pub tasks: Vec<TaskStatus>,
     /// The last 20 events of the graph as a whole.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub history: Vec<HistoryEntry>,
 }
 
@@ -144,9 +147,11 @@ pub struct Condition {
     /// When `status` last changed.
     pub last_transition_time: Timestamp,
     /// A word for programs.
+    #[schemars(length(max = 1024))]
     pub reason: String,
     /// A sentence for people.
     #[serde(default)]
+    #[schemars(length(max = 32768))]
     pub message: String,
 }
 
@@ -201,15 +206,18 @@ impl TaskPhase {
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskStatus {
     /// Name of the task.
+    #[schemars(length(max = 63))]
     pub name: String,
     /// Where it stands.
     #[schemars(schema_with = "schema::choice::<TaskPhase>")]
     pub phase: TaskPhase,
     /// Why, as a word for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub reason: Option<String>,
     /// Why, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32768))]
     pub message: Option<String>,
     /// Number of the last attempt; 0 before the first.
     #[serde(skip_serializing_if = "is_zero")]
@@ -219,6 +227,7 @@ pub struct TaskStatus {
     pub disruptions: u32,
     /// Name of the Job of the last attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub job: Option<String>,
     /// When it became Ready.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -234,6 +243,7 @@ pub struct TaskStatus {
     pub wake_at: Option<Timestamp>,
     /// The branch that a decision took.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub branch: Option<String>,
     /// What a Succeeded task left behind.
     #[serde(skip_serializing_if = "Map::is_empty")]
@@ -241,7 +251,7 @@ pub struct TaskStatus {
     pub outputs: Map<String, Value>,
     /// The last five failed attempts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub failed_attempts: Vec<FailedAttempt>,
 }
 
@@ -253,6 +263,7 @@ pub struct FailedAttempt {
     pub attempt: u32,
     /// Name of its Job.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub job: Option<String>,
     /// When it was launched.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,9 +275,11 @@ pub struct FailedAttempt {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Why, as a word for programs.
+    #[schemars(length(max = 1024))]
     pub reason: String,
     /// Why, for people; at most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub message: Option<String>,
 }
 
@@ -276,8 +289,10 @@ pub struct HistoryEntry {
     /// When.
     pub time: Timestamp,
     /// What: `Accepted`, `Suspended`, `Resumed`, `Cancelled`, `Finished`.
+    #[schemars(length(max = 63))]
     pub event: String,
     /// Details, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32768))]
     pub message: Option<String>,
 }

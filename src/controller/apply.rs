@@ -116,11 +116,7 @@ impl Hold {
 
     fn count(&self, since: Option<Instant>) {
         let metrics = &self.hands.metrics;
-        if self.attempt.number == 1 {
-            metrics.tasks_started.inc()
-        } else {
-            metrics.retries.inc()
-        };
+        if self.attempt.number == 1 { metrics.tasks_started.inc() } else { metrics.retries.inc() };
         if let Some(since) = since {
             metrics.handoff_latency.observe(since.elapsed().as_secs_f64());
         }
@@ -168,7 +164,9 @@ impl Hold {
     /// A Job of that name is there: ours, made by an earlier try or another operator, or somebody else's.
     async fn meet_existing(&self, launched: impl FnOnce() -> Event) -> Try {
         match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
-            Ok(job) if self.is_ours(&job) => Try::Done(launched()),
+            Ok(job) if self.is_ours(&job) => {
+                Try::Done(launched())
+            }
             Ok(_) => Try::Done(self.failed(Failure {
                 reason: "NameTaken".into(),
                 message: Some(format!(
@@ -305,9 +303,7 @@ impl Hold {
                     self.mailbox.post(Note::Discard(self.attempt));
                 }
             }
-            Err(error) => {
-                debug!(graph = %self.identity.name, task = %self.task, %error, "looking why a Job has no pod")
-            }
+            Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "looking why a Job has no pod"),
         }
         self.mailbox.post(Note::Looked(self.attempt));
     }
@@ -333,9 +329,7 @@ impl Hold {
             match seen.await {
                 Ok((job, pods)) => {
                     let pods: Vec<_> = pods.iter().collect();
-                    jobs::observe(self.attempt, Some(&job), &pods)
-                        .into_iter()
-                        .for_each(|event| self.mailbox.event(event));
+                    jobs::observe(self.attempt, Some(&job), &pods).into_iter().for_each(|event| self.mailbox.event(event));
                     return self.mailbox.post(Note::Looked(self.attempt));
                 }
                 // vanished since: the watch tells, and the session looks for it

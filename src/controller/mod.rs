@@ -177,7 +177,12 @@ fn leadership_changes(ctx: Arc<Context>, leadership: Leadership) -> impl futures
 }
 
 async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
-    if !ctx.hands.leadership.holds() || view.metadata.deletion_timestamp.is_some() {
+    if view.metadata.deletion_timestamp.is_some() {
+        // nothing new is started; the garbage collector deletes what there is
+        ctx.registry.remove(view.uid());
+        return Ok(Action::await_change());
+    }
+    if !ctx.hands.leadership.holds() {
         return Ok(Action::await_change());
     }
     let begun = Instant::now();
@@ -211,7 +216,8 @@ async fn look(view: &GraphView, ctx: &Context, slot: &Slot) -> Result<Action, Re
                 *place = Some(*session);
             }
             Taken::Not(verdict) => {
-                ctx.templates.set_waiting(view, matches!(verdict, Verdict::Waiting(..)));
+                // a template that is there may be what is wrong
+                ctx.templates.set_waiting(view, true);
                 accept::report_refusal(ctx, view, &verdict).await?;
                 return Ok(Action::await_change());
             }

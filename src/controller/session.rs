@@ -21,7 +21,7 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{ROLE_TASK, TaskPhase},
+    api::{GraphPhase, ROLE_TASK, TaskPhase},
     engine::{Action, Attempt, Event, Graph, Identity, Run, TaskId, Transition},
     jobs::{self, Order},
 };
@@ -56,6 +56,8 @@ pub struct Session {
     searched: BTreeSet<Attempt>,
     /// Attempts that are being stopped.
     stopping: BTreeSet<Attempt>,
+    /// A first attempt was launched.
+    started: bool,
 }
 
 /// What a turn leads to.
@@ -81,16 +83,10 @@ pub struct Surroundings<'a> {
 
 impl Session {
     /// A session over a run.
-    pub fn new(
-        run: Run,
-        identity: Arc<Identity>,
-        pinned: Pinned,
-        report: Report,
-        hands: Arc<Hands>,
-        mailbox: Mailbox,
-    ) -> Self {
+    pub fn new(run: Run, identity: Arc<Identity>, pinned: Pinned, report: Report, hands: Arc<Hands>, mailbox: Mailbox) -> Self {
         let graph = Arc::clone(run.graph());
         let count = |phase| graph.ids().filter(|task| run.task(*task).phase == phase).count().try_into().unwrap_or(0);
+        let started = graph.ids().any(|task| run.task(task).attempts > 0);
         hands.metrics.tasks_running.inc_by(count(TaskPhase::Running));
         hands.metrics.tasks_ready.inc_by(count(TaskPhase::Ready));
         Self {
@@ -107,6 +103,7 @@ impl Session {
             looks: BTreeMap::new(),
             searched: BTreeSet::new(),
             stopping: BTreeSet::new(),
+            started,
         }
     }
 
@@ -143,6 +140,10 @@ impl Session {
         for transition in &step.transitions {
             self.tell(transition, around);
         }
+        if !self.started && step.transitions.iter().any(|transition| transition.to == TaskPhase::Running) {
+            self.started = true;
+            around.recorder.started(around.view);
+        }
         self.report.dirty |= step.changed;
         if step.store_first {
             self.held.push((self.run.sequence(), step.actions));
@@ -153,7 +154,7 @@ impl Session {
             self.held.push((self.run.sequence(), discarded));
         }
         self.look_for_pods(around.index);
-        self.finish_turn(around.view, now, step.wake_at)
+        self.finish_turn(around, now, step.wake_at)
     }
 
     /// Performs the actions that waited for what is stored now.
@@ -282,17 +283,20 @@ impl Session {
         }
     }
 
-    fn finish_turn(&mut self, view: &GraphView, now: Timestamp, wake_at: Option<Timestamp>) -> Turn {
+    fn finish_turn(&mut self, around: &Surroundings<'_>, now: Timestamp, wake_at: Option<Timestamp>) -> Turn {
         let sequence = self.run.sequence();
         let finished = self.run.is_finished();
         let urgent = finished || !self.held.is_empty();
         if self.report.due(urgent).is_some_and(|at| at <= Instant::now()) {
             self.report.verdict.clone().write(&mut self.report.status, self.report.generation, now);
             self.run.write(&mut self.report.status, now);
-            let to = Storing { hands: &self.hands, mailbox: &self.mailbox, view };
+            let to = Storing { hands: &self.hands, mailbox: &self.mailbox, view: around.view };
             self.report.store(sequence, &to);
         }
         if finished && self.held.is_empty() && self.report.is_settled(sequence) {
+            let complete = self.report.status.phase == Some(GraphPhase::Complete);
+            let message = self.report.status.message.clone().unwrap_or_else(|| "All tasks are done.".into());
+            around.recorder.finished(around.view, complete, &message);
             return Turn::Finished;
         }
         let store = self.report.due(urgent).map(|at| at.saturating_duration_since(Instant::now()));
@@ -311,9 +315,7 @@ impl Session {
         self.count(task, from, to);
         let (graph, namespace) = (&self.identity.name, &self.identity.namespace);
         match to {
-            TaskPhase::Failed | TaskPhase::Retrying => {
-                warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name())
-            }
+            TaskPhase::Failed | TaskPhase::Retrying => warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
             TaskPhase::Ready => debug!(%graph, %namespace, task = %name, attempt, "{}", to.name()),
             _ => info!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
         }
@@ -358,8 +360,12 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// A session may end before its graph does; what it runs is then counted by another.
+    /// A session may end before its graph does: the graph was deleted, or is begun anew from what is stored. What it
+    /// launches is then launched by nobody or by another, which counts it, too.
     fn drop(&mut self) {
+        for (cancel, _) in self.holds.values() {
+            cancel.cancel();
+        }
         for task in self.graph.ids() {
             match self.run.task(task).phase {
                 TaskPhase::Running => _ = self.hands.metrics.tasks_running.dec(),

@@ -8,6 +8,7 @@
 pub mod event;
 pub mod expr;
 pub mod graph;
+mod lean;
 mod observe;
 pub mod payload;
 pub mod policy;
@@ -25,4 +26,4 @@ pub mod validate;
 pub use event::*;
 pub use graph::{Graph, Identity, Settings, TaskId};
 pub use state::Run;
-pub use validate::{Plan, Problem, Refusal, Templates, compile};
+pub use validate::{PayloadSource, Plan, Problem, Refusal, Report, Templates, check, compile};

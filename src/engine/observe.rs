@@ -8,7 +8,7 @@ use super::{
     event::{Attempt, AttemptResult, Blame, Event, Failure},
     expr::Scope,
     graph::TaskId,
-    policy::{outputs, retry},
+    policy::{outputs, retry, trigger::Verdict},
     reason,
     record::{MAX_REASON, Round, clip, clipped},
     state::{Live, Run, StopCause, later, whole_millis},
@@ -148,7 +148,7 @@ impl Run {
         let task = &mut self.tasks[id.index()];
         match (task.status.phase, task.live.stop) {
             (TaskPhase::Running | TaskPhase::Retrying, Some(StopCause::CallOff(reason))) => {
-                self.cancel(id, reason, round)
+                self.cancel(id, reason, round);
             }
             (TaskPhase::Running, Some(StopCause::StartTimeout { cluster })) => {
                 let failure = Failure {
@@ -237,11 +237,22 @@ impl Run {
     }
 
     /// Makes a Retrying task Ready, once its time has come and the pods of its last attempt are gone.
+    ///
+    /// Its trigger held when it first started, and mostly holds for ever. Not so after a restart that found its Job, but
+    /// no trace of a success before it that was not stored yet: then the dependency comes first.
     pub(super) fn try_again(&mut self, id: TaskId, round: &mut Round) {
         let task = &self.tasks[id.index()];
         let due = task.status.wake_at.is_none_or(|due| due <= round.now);
-        if task.status.phase == TaskPhase::Retrying && task.live.gone && task.live.stop.is_none() && due {
-            self.enter(id, TaskPhase::Ready, None, None, round);
+        if task.status.phase != TaskPhase::Retrying || !task.live.gone || task.live.stop.is_some() || !due {
+            return;
+        }
+        match self.verdict(id) {
+            Verdict::Wait => {}
+            Verdict::Start => self.enter(id, TaskPhase::Ready, None, None, round),
+            Verdict::Skip(reason) | Verdict::Omit(reason) => {
+                let message = self.why_not(id, reason);
+                self.enter(id, TaskPhase::Cancelled, Some(reason), message, round);
+            }
         }
     }
 }

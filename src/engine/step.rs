@@ -242,21 +242,26 @@ impl Run {
         }
     }
 
-    /// Decides whether a task may start, as far as its dependencies allow to say.
-    fn consider(&mut self, id: TaskId, round: &mut Round) {
-        let task = &self.tasks[id.index()];
-        let graph = Arc::clone(&self.graph);
-        let def = graph.task(id);
-        if task.status.phase != TaskPhase::Pending || (def.finally && self.finally_time.is_none()) {
-            return;
-        }
-        let verdict = match task.barred {
+    /// What its guards and then its trigger say of a task.
+    pub(super) fn verdict(&self, id: TaskId) -> Verdict {
+        let (task, def) = (&self.tasks[id.index()], self.graph.task(id));
+        match task.barred {
+            _ if def.finally && self.finally_time.is_none() => Verdict::Wait,
             Some(verdict) => verdict,
             None if task.guards_open > 0 => Verdict::Wait,
             None if def.dependencies.is_empty() => Verdict::Start,
             None => trigger::decide(def.trigger, &task.tally),
-        };
-        let (phase, reason) = match verdict {
+        }
+    }
+
+    /// Looks at a task of which dependencies changed.
+    fn consider(&mut self, id: TaskId, round: &mut Round) {
+        match self.task(id).phase {
+            TaskPhase::Pending => {}
+            TaskPhase::Retrying => return self.try_again(id, round),
+            _ => return,
+        }
+        let (phase, reason) = match self.verdict(id) {
             Verdict::Wait => return,
             Verdict::Skip(reason) => (TaskPhase::Skipped, reason),
             Verdict::Omit(reason) => (TaskPhase::Omitted, reason),

@@ -241,3 +241,6 @@ fn object(value: Option<Value>) -> Map<String, Value> {
 fn label<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.labels.as_ref()?.get(key).map(String::as_str)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,18 +11,18 @@ use serde_json::{Map, Value};
 
 use super::{
     name,
-    strict::{field_path, nearest, read},
+    strict::{field_path, read},
     view::DEFAULT_CONTAINER,
 };
 use crate::{
-    api::{ENV_PREFIX, LABEL_PREFIX, PodDefaults},
-    engine::{Problem, payload::PayloadKind},
+    api::{LABEL_PREFIX, PodDefaults},
+    engine::{Problem, payload::PayloadKind, validate::suggest},
 };
 
 /// Everything that is wrong with a task's container or pod template, which stands at `path`.
 ///
-/// A text with `${{ }}` in it passes wherever a text may stand; whether an expression may stand there is the
-/// engine's to say.
+/// A text with `${{ }}` in it passes wherever a text may stand. Where expressions may stand, and which names of
+/// variables are reserved, is the engine's to say.
 pub fn check(kind: PayloadKind, value: &Value, path: &str) -> Vec<Problem> {
     let mut found = Found(Vec::new());
     match kind {
@@ -250,9 +250,7 @@ impl Found {
     fn variable<'a>(&mut self, names: &mut BTreeSet<&'a str>, variable: &At<'a>) {
         let Some((text, path)) = variable.text("name") else { return };
         let ordinary = text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=');
-        if text.starts_with(ENV_PREFIX) {
-            self.add(path, format!("names that begin with {ENV_PREFIX} are set by the operator: take another name"));
-        } else if text.is_empty() || !ordinary {
+        if text.is_empty() || !ordinary {
             self.add(path, format!("{text:?} cannot be the name of a variable"));
         } else if !names.insert(text) {
             self.add(path, format!("there is another variable {text:?}"));
@@ -267,7 +265,7 @@ impl Found {
     fn choice(&mut self, object: &At<'_>, key: &str, choices: &[&str]) {
         let Some((text, path)) = object.text(key) else { return };
         if !choices.contains(&text) {
-            let meant = nearest(text, choices.iter().copied()).map(|near| format!(" (did you mean {near:?}?)"));
+            let meant = suggest(text, choices.iter().copied());
             self.add(path, format!("{text:?} is none of {}{}", choices.join(", "), meant.unwrap_or_default()));
         }
     }
@@ -279,7 +277,7 @@ impl Found {
                 let Some((text, path)) = mount.text("name").filter(|(text, _)| !volumes.contains(text)) else {
                     continue;
                 };
-                let meant = nearest(text, volumes.iter().copied()).map(|near| format!(" (did you mean {near:?}?)"));
+                let meant = suggest(text, volumes.iter().copied());
                 self.add(path, format!("no volume {text:?}{}", meant.unwrap_or_default()));
             }
         }
@@ -294,7 +292,7 @@ impl Found {
         let names: Vec<_> =
             spec.items("containers").filter_map(|container| container.text("name")).map(|(name, _)| name).collect();
         if !names.contains(&text) && !text.contains("${{") {
-            let meant = nearest(text, names).map(|near| format!(" (did you mean {near:?}?)"));
+            let meant = suggest(text, names);
             self.add(path, format!("no container {text:?}{}", meant.unwrap_or_default()));
         }
     }

@@ -124,3 +124,6 @@ fn blocked(pod: &PodView) -> Option<(String, String, bool)> {
 fn statuses(pod: &PodView) -> impl Iterator<Item = &ContainerStatusView> {
     pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses)
 }
+
+#[cfg(test)]
+mod tests;

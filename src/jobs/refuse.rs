@@ -94,3 +94,6 @@ fn last_seen(event: &ClusterEvent) -> Option<Timestamp> {
     let first = event.event_time.as_ref().map(|time| time.0);
     series.max(last).max(first)
 }
+
+#[cfg(test)]
+mod tests;

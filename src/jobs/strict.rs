@@ -14,7 +14,7 @@ use serde::{
 use serde_json::{Map, Value};
 
 use super::required;
-use crate::engine::Problem;
+use crate::engine::{Problem, validate::suggest};
 
 /// Reads `value`, which stands at `path`, as a `T`. The result is `None` where no `T` could be made of it even
 /// with zero values in place of what is wrong; then there is at least one problem.
@@ -55,22 +55,6 @@ pub fn field_path(parent: &str, name: &str) -> String {
     }
 }
 
-/// The one of `known` that `word` is probably meant to be.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // a long word is none of ours, and comparing it would cost
-    if word.len() > 100 {
-        return None;
-    }
-    let allowed = (word.len() / 3).clamp(1, 3);
-    let lower = word.to_ascii_lowercase();
-    known
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_ascii_lowercase()), candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
 /// An error that a type's own reading raised. Empty once it was noted.
 #[derive(Debug)]
 struct Misfit(String);
@@ -108,7 +92,7 @@ impl de::Error for Misfit {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let meant = nearest(variant, expected.iter().copied()).map(|near| format!(" (did you mean {near:?}?)"));
+        let meant = suggest(variant, expected.iter().copied());
         Self(format!("{variant:?} is none of {}{}", expected.join(", "), meant.unwrap_or_default()))
     }
 }
@@ -348,10 +332,7 @@ impl<'de> de::MapAccess<'de> for Members<'de, '_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Misfit> {
         for (key, value) in self.members.by_ref() {
             if let Some(known) = self.known.filter(|known| !known.contains(&key.as_str())) {
-                let meant = match nearest(key, known.iter().copied()) {
-                    Some(near) => format!(" (did you mean {near:?}?)"),
-                    None => String::new(),
-                };
+                let meant = suggest(key, known.iter().copied()).unwrap_or_default();
                 let path = Path::Field(self.path, key).to_string();
                 self.found.borrow_mut().push(Problem { path, message: format!("unknown field{meant}") });
                 continue;

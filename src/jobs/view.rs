@@ -353,3 +353,41 @@ macro_rules! resource {
 
 resource!(JobView, "Job", "batch", "jobs");
 resource!(PodView, "Pod", "", "pods");
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn keeps_only_what_is_read() {
+        let pod: PodView = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "p", "uid": "u", "resourceVersion": "7",
+                "labels": {"taskgraph.dev/task": "t", "app": "x"},
+                "annotations": {"kubectl.kubernetes.io/default-container": "c", "big": "x"},
+                "managedFields": [{"manager": "m", "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": {"containers": [{"name": "c", "image": "i", "env": []}], "volumes": []},
+            "status": {"phase": "Running", "conditions": null, "containerStatuses": null},
+        }))
+        .unwrap();
+        assert_eq!(pod.metadata.managed_fields, None);
+        assert_eq!(pod.metadata.labels.as_ref().map(BTreeMap::len), Some(1));
+        assert_eq!(pod.metadata.annotations.as_ref().map(BTreeMap::len), Some(1));
+        assert_eq!(pod.output_container(), Some("c"));
+        assert_eq!(PodView::url_path(&(), Some("n")), "/api/v1/namespaces/n/pods");
+        assert_eq!(JobView::url_path(&(), None), "/apis/batch/v1/jobs");
+    }
+
+    #[test]
+    fn a_bare_object_is_readable() {
+        let job: JobView = serde_json::from_value(json!({"metadata": {}})).unwrap();
+        assert!(!job.ended() && job.owner_uid().is_none());
+        let pod: PodView =
+            serde_json::from_value(json!({"metadata": {"labels": null}, "spec": null, "status": null})).unwrap();
+        assert!(!pod.terminal() && pod.output_container().is_none());
+    }
+}

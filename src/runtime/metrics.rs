@@ -12,7 +12,7 @@ use prometheus_client::{
 
 use crate::api::TaskPhase;
 
-/// Media type of [`Metrics::encode`].
+/// Media type of [`encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Label of metrics about tasks that ended.
@@ -118,7 +118,7 @@ macro_rules! table {
         }
 
         impl Metrics {
-            /// Fresh metrics, all at zero, and the registry that [`Metrics::encode`] reads.
+            /// Fresh metrics, all at zero, and the registry that [`encode`] reads.
             fn register(registry: &mut Registry) -> Self {
                 let metrics = Self { $( $field: $make, )+ };
                 // the library adds `_total` to counters and a full stop to every help text
@@ -142,10 +142,8 @@ table! {
     retries: Counter = "taskgraph_retries_total", Counter::default();
     /// Tasks that have a Job now.
     tasks_running: Gauge = "taskgraph_tasks_running", Gauge::default();
-    /// Tasks that may start and wait for a slot (`parallelism`).
+    /// Queue depth: tasks that may start and wait for a slot (`parallelism`).
     tasks_ready: Gauge = "taskgraph_tasks_ready", Gauge::default();
-    /// Graphs that wait to be looked at.
-    queue_depth: Gauge = "taskgraph_queue_depth", Gauge::default();
     /// Hand-off: from the moment that the operator saw the pod's end that released a task to that task's Job being created.
     handoff_latency: Histogram = "taskgraph_handoff_latency_seconds", Histogram::new(HANDOFF_BUCKETS);
     /// From a task's first Job to its end, retries included.

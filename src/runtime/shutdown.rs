@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// # Errors
 ///
 /// When the process may not install signal handlers. Must be called inside a tokio runtime.
+#[expect(clippy::disallowed_methods, reason = "the second signal asks for an end without any order")]
 pub fn on_signals() -> io::Result<CancellationToken> {
     let mut signals =
         Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };

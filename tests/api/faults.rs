@@ -124,7 +124,9 @@ async fn a_job_deleted_while_the_operator_is_down() -> Result<()> {
         Fixture::new("lost-down", |_, attempt| if attempt == 1 { Play::runs_on() } else { Play::succeeds("") }).await?;
     fixture.namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;
     let job = fixture.until_job("a", 1).await;
-    fixture.until_pod_runs("a").await;
+    // stored: a Job that vanishes before anything tells of it cannot be missed by anyone
+    let stored = |graph: &TaskGraph| task_status(graph, "a").is_some_and(|task| task.attempts == 1);
+    fixture.namespace.until("g", "stored", stored).await;
     fixture.operator.kill().await?;
     fixture.namespace.jobs().delete(&job, &DeleteParams::background()).await?;
     fixture.namespace.until_all::<Job>("gone", <[Job]>::is_empty).await;

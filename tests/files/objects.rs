@@ -72,7 +72,7 @@ pub fn blocks(markdown: &str) -> Vec<Block> {
         match (line.trim_start().strip_prefix("```"), &mut open) {
             (Some(_), Some(_)) => blocks.extend(open.take()),
             (Some(label), None) => {
-                open = Some(Block { label: label.trim().to_owned(), line: index + 2, text: String::new() })
+                open = Some(Block { label: label.trim().to_owned(), line: index + 2, text: String::new() });
             }
             (None, Some(block)) => {
                 block.text.push_str(line);

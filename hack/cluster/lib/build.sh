@@ -87,7 +87,7 @@ cache_dir() {
 		recipes
 		echo "${go_build_env[*]} ${go_build_flags[*]} $go_version $(uname -m)"
 	} | sha256sum | cut -c 1-16)
-	echo "${XDG_CACHE_HOME:-$HOME/.cache}/taskgraph/cluster/$hash"
+	echo "${XDG_CACHE_HOME:-${HOME:?must be set, or XDG_CACHE_HOME}/.cache}/taskgraph/cluster/$hash"
 }
 
 bindir() {

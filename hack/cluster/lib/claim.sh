@@ -25,10 +25,10 @@ must_run() { # NAME
 	runs "$1" || die "the cluster's $1 is dead; \`cluster up\` repairs it"
 }
 
-# setting NAME DEFAULT: from the environment, or as the running cluster has it.
+# setting NAME DEFAULT: from the environment, or as our cluster has it by now.
 setting() {
-	local was
-	was=$(claimed "$1")
+	local was=
+	! ours || was=$(claimed "$1")
 	echo "${!1:-${was:-$2}}"
 }
 

@@ -107,7 +107,7 @@ down() {
 	else
 		say "the cluster on this machine belongs to $(claimed checkout), it goes on; removing only our own files"
 	fi
-	rm -rf "$data" "$log" "$images" "$state/instance" "$kubeconfig"
+	rm -rf --one-file-system "$data" "$log" "$images" "$state/instance" "$kubeconfig"
 	[[ ! -d $state ]] || rmdir --ignore-fail-on-non-empty "$state"
 }
 

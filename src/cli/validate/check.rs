@@ -9,15 +9,16 @@ use serde::de::DeserializeOwned;
 
 use super::{
     objects::{self, Content, Kind, Object},
-    report::{Problem, Report, Severity},
+    report::{self, Report, Severity},
     schema::{Finding, MAX_PROBLEMS, Schema},
     source::Source,
     yaml,
 };
 use crate::{
-    api::{ClusterTaskTemplate, TaskGraph, TaskGraphSpec, TaskTemplate, TaskTemplateSpec, TemplateKind, TemplateRef},
+    api::{Task, TaskGraphSpec, TaskTemplateSpec, TemplateKind, TemplateRef, crd},
     cli::suggest,
-    engine::{Plan, Refusal, Templates},
+    engine::{Problem, Refusal, Templates},
+    validate,
 };
 
 /// Collects the objects of all files, then checks them together: graphs find their templates in any of the files.
@@ -44,7 +45,7 @@ impl<'a> Checker<'a> {
         let text = match std::str::from_utf8(&source.bytes) {
             Ok(text) => text,
             Err(error) => {
-                let lines_before = source.bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+                let lines_before = source.bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
                 return self.broken(
                     file,
                     Some(lines_before as u64 + 1),
@@ -82,35 +83,35 @@ impl<'a> Checker<'a> {
 
     fn broken(&mut self, file: &str, line: Option<u64>, column: Option<u64>, path: String, message: String) {
         let (file, severity) = (file.to_owned(), Severity::Error);
-        self.report.add(Problem { file, line, column, object: None, path, message, severity });
+        self.report.add(report::Problem { file, line, column, object: None, path, message, severity });
     }
 
-    /// Checks all objects; `check` is what the operator does with a graph.
-    pub fn finish(
-        mut self,
-        check: impl Fn(Option<&str>, &TaskGraphSpec, &Templates) -> Result<Plan, Refusal>,
-    ) -> Report {
-        let schemas = Schemas::new();
+    /// Checks all objects.
+    pub fn finish(mut self) -> Report {
+        let schemas = schemas();
         let known = known_templates(&self.objects);
         let doubles = doubles(&self.objects);
         for (object, double) in self.objects.iter().zip(doubles) {
-            let mut found: Vec<(Severity, String, String)> = Vec::new();
-            found.extend(double.map(|first| (Severity::Error, "metadata.name".to_owned(), first)));
-            found.extend(object.check_metadata());
-            let refusal =
-                (object.kind == Kind::Graph).then(|| refusal(object, &known, &check)).flatten().unwrap_or_default();
-            let form = schemas.check(object);
-            let semantic: BTreeSet<&str> = refusal.problems.iter().map(|problem| problem.path.as_str()).collect();
-            let form = form.into_iter().filter(|finding| !is_said_by(finding, &semantic));
-            found.extend(form.map(|finding| (Severity::Error, finding.path, finding.message)));
-            found.extend(refusal.problems.into_iter().map(|problem| (Severity::Error, problem.path, problem.message)));
-            let severity = if self.strict { Severity::Error } else { Severity::Warning };
+            let error = |problem: Problem| (Severity::Error, problem);
+            let refusal = match object.kind {
+                Kind::Graph => refuse_graph(object, &known),
+                Kind::Template | Kind::ClusterTemplate => refuse_template(object),
+            };
+            let refusal = refusal.unwrap_or_default();
+            let said: BTreeSet<&str> = refusal.problems.iter().map(|problem| problem.path.as_str()).collect();
+            let form = schemas.get(object.kind.name()).map(|schema| schema.check(&object.node)).unwrap_or_default();
+            let mut found: Vec<(Severity, Problem)> = Vec::new();
+            found.extend(double.map(|message| error(Problem { path: "metadata.name".to_owned(), message })));
+            found.extend(object.check_metadata().into_iter().map(error));
             found.extend(
-                refusal
-                    .missing
-                    .into_iter()
-                    .map(|(path, template)| (severity, path, missing(object, &template, &known))),
+                form.into_iter().filter(|finding| !is_said(finding, &said)).map(|finding| error(finding.problem)),
             );
+            found.extend(refusal.problems.into_iter().map(error));
+            let severity = if self.strict { Severity::Error } else { Severity::Warning };
+            found.extend(refusal.missing.into_iter().map(|(path, template)| {
+                let message = missing(object, &template, &known);
+                (severity, Problem { path, message })
+            }));
             tell(&mut self.report, object, found);
         }
         self.report
@@ -119,39 +120,26 @@ impl<'a> Checker<'a> {
 
 /// Whether the operator's own checks said the same, and better: of the same field, or, where a rule speaks of a
 /// whole part, of something in it.
-fn is_said_by(finding: &Finding, semantic: &BTreeSet<&str>) -> bool {
-    let inside =
-        |path: &&str| path.strip_prefix(finding.path.as_str()).is_some_and(|rest| rest.starts_with(['.', '[']));
-    semantic.contains(finding.path.as_str()) || finding.by_rule && semantic.iter().any(inside)
+fn is_said(finding: &Finding, said: &BTreeSet<&str>) -> bool {
+    let path = finding.problem.path.as_str();
+    let inside = |other: &&str| other.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '[']));
+    said.contains(path) || finding.by_rule && said.iter().any(inside)
 }
 
-fn tell(report: &mut Report, object: &Object, mut found: Vec<(Severity, String, String)>) {
+fn tell(report: &mut Report, object: &Object, mut found: Vec<(Severity, Problem)>) {
     let cut = found.len().saturating_sub(MAX_PROBLEMS);
     found.truncate(MAX_PROBLEMS);
-    let mut problems: Vec<Problem> = found
-        .into_iter()
-        .map(|(severity, path, message)| {
-            let line = Some(object.node.line_of(&path)).filter(|line| *line > 0);
-            let (file, object) = (object.file.clone(), Some(object.title()));
-            Problem { file, line, column: None, object, path, message, severity }
-        })
-        .collect();
     // as one reads the file; what stands on one line keeps its order
-    problems.sort_by_key(|problem| problem.line);
-    problems.dedup();
-    problems.into_iter().for_each(|problem| report.add(problem));
+    found.sort_by_key(|(_, problem)| object.node.line_of(&problem.path));
+    found.dedup();
     if cut > 0 {
-        let (file, title) = (object.file.clone(), Some(object.title()));
         let message = format!("{cut} more problems are not shown");
-        report.add(Problem {
-            file,
-            line: None,
-            column: None,
-            object: title,
-            path: String::new(),
-            message,
-            severity: Severity::Error,
-        });
+        found.push((Severity::Error, Problem { path: String::new(), message }));
+    }
+    for (severity, Problem { path, message }) in found {
+        let line = Some(object.node.line_of(&path)).filter(|line| *line > 0);
+        let (file, title) = (object.file.clone(), Some(object.title()));
+        report.add(report::Problem { file, line, column: None, object: title, path, message, severity });
     }
 }
 
@@ -199,13 +187,29 @@ fn spec<T: DeserializeOwned>(object: &Object) -> Option<T> {
     serde_json::from_value(spec).ok()
 }
 
-fn refusal(
-    object: &Object,
-    known: &Known,
-    check: impl Fn(Option<&str>, &TaskGraphSpec, &Templates) -> Result<Plan, Refusal>,
-) -> Option<Refusal> {
+/// What the operator says of a graph. What it says of templates is told of the templates themselves: all that
+/// it was given are among the files.
+fn refuse_graph(object: &Object, known: &Known) -> Option<Refusal> {
     let spec = spec::<TaskGraphSpec>(object)?;
-    check(object.name.as_deref(), &spec, &templates_for(object.namespace.as_deref(), known)).err()
+    let templates = templates_for(object.namespace.as_deref(), known);
+    let mut refusal = validate::check(object.name.as_deref(), &spec, &templates).err()?;
+    refusal.problems.retain(|problem| !problem.path.starts_with("template "));
+    Some(refusal)
+}
+
+/// What the operator would say of a template in a graph that uses it. (That the graph gives no arguments is
+/// no fault of the template.)
+fn refuse_template(object: &Object) -> Option<Refusal> {
+    let spec = spec::<TaskTemplateSpec>(object)?;
+    let reference = TemplateRef { name: "probe".to_owned(), kind: TemplateKind::TaskTemplate };
+    let task = Task { name: "probe".to_owned(), template_ref: Some(reference.clone()), ..Task::default() };
+    let graph = TaskGraphSpec { tasks: vec![task], ..TaskGraphSpec::default() };
+    let refusal = validate::check(None, &graph, &Templates::from([(reference, Arc::new(spec))])).err()?;
+    let of_template = |problem: Problem| {
+        let path = problem.path.strip_prefix("template ")?.split_once(": ")?.1.to_owned();
+        Some(Problem { path, ..problem })
+    };
+    Some(Refusal { problems: refusal.problems.into_iter().filter_map(of_template).collect(), missing: Vec::new() })
 }
 
 fn missing(object: &Object, template: &TemplateRef, known: &Known) -> String {
@@ -218,40 +222,23 @@ fn missing(object: &Object, template: &TemplateRef, known: &Known) -> String {
     let place = |namespace: Option<&str>| {
         namespace.map_or("no namespace of its own".to_owned(), |name| format!("namespace {name:?}"))
     };
-    let hint = match elsewhere {
-        Some((_, namespace, _)) => {
-            let (there, here) = (place(namespace.as_deref()), place(object.namespace.as_deref()));
-            format!(" (the one in the files has {there}, the graph {here}: -n gives one to objects without)")
-        }
-        None => {
-            let names = known.keys().filter(|(kind, ..)| *kind == template.kind).map(|(_, _, name)| name.as_str());
-            suggest::did_you_mean(&template.name, names)
-        }
+    let hint = if let Some((_, namespace, _)) = elsewhere {
+        let (there, here) = (place(namespace.as_deref()), place(object.namespace.as_deref()));
+        format!(" (the one in the files has {there}, the graph {here}: -n gives one to objects without)")
+    } else {
+        let names = known.keys().filter(|(kind, ..)| *kind == template.kind).map(|(_, _, name)| name.as_str());
+        suggest::did_you_mean(&template.name, names)
     };
     format!("{kind} {name} is not among the files, so the arguments were not checked{hint}")
 }
 
 /// The schemas of all kinds.
-struct Schemas {
-    graph: Schema,
-    template: Schema,
-    cluster_template: Schema,
+fn schemas() -> BTreeMap<&'static str, Schema> {
+    let crds = crd::all();
+    let of = |kind: Kind| Some((kind.name(), Schema::of(crds.iter().find(|crd| crd.spec.names.kind == kind.name())?)));
+    Kind::ALL.into_iter().filter_map(of).collect()
 }
 
-impl Schemas {
-    fn new() -> Self {
-        Self {
-            graph: Schema::of::<TaskGraph>(),
-            template: Schema::of::<TaskTemplate>(),
-            cluster_template: Schema::of::<ClusterTaskTemplate>(),
-        }
-    }
-
-    fn check(&self, object: &Object) -> Vec<Finding> {
-        match object.kind {
-            Kind::Graph => self.graph.check(&object.node),
-            Kind::Template => self.template.check(&object.node),
-            Kind::ClusterTemplate => self.cluster_template.check(&object.node),
-        }
-    }
-}
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

@@ -59,7 +59,7 @@ pub fn run(args: &ValidateArgs) -> ExitCode {
             }
         }
     }
-    let report = checker.finish(crate::validate::check);
+    let report = checker.finish();
     let printed = match args.output {
         Output::Text => report.to_text(),
         Output::Json => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",

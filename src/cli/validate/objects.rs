@@ -2,13 +2,11 @@
 
 use serde_json::Value;
 
-use super::{
-    report::Severity,
-    yaml::{Node, NodeKind},
-};
+use super::yaml::{Node, NodeKind};
 use crate::{
     api::{GROUP, VERSION},
     cli::suggest,
+    engine::Problem,
 };
 
 /// The fields of `metadata`.
@@ -42,7 +40,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Graph, Self::Template, Self::ClusterTemplate];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Graph, Self::Template, Self::ClusterTemplate];
 
     /// Its name in Kubernetes.
     pub fn name(self) -> &'static str {
@@ -89,9 +88,9 @@ impl Object {
     }
 
     /// What is wrong with its name and metadata, beside what its kind asks of names.
-    pub fn check_metadata(&self) -> Vec<(Severity, String, String)> {
+    pub fn check_metadata(&self) -> Vec<Problem> {
         let mut found = Vec::new();
-        let mut report = |path: &str, message: String| found.push((Severity::Error, path.to_owned(), message));
+        let mut report = |path: &str, message: String| found.push(Problem { path: path.to_owned(), message });
         let Some(metadata) = self.node.get("metadata") else {
             report("metadata", "is missing: give the object a name".to_owned());
             return found;

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use kube::core::CustomResourceExt;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use regex::Regex;
 use serde_json::Value;
 
 use super::yaml::{Node, NodeKind};
-use crate::{api::duration, cli::suggest};
+use crate::{api::duration, cli::suggest, engine::Problem};
 
 /// At most so many problems of one object are told.
 pub const MAX_PROBLEMS: usize = 1_000;
@@ -22,10 +22,8 @@ const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Something that the schema does not allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Field path; empty for the object itself.
-    pub path: String,
-    /// What is wrong and what to do.
-    pub message: String,
+    /// What, and where; the path is empty for the object itself.
+    pub problem: Problem,
     /// Found by a rule in CEL, which speaks of an object as a whole rather than of one of its fields.
     pub by_rule: bool,
 }
@@ -38,11 +36,10 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// The schema of a kind's CRD. Of the object's own fields `metadata` is checked elsewhere, and
-    /// `status` not at all: nobody applies it.
-    pub fn of<K: CustomResourceExt>() -> Self {
-        let versions = K::crd().spec.versions;
-        let schema = versions.into_iter().next().and_then(|version| version.schema?.open_api_v3_schema);
+    /// The schema of a CRD. Of the object's own fields `metadata` is checked elsewhere, and `status` not at all:
+    /// nobody applies it.
+    pub fn of(crd: &CustomResourceDefinition) -> Self {
+        let schema = crd.spec.versions.first().and_then(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref());
         let mut root = serde_json::to_value(schema).unwrap_or_default();
         if let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) {
             for name in ["apiVersion", "kind", "metadata", "status"] {
@@ -111,7 +108,7 @@ impl Check<'_> {
     fn report(&mut self, message: impl Into<String>) {
         if self.findings.len() < MAX_PROBLEMS {
             let path = self.path.clone();
-            self.findings.push(Finding { path, message: message.into(), by_rule: false });
+            self.findings.push(Finding { problem: Problem { path, message: message.into() }, by_rule: false });
         }
     }
 
@@ -226,7 +223,7 @@ impl Check<'_> {
                 let segment = key.map_or_else(|| format!("[{index}]"), |key| format!("[{index}].{key}"));
                 let first = format!("{}[{first}]", self.path);
                 self.within(&segment, |check| {
-                    check.report(format!("{} is there already: {first}", suggest::quoted(text)))
+                    check.report(format!("{} is there already: {first}", suggest::quoted(text)));
                 });
             }
         }
@@ -268,11 +265,22 @@ impl Check<'_> {
             let mut context = cel::Context::default();
             context.add_variable_from_value("self", value.clone());
             if program.execute(&context) == Ok(cel::Value::Bool(false)) && self.findings.len() < MAX_PROBLEMS {
-                let (path, message) = (self.path.clone(), rule.message.to_owned());
-                self.findings.push(Finding { path, message, by_rule: true });
+                let (path, message) = match rule_path(rule.message) {
+                    Some((path, message)) if self.path.is_empty() => (path, message),
+                    _ => (self.path.as_str(), rule.message),
+                };
+                let (path, message) = (path.to_owned(), message.to_owned());
+                self.findings.push(Finding { problem: Problem { path, message }, by_rule: true });
             }
         }
     }
+}
+
+/// The field path that the message of a rule over a whole object begins with.
+fn rule_path(message: &str) -> Option<(&str, &str)> {
+    message
+        .split_once(": ")
+        .filter(|(path, _)| ["metadata.", "spec."].iter().any(|part| path.starts_with(part)) && !path.contains(' '))
 }
 
 fn is_null(node: &Node) -> bool {
@@ -300,7 +308,7 @@ fn wrong_type(schema: &Value, node: &Node) -> Option<String> {
         return Some(format!("must be a duration such as \"90s\" or \"1h30m\", not {found}"));
     }
     let hint = match (wanted, &node.kind) {
-        ("string", NodeKind::Scalar(value)) if !value.is_null() => format!(": write \"{value}\" in quotes"),
+        ("string", NodeKind::Scalar(value)) if !value.is_null() => ": write it in quotes".to_owned(),
         ("array", NodeKind::Scalar(Value::String(text))) if text.len() <= 63 => format!(": write [{text}]"),
         _ => String::new(),
     };

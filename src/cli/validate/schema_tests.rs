@@ -3,18 +3,16 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::*;
-use crate::{
-    api::{ClusterTaskTemplate, TaskGraph, TaskTemplate},
-    cli::validate::yaml,
-};
+use crate::{api::crd, cli::validate::yaml};
+
+/// The schema of `TaskGraph`, the first of the CRDs.
+fn graphs() -> Schema {
+    Schema::of(&crd::all()[0])
+}
 
 fn check(text: &str) -> Vec<String> {
     let node = yaml::parse(yaml::documents(text)[0]).unwrap();
-    Schema::of::<TaskGraph>()
-        .check(&node)
-        .into_iter()
-        .map(|finding| format!("{}: {}", finding.path, finding.message))
-        .collect()
+    graphs().check(&node).into_iter().map(|finding| finding.problem.to_string()).collect()
 }
 
 #[test]
@@ -41,7 +39,7 @@ fn every_way_in_which_a_form_is_wrong() {
         ),
         (
             "spec: {tasks: [{name: a, container: {}, when: yes}]}",
-            &["spec.tasks[0].when: must be a string, not a boolean: write \"true\" in quotes"],
+            &["spec.tasks[0].when: must be a string, not a boolean: write it in quotes"],
         ),
         (
             "spec: {tasks: [{name: a, container: {}, timeout: 30}]}",
@@ -82,8 +80,8 @@ fn every_way_in_which_a_form_is_wrong() {
             &["spec.tasks[1].name: \"a\" is there already: spec.tasks[0]"],
         ),
         (
-            "spec: {tags: [x, y, x], tasks: [{name: a, container: {}}]}",
-            &["spec.tags[2]: \"x\" is there already: spec.tags[0]"],
+            "spec: {tags: [a, b, a], tasks: [{name: a, container: {}}]}",
+            &["spec.tags[2]: \"a\" is there already: spec.tags[0]"],
         ),
         (
             "spec: {tasks: [{name: a}]}",
@@ -92,6 +90,10 @@ fn every_way_in_which_a_form_is_wrong() {
         (
             "spec: {tasks: [{name: a, container: {}, decision: {branches: [{name: x}]}}]}",
             &["spec.tasks[0]: a task has exactly one of container, job, templateRef, decision"],
+        ),
+        (
+            "metadata: {name: Not.good}\nspec: {tasks: [{name: a, container: {}}]}",
+            &["metadata.name: a graph's name becomes a label of its Jobs: a DNS label of at most 63 characters"],
         ),
         ("status: {anything: goes}\nspec: {tasks: [{name: a, container: {}}]}", &[]),
     ];
@@ -154,7 +156,7 @@ const KNOWN: [&str; 26] = [
 
 #[test]
 fn the_crds_use_no_keyword_that_is_not_known() {
-    for schema in [Schema::of::<TaskGraph>(), Schema::of::<TaskTemplate>(), Schema::of::<ClusterTaskTemplate>()] {
+    for schema in crd::all().iter().map(Schema::of) {
         let mut open = vec![&schema.root];
         let (mut keywords, mut patterns, mut texts) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         while let Some(part) = open.pop() {
@@ -181,11 +183,7 @@ fn a_required_null_is_missing_and_a_null_entry_is_wrong() {
     );
     let check = |text| {
         let node = yaml::parse(yaml::documents(text)[0]).unwrap();
-        schema
-            .check(&node)
-            .into_iter()
-            .map(|finding| format!("{}: {}", finding.path, finding.message))
-            .collect::<Vec<_>>()
+        schema.check(&node).into_iter().map(|finding| finding.problem.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(check("list:"), ["list: is missing"]);
     assert_eq!(check("list: [a, ~]"), ["list[1]: must be a string, not nothing"]);

@@ -13,10 +13,13 @@ use super::{
     limits,
     reference::{GraphField, Key, Reference, Root, TaskField},
 };
-use crate::engine::graph::TaskId;
+use crate::engine::{graph::TaskId, validate::suggest};
 
 /// How deep macros may nest in one another.
 const MAX_LOOPS: usize = 2;
+
+/// How many levels the tree of an expression may have; the interpreter takes some 5 KB of stack for each.
+const MAX_LEVELS: usize = 100;
 
 /// The variable that stands for the budget of an evaluation.
 pub const BUDGET_VARIABLE: &str = "@budget";
@@ -54,6 +57,7 @@ pub fn compile(text: &str, find: &mut dyn FnMut(&str) -> Result<TaskId, String>)
     let tree = parse(text).map_err(|problem| vec![problem])?;
     let mut rewriter = Rewriter {
         find,
+        level: 0,
         bound: Vec::new(),
         problems: Vec::new(),
         references: Vec::new(),
@@ -120,6 +124,7 @@ fn names_with_dashes(text: &str, find: &mut dyn FnMut(&str) -> Result<TaskId, St
 
 struct Rewriter<'a> {
     find: &'a mut dyn FnMut(&str) -> Result<TaskId, String>,
+    level: usize,
     /// Variables of the macros around.
     bound: Vec<String>,
     problems: Vec<String>,
@@ -144,7 +149,19 @@ impl Rewriter<'_> {
             };
         }
         let id = node.id;
-        let expr = match node.expr {
+        if self.level == MAX_LEVELS {
+            self.problem(format!("the expression is more than {MAX_LEVELS} levels deep: its operators or calls follow on each other too long"));
+            return IdedExpr { id, expr: Expr::Literal(LiteralValue::Null) };
+        }
+        self.level += 1;
+        let expr = self.parts(node.expr);
+        self.level -= 1;
+        IdedExpr { id, expr }
+    }
+
+    /// Rewrites the parts of what is no reference.
+    fn parts(&mut self, expr: Expr) -> Expr {
+        match expr {
             Expr::Ident(name) => self.identifier(name),
             Expr::Select(mut select) => {
                 select.operand = Box::new(self.expression(*select.operand));
@@ -163,7 +180,7 @@ impl Rewriter<'_> {
                             entry.value = self.expression(std::mem::take(&mut entry.value));
                         }
                         EntryExpr::StructField(field) => {
-                            self.problems.push(format!("{:?} is no member of a map: put it in quotes", field.field))
+                            self.problems.push(format!("{:?} is no member of a map: put it in quotes", field.field));
                         }
                     }
                 }
@@ -179,8 +196,7 @@ impl Rewriter<'_> {
                 Expr::Literal(LiteralValue::Null)
             }
             literal @ Expr::Literal(_) => literal,
-        };
-        IdedExpr { id, expr }
+        }
     }
 
     /// The variable and the fixed path that `node` is, if it is one: its members and indexes, and whether it asks for presence.
@@ -222,9 +238,9 @@ impl Rewriter<'_> {
             "args" => Root::Arguments,
             "graph" => Root::Graph(take_field(&mut keys, &GRAPH_FIELDS, "graph")?),
             "tasks" => {
-                let name = match take_key(&mut keys) {
-                    Some(Key::Member(name)) => name,
-                    _ => return Err("`tasks` must be followed by the name of a task, as in tasks.NAME.phase or tasks[\"NAME\"].phase".to_owned()),
+                let Some(Key::Member(name)) = take_key(&mut keys) else {
+                    let how = "as in tasks.NAME.phase or tasks[\"NAME\"].phase";
+                    return Err(format!("`tasks` must be followed by the name of a task, {how}"));
                 };
                 let id = (self.find)(&name)?;
                 let field = take_field(&mut keys, &TASK_FIELDS, &format!("tasks[{name:?}]"))?;
@@ -253,7 +269,7 @@ impl Rewriter<'_> {
         // names with an @ are those that macros expand to; no text can hold one
         let known = name.starts_with('@') || self.bound.contains(&name) || functions::TYPES.contains(&name.as_str());
         if !known {
-            let hint = super::super::validate::suggest(&name, VARIABLES.iter().copied());
+            let hint = suggest(&name, VARIABLES.iter().copied());
             self.problem(format!("there is no variable {name:?}{}", hint.unwrap_or_default()));
         }
         Expr::Ident(name)
@@ -269,7 +285,7 @@ impl Rewriter<'_> {
             (None, false) => &functions::GLOBAL,
         };
         if !operator && !known.contains(&call.func_name.as_str()) {
-            let hint = super::super::validate::suggest(&call.func_name, known.iter().copied());
+            let hint = suggest(&call.func_name, known.iter().copied());
             self.problem(format!("there is no function {:?}{}", call.func_name, hint.unwrap_or_default()));
         }
         if call.func_name == functions::MATCHES.trim_start_matches('@') {
@@ -348,18 +364,17 @@ fn take_key(keys: &mut Vec<Key>) -> Option<Key> {
 }
 
 fn take_field<T: Copy>(keys: &mut Vec<Key>, fields: &[(&str, T)], owner: &str) -> Result<Option<T>, String> {
-    match take_key(keys) {
-        None => Ok(None),
-        Some(Key::Member(name)) => match fields.iter().find(|(field, _)| *field == name) {
-            Some((_, field)) => Ok(Some(*field)),
-            None => {
-                let names: Vec<&str> = fields.iter().map(|(field, _)| *field).collect();
-                let hint = super::super::validate::suggest(&name, names.iter().copied());
-                Err(format!("{owner} has {}, and no {name:?}{}", names.join(", "), hint.unwrap_or_default()))
-            }
-        },
-        Some(key @ Key::Place(_)) => Err(format!("{owner} is no list: {key} is asked of it")),
+    let name = match take_key(keys) {
+        None => return Ok(None),
+        Some(Key::Member(name)) => name,
+        Some(key @ Key::Place(_)) => return Err(format!("{owner} is no list: {key} is asked of it")),
+    };
+    if let Some((_, field)) = fields.iter().find(|(field, _)| *field == name) {
+        return Ok(Some(*field));
     }
+    let names: Vec<&str> = fields.iter().map(|(field, _)| *field).collect();
+    let hint = suggest(&name, names.iter().copied());
+    Err(format!("{owner} has {}, and no {name:?}{}", names.join(", "), hint.unwrap_or_default()))
 }
 
 fn named(name: &str) -> IdedExpr {
@@ -398,7 +413,7 @@ fn measure(node: &IdedExpr, each: &mut Loop) {
         }
         Expr::Select(select) => measure(&select.operand, each),
         Expr::Call(call) => {
-            call.target.iter().map(|target| &**target).chain(&call.args).for_each(|part| measure(part, each))
+            call.target.iter().map(|target| &**target).chain(&call.args).for_each(|part| measure(part, each));
         }
         Expr::List(list) => list.elements.iter().for_each(|part| measure(part, each)),
         Expr::Map(map) => {

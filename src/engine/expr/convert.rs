@@ -32,31 +32,29 @@ pub fn to_cel(value: &Value) -> Box<dyn Val> {
 }
 
 /// The JSON value of a CEL value; members of objects in the order of their names, since CEL's maps have none.
-pub fn to_json(value: &dyn Val) -> Result<Value, String> {
-    if value.downcast_ref::<CelNull>().is_some() {
-        Ok(Value::Null)
-    } else if let Some(held) = value.downcast_ref::<CelBool>() {
-        Ok(Value::Bool(*held.inner()))
-    } else if let Some(number) = value.downcast_ref::<CelInt>() {
-        Ok((*number.inner()).into())
-    } else if let Some(number) = value.downcast_ref::<CelUInt>() {
-        Ok((*number.inner()).into())
-    } else if let Some(number) = value.downcast_ref::<CelDouble>() {
-        Number::from_f64(*number.inner()).map(Value::Number).ok_or_else(|| "the value is no finite number".to_owned())
-    } else if let Some(text) = value.downcast_ref::<CelString>() {
-        Ok(Value::String(text.inner().to_owned()))
-    } else if let Some(list) = value.downcast_ref::<CelList>() {
-        list.inner().iter().map(|element| to_json(element.as_ref())).collect::<Result<_, _>>().map(Value::Array)
-    } else if let Some(map) = value.downcast_ref::<CelMap>() {
-        let mut members = BTreeMap::new();
-        for (key, value) in map.inner() {
-            members.insert(key_text(key), to_json(value.as_ref())?);
+pub fn to_json(value: &cel::Value) -> Result<Value, String> {
+    use cel::Value as Cel;
+    match value {
+        Cel::Null => Ok(Value::Null),
+        Cel::Bool(held) => Ok(Value::Bool(*held)),
+        Cel::Int(number) => Ok((*number).into()),
+        Cel::UInt(number) => Ok((*number).into()),
+        Cel::Float(number) => {
+            Number::from_f64(*number).map(Value::Number).ok_or_else(|| "the value is no finite number".to_owned())
         }
-        Ok(Value::Object(Map::from_iter(members)))
-    } else if value.downcast_ref::<CelOptional>().is_some() {
-        Err("the value is optional: add .orValue(...) to say what it is when it is absent".to_owned())
-    } else {
-        Err(format!("a value of type {} has no place in JSON", value.get_type().name()))
+        Cel::String(text) => Ok(Value::String(text.to_string())),
+        Cel::List(list) => list.iter().map(to_json).collect::<Result<_, _>>().map(Value::Array),
+        Cel::Map(map) => {
+            let mut members = BTreeMap::new();
+            for (key, value) in map.map.iter() {
+                members.insert(key.to_string(), to_json(value)?);
+            }
+            Ok(Value::Object(Map::from_iter(members)))
+        }
+        other => match <&cel::objects::OptionalValue>::try_from(other) {
+            Ok(_) => Err("the value is optional: add .orValue(...) to say what it is when it is absent".to_owned()),
+            Err(_) => Err(format!("a value of type {} has no place in JSON", other.type_of())),
+        },
     }
 }
 

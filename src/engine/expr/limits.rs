@@ -30,11 +30,10 @@ pub fn check(text: &str) -> Result<(), String> {
             }
             b')' | b']' | b'}' => nesting = nesting.saturating_sub(1),
             b'.' => selections += 1,
-            b'+' | b'-' | b'*' | b'/' | b'%' | b'<' | b'>' | b'!' | b'?' => operators += 1,
             // the second half of <=, >=, != was counted with the first; &&, || and == count once
             b'=' | b'&' | b'|'
                 if previous.is_some_and(|(at, before)| at + 1 == place && b"<>!=&|".contains(&before)) => {}
-            b'=' | b'&' | b'|' => operators += 1,
+            b'+' | b'-' | b'*' | b'/' | b'%' | b'<' | b'>' | b'!' | b'?' | b'=' | b'&' | b'|' => operators += 1,
             _ => {}
         }
         if nesting > MAX_NESTING {
@@ -120,8 +119,8 @@ mod tests {
     fn code_leaves_literals_out() {
         for (text, code) in [
             ("a + 'b + c' + d", "a +  + d"),
-            (r#"'it\'s' + x"#, " + x"),
-            (r#"r'\' + x"#, "r + x"),
+            (r"'it\'s' + x", " + x"),
+            (r"r'\' + x", "r + x"),
             (r#""""a"b""" + x"#, " + x"),
             ("'open", ""),
             ("", ""),

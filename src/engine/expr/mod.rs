@@ -10,7 +10,7 @@ mod convert;
 mod functions;
 pub mod limits;
 pub mod reference;
-pub(crate) use convert::describe;
+pub(crate) use convert::{cut, describe};
 #[cfg(test)]
 mod tests;
 
@@ -160,8 +160,9 @@ impl Expression {
                 .add_variable_as_val(compile::loop_variable(place), Box::new(cel::common::types::CelInt::from(cost)));
         }
         context.add_variable_as_val(compile::BUDGET_VARIABLE, Box::new(budget));
-        let value = cel::Value::resolve_val(body, &context).map_err(|error| explain(&error, &absent))?;
-        convert::to_json(value.as_ref())
+        // resolve_val would spare a copy, but is inlined here, and takes 50 KB of stack a level where this is not optimised
+        let value = cel::Value::resolve(body, &context).map_err(|error| explain(&error, &absent))?;
+        convert::to_json(&value)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The container or pod template of a task, with the places where expressions stand.
 
 pub(crate) mod places;
+#[cfg(test)]
+mod tests;
 pub(crate) mod text;
 
 use std::{borrow::Cow, sync::Arc};

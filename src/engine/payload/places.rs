@@ -142,7 +142,7 @@ fn path(steps: &[Step<'_>]) -> String {
     for step in steps {
         match step {
             Step::Member(name) => path.push_str(&member(name)),
-            Step::Place(place) => path.push_str(&format!("[{place}]")),
+            Step::Place(place) => path.extend(["[", &place.to_string(), "]"]),
         }
     }
     path

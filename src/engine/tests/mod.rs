@@ -4,10 +4,13 @@ mod fixture;
 
 mod attempts;
 mod branches;
+mod chaos;
 mod endings;
+mod expressions;
 mod failure;
 mod outputs;
 mod restarts;
+mod retries;
 mod sim;
 mod slots;
 mod status;

@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Is {
+pub enum Is {
     Running,
     Succeeded,
     FailedAllowed,
@@ -22,6 +22,16 @@ const ALL: [Is; 7] =
     [Is::Running, Is::Succeeded, Is::FailedAllowed, Is::Failed, Is::Cancelled, Is::Skipped, Is::Omitted];
 
 impl Is {
+    /// A task in `phase`, as those see it that depend on it.
+    pub fn of(phase: TaskPhase, allow_failure: bool) -> Self {
+        match phase {
+            TaskPhase::Failed if allow_failure => Self::FailedAllowed,
+            phase => {
+                ALL.into_iter().find(|is| is.phase() == phase && *is != Self::FailedAllowed).unwrap_or(Self::Running)
+            }
+        }
+    }
+
     fn phase(self) -> TaskPhase {
         match self {
             Self::Running => TaskPhase::Running,
@@ -44,7 +54,7 @@ impl Is {
 }
 
 /// The phase and reason that a task must come to; `Pending` while nothing is decided.
-fn expected(rule: TriggerRule, dependencies: &[Is]) -> (TaskPhase, &'static str) {
+pub fn expected(rule: TriggerRule, dependencies: &[Is]) -> (TaskPhase, &'static str) {
     let all_final = !dependencies.contains(&Is::Running);
     let successes = dependencies.iter().filter(|is| is.succeeded()).count();
     let possible = dependencies.iter().filter(|is| is.succeeded() || **is == Is::Running).count();

@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    Problems,
     names::{Names, shorten, suggest},
-    tasks::{Place, all_tasks},
+    problems::Problems,
+    tasks::{MAX_BRANCHES, Place, all_tasks},
 };
 use crate::{
     api::{Task, TaskGraphSpec, Trigger},
@@ -32,8 +32,11 @@ pub fn resolve(spec: &TaskGraphSpec, names: &mut Names<'_>, problems: &mut Probl
         let mut seen = BTreeMap::new();
         let mut waiting = Waiting::default();
         for (index, entry) in task.depends_on.iter().enumerate() {
-            let found =
-                Entry { entry, own: number, place: *place, tasks: &tasks }.resolve(names, &mut seen, &mut waiting);
+            let found = Entry { text: entry, own: number, place: *place, tasks: &tasks }.resolve(
+                names,
+                &mut seen,
+                &mut waiting,
+            );
             if let Err(problem) = found {
                 problems.add(format!("{}.dependsOn[{index}]", place.path()), problem);
             }
@@ -45,7 +48,7 @@ pub fn resolve(spec: &TaskGraphSpec, names: &mut Names<'_>, problems: &mut Probl
 
 /// One entry of `dependsOn`.
 struct Entry<'a> {
-    entry: &'a str,
+    text: &'a str,
     own: usize,
     place: Place,
     tasks: &'a [(Place, &'a Task)],
@@ -59,9 +62,9 @@ impl<'a> Entry<'a> {
         seen: &mut BTreeMap<TaskId, Vec<Option<&'a str>>>,
         waiting: &mut Waiting,
     ) -> Result<(), String> {
-        let (name, branch) = match self.entry.split_once('/') {
+        let (name, branch) = match self.text.split_once('/') {
             Some((name, branch)) => (name, Some(branch)),
-            None => (self.entry, None),
+            None => (self.text, None),
         };
         let id = names.find(name)?;
         let Some((place, task)) = self.tasks.get(id.index()) else {
@@ -80,11 +83,11 @@ impl<'a> Entry<'a> {
             _ => {}
         }
         if let Some(branch) = branch {
-            check_branch(task, branch)?;
+            check_branch(task, branch, names)?;
         }
         let before = seen.entry(id).or_default();
         if before.contains(&branch) {
-            return Err(format!("{:?} is listed twice", shorten(self.entry)));
+            return Err(format!("{:?} is listed twice", shorten(self.text)));
         }
         if !before.is_empty() && (branch.is_none() || before.contains(&None)) {
             return Err(format!("{name:?} is listed with and without a branch: leave the one without out"));
@@ -103,14 +106,16 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn check_branch(task: &Task, branch: &str) -> Result<(), String> {
+fn check_branch(task: &Task, branch: &str, names: &mut Names<'_>) -> Result<(), String> {
     let Some(decision) = &task.decision else {
         return Err(format!("task {:?} is no decision and has no branches: write {0:?} alone", task.name));
     };
-    if decision.branches.iter().any(|known| known.name == branch) {
+    // what is beyond the limit is refused anyway
+    let mut known = decision.branches.iter().take(MAX_BRANCHES).map(|known| known.name.as_str());
+    if known.clone().any(|known| known == branch) {
         return Ok(());
     }
-    let hint = suggest(branch, decision.branches.iter().map(|known| known.name.as_str()));
+    let hint = if names.may_hint() { suggest(branch, &mut known) } else { None };
     Err(format!("decision {:?} has no branch {:?}{}", task.name, shorten(branch), hint.unwrap_or_default()))
 }
 

@@ -4,10 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::{
-    Problems,
-    names::{Names, suggest},
-};
+use super::{names::Names, problems::Problems};
 use crate::{
     api::Task,
     engine::{
@@ -76,18 +73,18 @@ impl<'a> Expressions<'a> {
             Ok(expression) => {
                 let mut wrong: Vec<String> = Vec::new();
                 for reference in expression.references() {
-                    if let Err(problem) = self.check(reference, &expression, site)
+                    if let Err(problem) = self.check(reference, &expression, site, problems)
                         && !wrong.contains(&problem)
                     {
                         wrong.push(problem);
                     }
                 }
                 let fine = wrong.is_empty();
-                wrong.into_iter().for_each(|problem| problems.add(path, problem));
+                problems.add_all(path, wrong);
                 fine.then_some(expression)
             }
             Err(wrong) => {
-                wrong.into_iter().for_each(|problem| problems.add(path, problem));
+                problems.add_all(path, wrong);
                 None
             }
         }
@@ -116,7 +113,13 @@ impl<'a> Expressions<'a> {
         fine.then_some(Text(parts))
     }
 
-    fn check(&self, reference: &Reference, expression: &Expression, site: Site<'_>) -> Result<(), String> {
+    fn check(
+        &self,
+        reference: &Reference,
+        expression: &Expression,
+        site: Site<'_>,
+        problems: &mut Problems,
+    ) -> Result<(), String> {
         match (&reference.root, site) {
             (Root::Attempt, Site::Retry | Site::Attempt(_) | Site::Template(_))
             | (Root::ExitCode | Root::Reason, Site::Retry) => Ok(()),
@@ -129,12 +132,16 @@ impl<'a> Expressions<'a> {
                 Err(format!("{} is known only in retry.when", reference.root.variable()))
             }
             (Root::Graph(_), _) => Ok(()),
-            (Root::Arguments, Site::Template(parameters)) => {
-                check_argument(reference, expression, parameters.iter().copied(), "the template has no parameter")
-            }
+            (Root::Arguments, Site::Template(parameters)) => check_argument(
+                reference,
+                expression,
+                parameters.iter().copied(),
+                "the template has no parameter",
+                problems,
+            ),
             (Root::Arguments, _) => {
                 let names = self.arguments.into_iter().flat_map(Map::keys).map(String::as_str);
-                check_argument(reference, expression, names, "spec.arguments has no")
+                check_argument(reference, expression, names, "spec.arguments has no", problems)
             }
             (Root::Task { name, .. }, Site::Template(_)) => Err(format!(
                 "a template sees its arguments and no tasks: hand what task {name:?} leaves over as an argument"
@@ -173,11 +180,12 @@ fn check_argument<'n>(
     expression: &Expression,
     known: impl Iterator<Item = &'n str> + Clone,
     missing: &str,
+    problems: &mut Problems,
 ) -> Result<(), String> {
     let Some(name) = reference.argument() else { return Ok(()) };
     let asked = expression.references().iter().any(|other| other.presence && other.argument() == Some(name));
     if asked || known.clone().any(|known| known == name) {
         return Ok(());
     }
-    Err(format!("{missing} {name:?}{}", suggest(name, known).unwrap_or_default()))
+    Err(format!("{missing} {name:?}{}", problems.hint(name, known)))
 }

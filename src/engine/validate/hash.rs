@@ -70,7 +70,9 @@ fn value(hasher: &mut Xxh3, json: &Value) {
         }
         Value::Array(list) => {
             hasher.update(b"[");
-            list.iter().for_each(|element| value(hasher, element));
+            for element in list {
+                value(hasher, element);
+            }
             hasher.update(b"]");
         }
         Value::Object(members) => object(hasher, members),

@@ -6,24 +6,32 @@
 
 mod dependencies;
 mod expressions;
+#[cfg(test)]
+mod fuzz;
 mod hash;
 mod names;
 mod payloads;
+mod problems;
 mod settings;
+mod size;
 mod tasks;
 mod templates;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, io, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-pub(super) use self::names::suggest;
-pub use self::payloads::PayloadSource;
+pub(crate) use self::{names::suggest, templates::title};
 use self::{
     expressions::Expressions,
     names::Names,
+    problems::Problems,
     tasks::{Words, all_tasks, check_words},
     templates::Template,
+};
+pub use self::{
+    payloads::PayloadSource,
+    size::{MAX_DEPENDENCIES, MAX_FINALLY, MAX_SPEC_BYTES, MAX_TASKS},
 };
 use super::{
     graph::{Graph, Settings, TaskDef, TaskId, order::Order},
@@ -31,14 +39,6 @@ use super::{
 };
 use crate::api::{TaskGraphSpec, TaskTemplateSpec, TemplateRef};
 
-/// Most tasks in `spec.tasks`.
-pub const MAX_TASKS: usize = 2000;
-/// Most tasks in `spec.finally`.
-pub const MAX_FINALLY: usize = 64;
-/// Most entries of `dependsOn`, over all tasks.
-pub const MAX_DEPENDENCIES: usize = 100_000;
-/// Most bytes of a spec, as JSON.
-pub const MAX_SPEC_BYTES: usize = 640 << 10;
 /// How many members of a cycle a message names.
 const MAX_CYCLE_SHOWN: usize = 20;
 
@@ -87,16 +87,6 @@ pub struct Report {
     pub payloads: Vec<PayloadSource>,
 }
 
-/// Problems, in the order in which they were found.
-#[derive(Debug, Default)]
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Problem { path: path.into(), message: message.into() });
-    }
-}
-
 /// Checks a spec and makes it ready to run.
 pub fn compile(spec: &TaskGraphSpec, templates: &Templates) -> Result<Plan, Refusal> {
     check(spec, templates).outcome
@@ -107,9 +97,9 @@ pub fn compile(spec: &TaskGraphSpec, templates: &Templates) -> Result<Plan, Refu
 /// A spec beyond the bounds on its size is refused for that alone: nothing else of it is looked at.
 pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     let mut problems = Problems::default();
-    check_size(spec, &mut problems);
-    if !problems.0.is_empty() {
-        let refusal = Refusal { problems: problems.0, missing: Vec::new() };
+    size::check(spec, &mut problems);
+    if !problems.list.is_empty() {
+        let refusal = Refusal { problems: problems.list, missing: Vec::new() };
         return Report { outcome: Err(refusal), payloads: Vec::new() };
     }
     if spec.tasks.is_empty() {
@@ -151,10 +141,10 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
         .collect();
     let Checker { problems, missing, payloads, .. } = checker;
     let outcome = match definitions.into_iter().collect::<Option<Vec<_>>>() {
-        Some(tasks) if problems.0.is_empty() && missing.is_empty() => {
+        Some(tasks) if problems.list.is_empty() && missing.is_empty() => {
             Ok(Plan { graph: Arc::new(link(spec, tasks, &order)), settings })
         }
-        _ => Err(Refusal { problems: problems.0, missing }),
+        _ => Err(Refusal { problems: problems.list, missing }),
     };
     Report { outcome, payloads }
 }
@@ -168,39 +158,6 @@ struct Checker<'a> {
     payloads: Vec<PayloadSource>,
     missing: Vec<(String, TemplateRef)>,
     problems: Problems,
-}
-
-fn check_size(spec: &TaskGraphSpec, problems: &mut Problems) {
-    let limits = [("spec.tasks", spec.tasks.len(), MAX_TASKS), ("spec.finally", spec.finally.len(), MAX_FINALLY)];
-    for (path, count, limit) in limits {
-        if count > limit {
-            problems.add(path, format!("{count} tasks; the limit is {limit}"));
-        }
-    }
-    let dependencies: usize = all_tasks(spec).map(|(_, task)| task.depends_on.len()).sum();
-    if dependencies > MAX_DEPENDENCIES {
-        problems.add("spec.tasks", format!("{dependencies} dependencies in all; the limit is {MAX_DEPENDENCIES}"));
-    }
-    if let Some(bytes) = json_size(spec).filter(|bytes| *bytes > MAX_SPEC_BYTES) {
-        problems.add("spec", format!("{bytes} bytes as JSON; the limit is {MAX_SPEC_BYTES}: split the graph"));
-    }
-}
-
-/// Counts the bytes of a value as JSON, and keeps none of them.
-fn json_size(value: &impl serde::Serialize) -> Option<usize> {
-    struct Counter(usize);
-    impl io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counter = Counter(0);
-    serde_json::to_writer(&mut counter, value).ok()?;
-    Some(counter.0)
 }
 
 fn check_pod_defaults(spec: &TaskGraphSpec, problems: &mut Problems) {

@@ -20,7 +20,8 @@ pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .into_iter()
         .filter(|candidate| candidate.len().abs_diff(name.len()) <= near)
         .map(|candidate| (strsim::osa_distance(&lower, &candidate.to_lowercase().replace('_', "-")), candidate))
-        .filter(|(distance, _)| *distance <= near)
+        // a name that shares no letter is not near, however short
+        .filter(|(distance, candidate)| *distance <= near && *distance < candidate.len().min(name.len()))
         .min()?;
     Some(format!(" (did you mean {:?}?)", best.1))
 }
@@ -42,12 +43,15 @@ impl<'a> Names<'a> {
         if let Some(id) = self.ids.get(name) {
             return Ok(*id);
         }
-        let mut message = format!("no task {:?}", shorten(name));
-        if self.hints_left > 0 {
-            self.hints_left -= 1;
-            message.push_str(&suggest(name, self.ids.keys().copied()).unwrap_or_default());
-        }
-        Err(message)
+        let hint = if self.may_hint() { suggest(name, self.ids.keys().copied()) } else { None };
+        Err(format!("no task {:?}{}", shorten(name), hint.unwrap_or_default()))
+    }
+
+    /// Whether one more suggestion may be made; counts it.
+    pub fn may_hint(&mut self) -> bool {
+        let may = self.hints_left > 0;
+        self.hints_left = self.hints_left.saturating_sub(1);
+        may
     }
 }
 
@@ -99,7 +103,8 @@ mod tests {
             ("Build", Some("build")),
             ("build_image", Some("build-image")),
             ("tset", Some("test")),
-            ("b", Some("a")),
+            ("b", None),
+            ("A", Some("a")),
             ("deploy", None),
             ("", None),
         ] {

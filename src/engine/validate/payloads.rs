@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{
-    Problems,
     expressions::{Expressions, Site},
+    problems::Problems,
 };
 use crate::engine::payload::{
     PayloadKind, Slot,

@@ -1,6 +1,6 @@
 //! Durations, retries and the settings of a graph.
 
-use super::Problems;
+use super::problems::Problems;
 use crate::{
     api::{Backoff, Duration, DurationText, Retry, TaskGraphSpec},
     engine::graph::Settings,

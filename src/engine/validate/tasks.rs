@@ -3,18 +3,20 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Checker, Problems,
+    Checker,
     dependencies::{self, Waiting},
     expressions::Site,
     hash,
     names::{label_problem, member_problem},
     payloads::{self, PayloadSource},
+    problems::Problems,
     settings::{self, Waits},
     templates::{self, Given, Template},
 };
 use crate::{
     api::{Decision, Duration, Output, Retry, Task, TaskGraphSpec},
     engine::{
+        expr::Expression,
         graph::{BranchDef, RetryRule, TaskDef, TriggerRule, Work},
         payload::{Payload, PayloadKind},
     },
@@ -23,7 +25,11 @@ use crate::{
 /// How long an attempt may wait for its pod to start, where the task does not say.
 const START_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_OUTPUTS: usize = 64;
-const MAX_BRANCHES: usize = 64;
+/// Most branches of a decision.
+pub const MAX_BRANCHES: usize = 64;
+
+/// What is wrong stands among the problems.
+struct Reported;
 
 /// Where a task stands in the spec.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +133,7 @@ impl<'a> Checker<'a> {
         let work = self.work(number, task, &path, template.as_ref());
         let outputs =
             merge_outputs(defaults.map(|defaults| defaults.outputs.as_slice()).unwrap_or_default(), &task.outputs);
-        let (work, (when, retry)) = (work?, when.zip(retry)?);
+        let (work, (when, retry)) = (work?, when.ok().zip(retry)?);
         Some(TaskDef {
             name: task.name.as_str().into(),
             finally: place.finally,
@@ -152,17 +158,11 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// A condition that may be absent; none at all where it is wrong.
-    fn condition(
-        &mut self,
-        text: Option<&str>,
-        task: usize,
-        path: &str,
-    ) -> Option<Option<crate::engine::expr::Expression>> {
-        match text {
-            None => Some(None),
-            Some(text) => self.expressions.expression(text, Site::Condition(task), path, &mut self.problems).map(Some),
-        }
+    /// A condition that may be absent.
+    fn condition(&mut self, text: Option<&str>, task: usize, path: &str) -> Result<Option<Expression>, Reported> {
+        let Some(text) = text else { return Ok(None) };
+        let site = Site::Condition(task);
+        self.expressions.expression(text, site, path, &mut self.problems).map(Some).ok_or(Reported)
     }
 
     /// The retries of a task, or else those of its template.
@@ -239,6 +239,17 @@ impl<'a> Checker<'a> {
                 })
             });
         }
+        if let (Some(arguments), None) = (&task.arguments, template) {
+            // without the template, what can be told is whether their expressions are right
+            let site = Site::Attempt(number);
+            templates::check_expressions(
+                arguments,
+                &format!("{path}.arguments"),
+                site,
+                &mut self.expressions,
+                &mut self.problems,
+            );
+        }
         if let Some(decision) = &task.decision {
             work = self.decision(decision, number, task, path);
         }
@@ -293,7 +304,7 @@ impl<'a> Checker<'a> {
             let when = self.condition(branch.when.as_deref(), number, &format!("{path}[{index}].when"));
             branches.push(when.map(|when| BranchDef { name: branch.name.as_str().into(), when }));
         }
-        branches.into_iter().collect::<Option<Vec<_>>>().map(Work::Decision)
+        branches.into_iter().collect::<Result<Vec<_>, _>>().ok().map(Work::Decision)
     }
 }
 

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    Problems,
     expressions::{Expressions, Site},
-    names::{member_problem, suggest},
+    names::member_problem,
     payloads::{self, Compiled, PayloadSource},
+    problems::Problems,
     settings,
+    size::too_deep,
     tasks::check_outputs,
 };
 use crate::{
@@ -68,6 +69,10 @@ pub fn compile(
     for (kind, source, field) in forms {
         let Some(source) = source else { continue };
         let path = format!("{path}.{field}");
+        if too_deep(source) {
+            problems.add(path, "nests too deep");
+            continue;
+        }
         let payload = payloads::compile(kind, source, &path, Site::Template(&names), expressions, problems);
         payloads.push(PayloadSource { path, kind, source: Arc::clone(&payload.source) });
         compiled.push(payload);
@@ -129,8 +134,8 @@ pub fn merge(
     let title = title(given.reference);
     for name in arguments.keys() {
         if !template.parameters.iter().any(|parameter| parameter.name == *name) {
-            let hint = suggest(name, template.parameters.iter().map(|parameter| parameter.name.as_str()));
-            let problem = format!("{title} has no parameter {name:?}{}", hint.unwrap_or_default());
+            let hint = problems.hint(name, template.parameters.iter().map(|parameter| parameter.name.as_str()));
+            let problem = format!("{title} has no parameter {name:?}{hint}");
             problems.add(format!("{}{}", given.path, member(name)), problem);
         }
     }
@@ -139,7 +144,7 @@ pub fn merge(
         match arguments.get(&parameter.name) {
             Some(value) => take(parameter, value, given, &mut merged, expressions, problems),
             None if parameter.required => {
-                problems.add(given.path, format!("{title} requires the argument {:?}", parameter.name))
+                problems.add(given.path, format!("{title} requires the argument {:?}", parameter.name));
             }
             None => {
                 merged.values.insert(parameter.name.clone(), parameter.default.clone().unwrap_or_default());
@@ -147,6 +152,23 @@ pub fn merge(
         }
     }
     merged
+}
+
+/// Checks the expressions in arguments for which there is no template.
+pub fn check_expressions(
+    arguments: &Map<String, Value>,
+    path: &str,
+    site: Site<'_>,
+    expressions: &mut Expressions<'_>,
+    problems: &mut Problems,
+) {
+    for (name, value) in arguments {
+        for (below, _, text, is_name) in argument_spots(value) {
+            if !is_name {
+                expressions.text(text, site, &format!("{path}{}{below}", member(name)), problems);
+            }
+        }
+    }
 }
 
 /// Takes one argument, its expressions compiled; checks its type as far as it is known.

@@ -1,0 +1,146 @@
+//! What the API server and the nodes do. It keeps no secrets from the oracle, and knows nothing of the engine's rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::plan::{Plan, Script};
+use crate::engine::{Attempt, AttemptResult, Blame, Event, Failure, TaskId};
+
+/// Milliseconds from the start.
+pub type Millis = i64;
+
+pub struct Cluster {
+    pub jobs: BTreeMap<Attempt, Job>,
+    /// All Jobs that were ever created.
+    pub created: BTreeSet<Attempt>,
+    /// Attempts that came to their own end, seen or not.
+    pub ended: BTreeSet<Attempt>,
+    /// Those of them that ended well.
+    pub succeeded: BTreeSet<Attempt>,
+}
+
+pub struct Job {
+    script: Script,
+    created: Millis,
+    deleted: Option<Millis>,
+}
+
+impl Job {
+    pub fn started(&self) -> Option<Millis> {
+        self.script
+            .start
+            .map(|delay| self.created + delay)
+            .filter(|start| self.deleted.is_none_or(|deleted| *start < deleted))
+    }
+
+    /// When it ends by itself.
+    pub fn ends(&self) -> Option<Millis> {
+        let end = self.started()? + self.script.run;
+        // a pod that is told to go may still come to its end, until it is killed
+        self.deleted.is_none_or(|deleted| end < deleted + self.script.gone).then_some(end)
+    }
+
+    /// When no pod of it is left; `None`: not while nobody deletes it.
+    pub fn gone(&self) -> Option<Millis> {
+        match (self.ends(), self.deleted) {
+            (Some(end), None) => Some(end + self.script.gone),
+            (_, Some(deleted)) => Some(deleted + self.script.gone),
+            (None, None) => None,
+        }
+    }
+
+    fn exists(&self, now: Millis) -> bool {
+        self.deleted.is_none_or(|deleted| now < deleted + self.script.gone)
+    }
+}
+
+impl Cluster {
+    pub fn new() -> Self {
+        Self { jobs: BTreeMap::new(), created: BTreeSet::new(), ended: BTreeSet::new(), succeeded: BTreeSet::new() }
+    }
+
+    /// A create; of one that exists it is none.
+    pub fn create(&mut self, attempt: Attempt, plan: &Plan, now: Millis) {
+        self.forget(now);
+        if self.jobs.contains_key(&attempt) {
+            return;
+        }
+        assert!(self.created.insert(attempt), "A: {attempt:?} is created a second time");
+        let earlier = self.created.iter().filter(|known| known.task == attempt.task && **known != attempt);
+        let last = earlier.map(|known| known.number).max().unwrap_or(0);
+        assert_eq!(attempt.number, last + 1, "A: attempt numbers of {:?} rise by one", attempt.task);
+        for (other, job) in &self.jobs {
+            let live = other.task == attempt.task && job.gone().is_none_or(|gone| gone > now);
+            assert!(!live, "A: {attempt:?} is created while {other:?} has a pod");
+        }
+        let done = self.has_succeeded(attempt.task, now);
+        assert!(!done, "C: {attempt:?} is created after the task succeeded");
+        self.jobs.insert(attempt, Job { script: plan.script(attempt), created: now, deleted: None });
+    }
+
+    pub fn delete(&mut self, attempt: Attempt, now: Millis) {
+        if let Some(job) = self.jobs.get_mut(&attempt) {
+            job.deleted.get_or_insert(now);
+        }
+    }
+
+    /// Somebody deletes a Job and its pod with force.
+    pub fn lose(&mut self, attempt: Attempt) {
+        self.jobs.remove(&attempt);
+    }
+
+    fn has_succeeded(&self, task: TaskId, now: Millis) -> bool {
+        self.jobs.iter().any(|(attempt, job)| {
+            let well = matches!(job.script.result, AttemptResult::Succeeded { .. });
+            attempt.task == task && well && job.deleted.is_none() && job.ends().is_some_and(|end| end <= now)
+        })
+    }
+
+    /// Deleted Jobs vanish with their pods.
+    pub fn forget(&mut self, now: Millis) {
+        for (attempt, job) in &self.jobs {
+            if job.ends().is_some_and(|end| end <= now) {
+                self.ended.insert(*attempt);
+                if matches!(job.script.result, AttemptResult::Succeeded { .. }) {
+                    self.succeeded.insert(*attempt);
+                }
+            }
+        }
+        self.jobs.retain(|_, job| job.exists(now));
+    }
+
+    /// All that is, was, or will be to be seen of a Job, and when.
+    pub fn events(&self, attempt: Attempt, time: impl Fn(Millis) -> jiff::Timestamp) -> Vec<(Millis, Event)> {
+        let Some(job) = self.jobs.get(&attempt) else { return Vec::new() };
+        let mut events = vec![(job.created, Event::Launched { attempt, job: name(attempt) })];
+        match job.started() {
+            Some(start) => events.push((start, Event::Started { attempt })),
+            None => events.push((
+                job.created,
+                Event::Blocked {
+                    attempt,
+                    reason: "Unready".into(),
+                    message: "waits".into(),
+                    cluster: job.script.blocked_by_cluster,
+                },
+            )),
+        }
+        if let Some(end) = job.ends() {
+            events.push((end, Event::Finished { attempt, result: job.script.result.clone(), time: time(end) }));
+        }
+        events
+    }
+}
+
+pub fn name(attempt: Attempt) -> String {
+    format!("g-{}-{}", attempt.task.0, attempt.number)
+}
+
+/// What a controller says of a Job that is not there any more.
+pub fn lost(attempt: Attempt, time: jiff::Timestamp) -> Event {
+    let failure = Failure { reason: "JobLost".into(), message: None, exit_code: None, blame: Blame::Cluster };
+    Event::Finished { attempt, result: AttemptResult::Failed(failure), time }
+}
+
+pub fn is_lost(result: &AttemptResult) -> bool {
+    matches!(result, AttemptResult::Failed(failure) if failure.reason == "JobLost")
+}

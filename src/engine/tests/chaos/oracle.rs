@@ -1,0 +1,125 @@
+//! Judges what a run asks for and what it ends with by the rules as design tells them.
+
+use super::{
+    super::triggers::{Is, expected},
+    cluster::Cluster,
+};
+use crate::{
+    api::{TaskGraphStatus, TaskPhase},
+    engine::{Action, Graph, Run, Step, TaskId, graph::TriggerRule, graph::Work},
+};
+
+fn dependencies(graph: &Graph, run: &Run, id: TaskId) -> Vec<Is> {
+    let is = |id: &TaskId| Is::of(run.task(*id).phase, graph.task(*id).allow_failure);
+    graph.task(id).dependencies.iter().map(is).collect()
+}
+
+/// Whether for each decision named, one of the branches listed was taken.
+fn guards_hold(graph: &Graph, run: &Run, id: TaskId) -> bool {
+    graph.task(id).guards.iter().all(|guard| {
+        let decision = run.task(guard.decision);
+        let taken = decision.branch.as_deref();
+        decision.phase == TaskPhase::Succeeded && guard.branches.iter().any(|branch| Some(&**branch) == taken)
+    })
+}
+
+fn may_start(graph: &Graph, run: &Run, id: TaskId) -> bool {
+    let task = graph.task(id);
+    let dependencies = dependencies(graph, run, id);
+    let main_done = graph.ids().take(graph.first_finally).all(|id| run.task(id).phase.is_final());
+    (!task.finally || main_done)
+        && guards_hold(graph, run, id)
+        && (dependencies.is_empty() || expected(task.trigger, &dependencies).0 == TaskPhase::Running)
+}
+
+/// B, slots and suspension: of a step, and the run after it.
+pub fn judge_step(run: &Run, step: &Step, suspended: bool, first_after_restart: bool) {
+    let graph = run.graph();
+    let launches: Vec<_> = step
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Launch(launch) => Some(launch.attempt),
+            _ => None,
+        })
+        .collect();
+    for attempt in &launches {
+        assert!(may_start(graph, run, attempt.task), "B: {attempt:?} is launched before its guards and trigger held");
+        assert_eq!(run.task(attempt.task).phase, TaskPhase::Running);
+        assert_eq!(run.task(attempt.task).attempts, attempt.number);
+    }
+    for id in graph.ids().filter(|id| run.task(*id).branch.is_some()) {
+        assert!(may_start(graph, run, id), "B: {id:?} decided before its guards and trigger held");
+    }
+    // what had begun before a restart is asked for again, whatever the settings are now
+    if !launches.is_empty() && !first_after_restart {
+        assert!(!suspended, "launched while suspended: {launches:?}");
+        let live = run.live().count();
+        let limit = run.settings().parallelism.map_or(usize::MAX, |limit| limit as usize);
+        assert!(live <= limit, "{live} attempts live in {limit} slots");
+    }
+    for transition in &step.transitions {
+        assert!(!transition.from.is_final(), "C: {transition:?} leaves a final phase");
+    }
+    assert!(step.wake_at.is_none() || !run.is_finished());
+}
+
+/// E: what was stored as final stays as it was.
+pub fn judge_store(before: &TaskGraphStatus, after: &TaskGraphStatus) {
+    assert!(after.sequence >= before.sequence);
+    for (before, after) in before.tasks.iter().zip(&after.tasks) {
+        assert!(after.attempts >= before.attempts, "E: attempts of {} fell", before.name);
+        if before.phase.is_final() {
+            assert_eq!(before, after, "C: {} was final", before.name);
+        }
+        if before.branch.is_some() {
+            assert_eq!(before.branch, after.branch, "{} decided again", before.name);
+        }
+    }
+}
+
+/// Every phase at the end has its cause.
+pub fn judge_end(run: &Run, cluster: &Cluster) {
+    let graph = run.graph();
+    for id in graph.ids() {
+        let status = run.task(id);
+        let def = graph.task(id);
+        let reason = status.reason.as_deref().unwrap_or_default();
+        let attempt = crate::engine::Attempt { task: id, number: status.attempts };
+        let why = format!("{} is {}/{reason}", status.name, status.phase.name());
+        let is_job = matches!(def.work, Work::Job(_));
+        match (status.phase, reason) {
+            (TaskPhase::Succeeded, _) if is_job => {
+                assert!(cluster.succeeded.contains(&attempt), "{why}, but its attempt did not succeed");
+                assert_eq!(status.outputs.get("attempt"), Some(&serde_json::json!(status.attempts)), "{why}");
+            }
+            (TaskPhase::Succeeded, _) => assert!(status.branch.is_some(), "{why}"),
+            (TaskPhase::Failed, _) => {
+                assert!(is_job && cluster.created.contains(&attempt), "{why}");
+                assert!(
+                    !cluster.succeeded.contains(&attempt) || reason == "JobLost" || reason == "StartTimeout",
+                    "{why}"
+                );
+            }
+            // its dependency came to another end after its success was lost in a crash, with its Job
+            (TaskPhase::Cancelled, "DependencyFailed") => assert!(status.attempts > 0, "{why}"),
+            (TaskPhase::Cancelled, "FailurePolicy" | "Cancelled" | "DeadlineExceeded") => {
+                assert!(status.attempts > 0, "{why}");
+            }
+            (TaskPhase::Omitted, "FailurePolicy" | "Cancelled" | "DeadlineExceeded") => {
+                assert_eq!(status.attempts, 0, "{why}");
+            }
+            (TaskPhase::Skipped, "BranchNotTaken") => assert!(!guards_hold(graph, run, id), "{why}"),
+            (TaskPhase::Omitted | TaskPhase::Skipped, _) => {
+                assert_eq!(status.attempts, 0, "{why}");
+                let of_guard = !guards_hold(graph, run, id);
+                let of_order = matches!(def.trigger, TriggerRule::MinSucceeded(_));
+                if !of_guard && !of_order {
+                    let expected = expected(def.trigger, &dependencies(graph, run, id));
+                    assert_eq!(expected, (status.phase, reason), "{why}");
+                }
+            }
+            _ => panic!("{why}"),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What is drawn at random: a graph, and what becomes of each attempt.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::json;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::super::fixture::Build;
+use crate::{
+    api::{DesiredState, FailurePolicy},
+    engine::{Attempt, AttemptResult, Blame, Failure, Graph, graph::TriggerRule},
+};
+
+/// A graph and its world.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub tasks: Vec<TaskPlan>,
+    /// How many of `tasks`, counted from the end, belong to `finally`.
+    pub finally: usize,
+    pub policy: FailurePolicy,
+    pub parallelism: Option<u32>,
+    /// Seconds.
+    pub timeout: Option<u64>,
+    /// What the user changes, and after how many seconds.
+    pub changes: Vec<(i64, Change)>,
+    /// Whether Jobs vanish.
+    pub lossy: bool,
+    /// Decides all that attempts do.
+    pub seed: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum Change {
+    Desired(DesiredState),
+    Policy(FailurePolicy),
+    Parallelism(Option<u32>),
+}
+
+#[derive(Clone, Debug)]
+pub struct TaskPlan {
+    /// How far back each dependency lies, and whether it is on the branch that is taken, where it is a decision.
+    pub dependencies: Vec<(usize, Option<bool>)>,
+    pub trigger: TriggerRule,
+    pub decision: bool,
+    pub retries: u32,
+    pub allow_failure: bool,
+    pub priority: u8,
+}
+
+impl TaskPlan {
+    /// With a trigger that decides only when all dependencies are final, and no guard that decides before.
+    pub fn wait_for_all(&mut self) {
+        if let TriggerRule::MinSucceeded(_) = self.trigger {
+            self.trigger = TriggerRule::AllSucceeded;
+        }
+    }
+}
+
+/// What becomes of an attempt; times in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub create: i64,
+    /// After the Job exists; `None`: never.
+    pub start: Option<i64>,
+    pub blocked_by_cluster: bool,
+    /// After the pod started.
+    pub run: i64,
+    pub result: AttemptResult,
+    pub gone: i64,
+}
+
+impl Plan {
+    pub fn graph(&self) -> Arc<Graph> {
+        let mut build = Build::new();
+        let first_finally = self.tasks.len() - self.finally;
+        for (place, task) in self.tasks.iter().enumerate() {
+            let finally = place >= first_finally;
+            let first = if finally { first_finally } else { 0 };
+            let mut names = Vec::new();
+            for (back, branch) in &task.dependencies {
+                let Some(other) = place.checked_sub(back + 1).filter(|other| *other >= first) else { continue };
+                names.push(match branch.filter(|_| self.tasks[other].decision) {
+                    Some(taken) => format!("t{other}/{}", if taken { "yes" } else { "no" }),
+                    None => format!("t{other}"),
+                });
+            }
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            let name = format!("t{place}");
+            let made = if finally { build.finally(&name) } else { build.task(&name) };
+            let made = made.after(&names).retries(task.retries).priority(task.priority).start_timeout(120);
+            // a task without dependencies has no trigger
+            let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
+            let made = if task.decision { made.decision(&["yes", "no"]) } else { made };
+            if task.allow_failure {
+                made.allow_failure();
+            }
+        }
+        build.graph()
+    }
+
+    /// What becomes of an attempt: always the same.
+    pub fn script(&self, attempt: Attempt) -> Script {
+        let draw = |what: u8, of: u64| {
+            let mut bytes = self.seed.to_le_bytes().to_vec();
+            bytes.extend(attempt.task.0.to_le_bytes());
+            bytes.extend(attempt.number.to_le_bytes());
+            bytes.push(what);
+            xxh3_64(&bytes) % of
+        };
+        let millis = |what, of| i64::try_from(draw(what, of)).unwrap();
+        let failed = |blame| {
+            AttemptResult::Failed(Failure {
+                reason: "Error".into(),
+                message: Some("no".into()),
+                exit_code: Some(1),
+                blame,
+            })
+        };
+        let result = match draw(0, 10) {
+            0..5 => AttemptResult::Succeeded {
+                outputs: json!({"attempt": attempt.number}).as_object().unwrap().clone(),
+                message: None,
+            },
+            5..8 => failed(Blame::Task),
+            8 => failed(Blame::Cluster),
+            _ => failed(Blame::Final),
+        };
+        Script {
+            create: millis(1, 2_000),
+            start: (draw(2, 12) > 0).then(|| millis(3, 20_000)),
+            blocked_by_cluster: draw(4, 2) == 0,
+            run: millis(5, 60_000),
+            result,
+            gone: millis(6, 30_000),
+        }
+    }
+}
+
+fn trigger() -> impl Strategy<Value = TriggerRule> {
+    use TriggerRule::*;
+    prop_oneof![
+        4 => Just(NoneFailed),
+        1 => Just(AllSucceeded),
+        1 => (1..3u32).prop_map(MinSucceeded),
+        1 => Just(AllFinished),
+        1 => Just(AnyFailed),
+    ]
+}
+
+fn task() -> impl Strategy<Value = TaskPlan> {
+    let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
+    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, prop::bool::weighted(0.1), 0..3u8).prop_map(
+        |(dependencies, trigger, decision, retries, allow_failure, priority)| TaskPlan {
+            dependencies,
+            trigger,
+            decision,
+            retries,
+            allow_failure,
+            priority,
+        },
+    )
+}
+
+fn policy() -> impl Strategy<Value = FailurePolicy> {
+    prop::sample::select(vec![
+        FailurePolicy::StopLaunching,
+        FailurePolicy::CancelRunning,
+        FailurePolicy::FinishBranches,
+    ])
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    use DesiredState::*;
+    prop_oneof![
+        3 => prop::sample::select(vec![Run, Suspend, Suspend, Cancel]).prop_map(Change::Desired),
+        1 => policy().prop_map(Change::Policy),
+        1 => prop::option::of(1..4u32).prop_map(Change::Parallelism),
+    ]
+}
+
+pub fn plan() -> impl Strategy<Value = Plan> {
+    let tasks = (prop::collection::vec(task(), 1..12), 0..3usize);
+    let changes = prop_oneof![Just(vec![]), prop::collection::vec((0..200i64, change()), 1..4)];
+    let timeout = prop_oneof![3 => Just(None), 1 => (20..200u64).prop_map(Some)];
+    (tasks, policy(), prop::option::of(1..4u32), timeout, changes, any::<bool>(), any::<u64>()).prop_map(
+        |((tasks, finally), policy, parallelism, timeout, mut changes, lossy, seed)| {
+            changes.sort_by_key(|(time, _)| *time);
+            let finally = finally.min(tasks.len() - 1);
+            Plan { tasks, finally, policy, parallelism, timeout, changes, lossy, seed }
+        },
+    )
+}

@@ -1,0 +1,81 @@
+//! Bounds on the size of a spec, checked before anything else of it is looked at.
+
+use std::io;
+
+use serde_json::{Map, Value};
+
+use super::{problems::Problems, tasks::all_tasks};
+use crate::api::TaskGraphSpec;
+
+/// Most tasks in `spec.tasks`.
+pub const MAX_TASKS: usize = 2000;
+/// Most tasks in `spec.finally`.
+pub const MAX_FINALLY: usize = 64;
+/// Most entries of `dependsOn`, over all tasks.
+pub const MAX_DEPENDENCIES: usize = 100_000;
+/// Most bytes of a spec, as JSON.
+pub const MAX_SPEC_BYTES: usize = 640 << 10;
+/// How deep JSON may nest: as deep as `serde_json` reads it. Other formats know no bound, and much of what is done with
+/// a value recurses.
+const MAX_DEPTH: usize = 128;
+
+/// Checks the size of a spec.
+pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
+    let limits = [("spec.tasks", spec.tasks.len(), MAX_TASKS), ("spec.finally", spec.finally.len(), MAX_FINALLY)];
+    for (path, count, limit) in limits {
+        if count > limit {
+            problems.add(path, format!("{count} tasks; the limit is {limit}"));
+        }
+    }
+    let dependencies: usize = all_tasks(spec).map(|(_, task)| task.depends_on.len()).sum();
+    if dependencies > MAX_DEPENDENCIES {
+        problems.add("spec.tasks", format!("{dependencies} dependencies in all; the limit is {MAX_DEPENDENCIES}"));
+    }
+    let deep = |object: &Option<Map<String, Value>>| object.as_ref().is_some_and(too_deep);
+    let whole = std::iter::once(("spec.arguments".to_owned(), deep(&spec.arguments)));
+    let parts = all_tasks(spec).flat_map(|(place, task)| {
+        let path = place.path();
+        let job = task.job.as_ref().is_some_and(|job| too_deep(&job.template));
+        [("arguments", deep(&task.arguments)), ("container", deep(&task.container)), ("job.template", job)]
+            .map(|(field, deep)| (format!("{path}.{field}"), deep))
+    });
+    let too_deep: Vec<String> = whole.chain(parts).filter(|(_, deep)| *deep).map(|(path, _)| path).collect();
+    for path in &too_deep {
+        problems.add(path, format!("nests more than {MAX_DEPTH} deep"));
+    }
+    if !too_deep.is_empty() {
+        return;
+    }
+    if let Some(bytes) = json_size(spec).filter(|bytes| *bytes > MAX_SPEC_BYTES) {
+        problems.add("spec", format!("{bytes} bytes as JSON; the limit is {MAX_SPEC_BYTES}: split the graph"));
+    }
+}
+
+/// Whether an object nests deeper than may be.
+pub fn too_deep(object: &Map<String, Value>) -> bool {
+    fn deeper(value: &Value, left: usize) -> bool {
+        match value {
+            Value::Array(list) => left == 0 || list.iter().any(|element| deeper(element, left - 1)),
+            Value::Object(object) => left == 0 || object.values().any(|member| deeper(member, left - 1)),
+            _ => false,
+        }
+    }
+    object.values().any(|member| deeper(member, MAX_DEPTH - 1))
+}
+
+/// Counts the bytes of a value as JSON, and keeps none of them.
+fn json_size(value: &impl serde::Serialize) -> Option<usize> {
+    struct Counter(usize);
+    impl io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    serde_json::to_writer(&mut counter, value).ok()?;
+    Some(counter.0)
+}

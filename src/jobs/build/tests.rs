@@ -1,0 +1,172 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+const UID: &str = "8a2f6f0e-5a52-4d63-9d0d-7f3b8a1f2c11";
+
+fn graph() -> Identity {
+    Identity { name: "data".into(), namespace: "shop".into(), uid: UID.into() }
+}
+
+fn order<'a>(graph: &'a Identity, kind: PayloadKind, rendered: &'a Value) -> Order<'a> {
+    Order { graph, task: "extract", attempt: 2, definition: 0xab, timeout: None, kind, rendered, defaults: None }
+}
+
+fn labels() -> Value {
+    json!({
+        "taskgraph.dev/graph": "data", "taskgraph.dev/graph-uid": UID, "taskgraph.dev/role": "task",
+        "taskgraph.dev/task": "extract", "taskgraph.dev/attempt": "2", "taskgraph.dev/shard": "47",
+    })
+}
+
+/// The variables that every container has, before `more`.
+fn env(more: &Value) -> Value {
+    let mut env = json!([
+        {"name": "TASKGRAPH_NAME", "value": "data"}, {"name": "TASKGRAPH_UID", "value": UID},
+        {"name": "TASKGRAPH_TASK", "value": "extract"}, {"name": "TASKGRAPH_ATTEMPT", "value": "2"},
+    ]);
+    if let (Value::Array(env), Value::Array(more)) = (&mut env, more) {
+        env.extend(more.clone());
+    }
+    env
+}
+
+fn merged(mut base: Value, more: Value) -> Value {
+    if let (Value::Object(base), Value::Object(more)) = (&mut base, more) {
+        base.extend(more);
+    }
+    base
+}
+
+#[test]
+fn a_container() {
+    let graph = graph();
+    let container =
+        json!({"image": "i", "command": ["true"], "aFieldOfTomorrow": {"x": 1}, "env": [{"name": "A", "value": "b"}]});
+    let mut order = order(&graph, PayloadKind::Container, &container);
+    order.timeout = Some(Duration::from_millis(60_001));
+    assert_eq!(
+        order.build(),
+        json!({
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {
+                "name": order.name(),
+                "namespace": "shop",
+                "labels": merged(labels(), json!({"app.kubernetes.io/managed-by": "taskgraph"})),
+                "annotations": {"taskgraph.dev/definition-hash": "00000000000000ab"},
+                "ownerReferences": [{
+                    "apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph", "name": "data", "uid": UID,
+                    "controller": true, "blockOwnerDeletion": true,
+                }],
+            },
+            "spec": {
+                "backoffLimit": 0,
+                "podReplacementPolicy": "Failed",
+                "podFailurePolicy": {
+                    "rules": [{"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}],
+                },
+                "activeDeadlineSeconds": 61,
+                "template": {
+                    "metadata": {"labels": labels()},
+                    "spec": {
+                        "containers": [{
+                            "name": "main", "image": "i", "command": ["true"], "aFieldOfTomorrow": {"x": 1},
+                            "env": env(&json!([{"name": "A", "value": "b"}])),
+                            "terminationMessagePolicy": "FallbackToLogsOnError",
+                        }],
+                        "restartPolicy": "Never",
+                        "automountServiceAccountToken": false,
+                    },
+                },
+            },
+        })
+    );
+    assert!(order.name().starts_with("data-extract-2-"));
+}
+
+#[test]
+fn a_template_keeps_what_it_says() {
+    let graph = graph();
+    let template = json!({
+        "metadata": {"labels": {"team": "x", "tier": "own"}, "annotations": {"note": "n"}},
+        "spec": {
+            "restartPolicy": "Never", "automountServiceAccountToken": true, "serviceAccount": "own",
+            "initContainers": [{"name": "init", "image": "i"}],
+            "containers": [{"name": "work", "image": "i", "terminationMessagePolicy": "File", "env": null}],
+            "nodeSelector": {"zone": "a"}, "tolerations": [{"key": "own"}], "securityContext": {"runAsUser": 1},
+        },
+    });
+    let defaults: PodDefaults = serde_json::from_value(json!({
+        "serviceAccountName": "shared", "nodeSelector": {"zone": "b", "disk": "ssd"}, "tolerations": [{"key": "own"}, {"key": "shared"}],
+        "securityContext": {"runAsUser": 2, "runAsGroup": 2}, "labels": {"tier": "shared", "cost": "c"},
+    }))
+    .unwrap();
+    let mut order = order(&graph, PayloadKind::PodTemplate, &template);
+    order.defaults = Some(&defaults);
+    assert_eq!(
+        order.build()["spec"]["template"],
+        json!({
+            "metadata": {
+                "labels": merged(json!({"team": "x", "tier": "own", "cost": "c"}), labels()),
+                "annotations": {"note": "n"},
+            },
+            "spec": {
+                "restartPolicy": "Never", "automountServiceAccountToken": true, "serviceAccount": "own",
+                "initContainers": [{
+                    "name": "init", "image": "i", "env": env(&Value::Null), "terminationMessagePolicy": "FallbackToLogsOnError",
+                }],
+                "containers": [{"name": "work", "image": "i", "terminationMessagePolicy": "File", "env": env(&Value::Null)}],
+                "nodeSelector": {"zone": "a", "disk": "ssd"},
+                "tolerations": [{"key": "own"}, {"key": "shared"}],
+                "securityContext": {"runAsUser": 1, "runAsGroup": 2},
+            },
+        })
+    );
+}
+
+#[test]
+fn defaults_fill_a_container_in() {
+    let graph = graph();
+    let container = json!({"image": "i"});
+    let defaults = PodDefaults { service_account_name: Some("shared".into()), ..PodDefaults::default() };
+    let mut order = order(&graph, PayloadKind::Container, &container);
+    order.defaults = Some(&defaults);
+    let job = order.build();
+    let spec = &job["spec"]["template"]["spec"];
+    assert_eq!(spec["serviceAccountName"], "shared");
+    assert_eq!(spec.get("nodeSelector").or(spec.get("tolerations")).or(spec.get("securityContext")), None);
+    assert_eq!(job["spec"].get("activeDeadlineSeconds"), None);
+}
+
+#[test]
+fn labels_of_users_never_replace_ours() {
+    let graph = graph();
+    let template = json!({"metadata": {"labels": {"taskgraph.dev/task": "other"}}, "spec": {"containers": []}});
+    let job = order(&graph, PayloadKind::PodTemplate, &template).build();
+    assert_eq!(job["spec"]["template"]["metadata"]["labels"], labels());
+}
+
+#[test]
+fn knows_its_own_job_again() {
+    let graph = graph();
+    let container = json!({"image": "i"});
+    let order = order(&graph, PayloadKind::Container, &container);
+    let stored = |change: fn(&mut Value)| -> JobView {
+        let mut job = order.build();
+        change(&mut job["metadata"]);
+        serde_json::from_value(job).unwrap()
+    };
+    assert!(order.is_ours(&stored(|_| {})));
+    assert!(order.is_ours(&stored(|metadata| metadata["labels"]["more"] = "x".into())));
+    for (what, change) in [
+        ("owner", (|metadata| metadata["ownerReferences"][0]["uid"] = "other".into()) as fn(&mut Value)),
+        ("no owner", |metadata| metadata["ownerReferences"] = json!([])),
+        ("not the controller", |metadata| metadata["ownerReferences"][0]["controller"] = false.into()),
+        ("attempt", |metadata| metadata["labels"]["taskgraph.dev/attempt"] = "3".into()),
+        ("no labels", |metadata| metadata["labels"] = Value::Null),
+        ("hash", |metadata| metadata["annotations"] = Value::Null),
+    ] {
+        assert!(!order.is_ours(&stored(change)), "{what}");
+    }
+}
