@@ -41,23 +41,26 @@ pub fn files() -> Result<Vec<(String, String)>, String> {
 
 /// Rules over a whole graph: they need its name, or what its status says.
 fn graph_rules() -> Vec<ValidationRule> {
-    let rule = |rule: &str, message: &str| ValidationRule {
-        rule: rule.to_owned(),
-        message: Some(message.to_owned()),
+    let name = ValidationRule {
+        rule: "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')".to_owned(),
+        message: Some(
+            "metadata.name: a graph's name becomes a label of its Jobs: a DNS label of at most 63 characters"
+                .to_owned(),
+        ),
         ..ValidationRule::default()
     };
-    vec![
-        rule(
-            "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
-            "metadata.name: a graph's name becomes a label of its Jobs: a DNS label of at most 63 characters",
-        ),
-        // The rest of an accepted spec cannot be compared here, since the API server does not look into containers:
-        // the controller refuses such a change.
-        rule(
-            "!has(oldSelf.status) || !has(oldSelf.status.revision) || self.spec.tasks.map(t, t.name) == oldSelf.spec.tasks.map(t, t.name)",
-            "spec.tasks: the tasks of an accepted graph stay the same: make a new graph",
-        ),
-    ]
+    // The rest of an accepted spec cannot be compared here, since the API server does not look into containers:
+    // the controller refuses such a change.
+    let tasks = ValidationRule {
+        rule: "!has(oldSelf.status) || !has(oldSelf.status.revision) \
+               || self.spec.tasks.map(task, task.name) == oldSelf.spec.tasks.map(task, task.name)"
+            .to_owned(),
+        message: Some("the tasks of an accepted graph stay the same: make a new graph".to_owned()),
+        field_path: Some(".spec.tasks".to_owned()),
+        reason: Some("FieldValueForbidden".to_owned()),
+        ..ValidationRule::default()
+    };
+    vec![name, tasks]
 }
 
 fn schemas(crd: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSONSchemaProps> {
@@ -137,5 +140,103 @@ fn whole_numbers(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(whole_numbers),
         Value::Object(members) => members.values_mut().for_each(whole_numbers),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// Calls `look` with every field of every kind and its path.
+    fn fields(look: &mut impl FnMut(&str, &JSONSchemaProps)) {
+        fn below(path: &str, schema: &JSONSchemaProps, look: &mut impl FnMut(&str, &JSONSchemaProps)) {
+            for (name, inner) in schema.properties.iter().flatten() {
+                let path = format!("{path}.{name}");
+                look(&path, inner);
+                below(&path, inner, look);
+            }
+            if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+                below(&format!("{path}[]"), items, look);
+            }
+        }
+        for mut crd in all() {
+            let kind = crd.spec.names.kind.clone();
+            schemas(&mut crd).for_each(|root| below(&kind, root, look));
+        }
+    }
+
+    #[test]
+    fn checked_in_as_generated() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+        let files = files().unwrap();
+        for (name, text) in &files {
+            let stored = fs::read_to_string(folder.join(name)).unwrap_or_default();
+            assert!(stored == *text, "crds/{name} is stale: run `make generate`");
+            assert!(text.len() < 128 << 10, "{name}: client-side apply stores it in an annotation of 256 KiB");
+        }
+        assert_eq!(fs::read_dir(folder).unwrap().count(), files.len(), "a file in crds/ is none of ours");
+    }
+
+    #[test]
+    fn every_field_is_described() {
+        let mut count = 0;
+        fields(&mut |path, schema| {
+            count += 1;
+            let text = schema.description.as_deref().unwrap_or_default();
+            let markup = text.contains("](") || text.contains("[`");
+            assert!(text.len() > 3 && !markup, "{path}: {text:?}");
+            let list = text.contains("\n- ");
+            assert!(schema.enum_.is_none() || list, "{path}: says nothing of its values");
+        });
+        assert!(count > 150, "{count} fields: some were not looked at");
+    }
+
+    #[test]
+    fn everything_is_bounded() {
+        fields(&mut |path, schema| {
+            let kind = schema.type_.as_deref().unwrap_or_default();
+            let fixed = schema.enum_.is_some() || schema.format.is_some();
+            let opaque = schema.x_kubernetes_preserve_unknown_fields == Some(true);
+            assert!(kind != "string" || fixed || schema.max_length.is_some(), "{path} has no maxLength");
+            assert!(kind != "array" || schema.max_items.is_some(), "{path} has no maxItems");
+            assert!(kind != "array" || schema.x_kubernetes_list_type.is_some(), "{path} has no list type");
+            let map = schema.additional_properties.is_some();
+            assert!(!map || schema.max_properties.is_some(), "{path} has no maxProperties");
+            assert!(!kind.is_empty() || opaque, "{path} has no type");
+            assert_eq!((schema.nullable, &schema.default), (None, &None), "{path}");
+            let known = matches!(schema.format.as_deref(), None | Some("date-time" | "int32" | "int64" | "double"));
+            assert!(known, "{path}: the API server does not know the format {:?}", schema.format);
+        });
+    }
+
+    #[test]
+    fn names_and_columns() {
+        let names: Vec<_> = all()
+            .into_iter()
+            .map(|crd| {
+                let names = crd.spec.names;
+                let columns =
+                    crd.spec.versions.iter().flat_map(|version| version.additional_printer_columns.iter().flatten());
+                let columns: Vec<_> = columns.map(|column| column.name.clone()).collect();
+                (crd.spec.scope, names.kind, names.short_names, names.categories, columns.join(" "))
+            })
+            .map(|(scope, kind, short, categories, columns)| {
+                format!(
+                    "{scope} {kind} {} {}: {columns}",
+                    short.unwrap_or_default().join(","),
+                    categories.unwrap_or_default().join(",")
+                )
+            })
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "Namespaced TaskGraph tg taskgraph: Phase Progress Failed Age Message",
+                "Namespaced TaskTemplate tt taskgraph: Description Age",
+                "Cluster ClusterTaskTemplate ctt taskgraph: Description Age",
+            ]
+        );
     }
 }

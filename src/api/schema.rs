@@ -43,9 +43,12 @@ pub fn short_texts(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "maxProperties": 64, "additionalProperties": {"type": "string", "maxLength": 1024}})
 }
 
-/// One of the names of an enum. What each name means is added to the CRDs by [`super::crd`]; the schema that would be
-/// derived puts the enum's description in place of the field's.
+/// One of the names of an enum. Where schemas are inlined, as in CRDs, the derived one would put the enum's description
+/// in place of the field's; what each name means is added there by `crd.rs`.
 pub fn choice<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    if !generator.settings().inline_subschemas {
+        return generator.subschema_for::<T>();
+    }
     let names: Vec<_> = names(&T::json_schema(generator)).map(|(name, _)| name).collect();
     json_schema!({"type": "string", "enum": names})
 }

@@ -216,7 +216,8 @@ async fn look(view: &GraphView, ctx: &Context, slot: &Slot) -> Result<Action, Re
                 *place = Some(*session);
             }
             Taken::Not(verdict) => {
-                ctx.templates.set_waiting(view, matches!(verdict, Verdict::Waiting(..)));
+                // a template that is there may be what is wrong
+                ctx.templates.set_waiting(view, true);
                 accept::report_refusal(ctx, view, &verdict).await?;
                 return Ok(Action::await_change());
             }

@@ -8,6 +8,7 @@
 pub mod event;
 pub mod expr;
 pub mod graph;
+mod lean;
 mod observe;
 pub mod payload;
 pub mod policy;

@@ -148,7 +148,7 @@ impl Run {
         let task = &mut self.tasks[id.index()];
         match (task.status.phase, task.live.stop) {
             (TaskPhase::Running | TaskPhase::Retrying, Some(StopCause::CallOff(reason))) => {
-                self.cancel(id, reason, round)
+                self.cancel(id, reason, round);
             }
             (TaskPhase::Running, Some(StopCause::StartTimeout { cluster })) => {
                 let failure = Failure {

@@ -1,9 +1,12 @@
 //! What a run tells: its status, and why things are as they are.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
 use super::{
     graph::TaskId,
+    lean,
     policy::{calloff, trigger::Outcome},
     reason,
     record::Round,
@@ -49,11 +52,14 @@ impl Run {
 
     fn write_tasks(&self, status: &mut TaskGraphStatus) {
         status.tasks.truncate(self.tasks.len());
+        let too_large = self.is_too_large();
+        let shown = |task| if too_large { Cow::Owned(lean::lean(task)) } else { Cow::Borrowed(task) };
         for (place, task) in self.tasks.iter().enumerate() {
+            let shown = shown(&task.status);
             match status.tasks.get_mut(place) {
-                Some(stored) if *stored == task.status => {}
-                Some(stored) => stored.clone_from(&task.status),
-                None => status.tasks.push(task.status.clone()),
+                Some(stored) if *stored == *shown => {}
+                Some(stored) => *stored = shown.into_owned(),
+                None => status.tasks.push(shown.into_owned()),
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::api::{DesiredState, Duration, Ending, EndingReason, HistoryEntry, Tas
 /// [`step`](Self::step) costs time in proportion to what changed: each task counts its dependencies by outcome, and only
 /// tasks of which a count changed are looked at.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, not a state among others")]
 pub struct Run {
     pub(super) graph: Arc<Graph>,
     pub(super) settings: Settings,

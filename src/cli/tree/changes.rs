@@ -56,6 +56,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "so that json! can stand in the call")]
     fn graph(status: serde_json::Value) -> TaskGraph {
         serde_json::from_value(json!({
             "apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph", "metadata": {"name": "g"}, "spec": {"tasks": []}, "status": status

@@ -94,7 +94,9 @@ fn parents(tasks: &[Task]) -> Vec<Option<usize>> {
         .collect();
     let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
     for (task, list) in dependencies.iter().enumerate() {
-        list.iter().for_each(|dependency| dependents[*dependency].push(task));
+        for dependency in list {
+            dependents[*dependency].push(task);
+        }
     }
     let mut waits_for: Vec<usize> = dependencies.iter().map(Vec::len).collect();
     let mut depths: Vec<Option<usize>> = vec![None; tasks.len()];

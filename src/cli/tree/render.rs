@@ -1,6 +1,9 @@
 //! A graph as text: a pure function of the object, the time, the width and the style.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use jiff::Timestamp;
 
@@ -51,10 +54,10 @@ pub fn draw(graph: &TaskGraph, now: Timestamp, width: usize, style: Style) -> Ve
         .collect();
     let sections = [("", &graph.spec.tasks), ("finally", &graph.spec.finally), ("not in the spec", &others)];
     let rows: Vec<Vec<Row<'_>>> = sections.iter().map(|(_, tasks)| picture.rows(tasks, &statuses)).collect();
-    let columns = Columns::of(rows.iter().flatten(), picture.width);
+    let columns = Columns::of(&rows, picture.width);
     for ((title, _), rows) in sections.iter().zip(&rows) {
         if !rows.is_empty() && !title.is_empty() {
-            picture.line(style.bold(title));
+            picture.line(&style.bold(title));
         }
         for row in rows {
             picture.row(row, &columns);
@@ -81,8 +84,8 @@ struct Columns {
 }
 
 impl Columns {
-    fn of<'r, 'a: 'r>(rows: impl Iterator<Item = &'r Row<'a>> + Clone, width: usize) -> Self {
-        let widest = |column: fn(&Row<'_>) -> usize| rows.clone().map(column).max().unwrap_or(0);
+    fn of(sections: &[Vec<Row<'_>>], width: usize) -> Self {
+        let widest = |column: fn(&Row<'_>) -> usize| sections.iter().flatten().map(column).max().unwrap_or(0);
         Self {
             // the guides, the symbol, a space, the name
             tree: widest(|row| text::width(&row.placed.guides) + 2 + text::width(&row.name)).min(width * 45 / 100),
@@ -100,7 +103,7 @@ struct Picture {
 }
 
 impl Picture {
-    fn line(&mut self, text: String) {
+    fn line(&mut self, text: &str) {
         self.lines.push(Line { text: text.trim_end().to_owned(), active: false });
     }
 
@@ -119,7 +122,7 @@ impl Picture {
         let room = self.width.saturating_sub(text::width(&facts) + 4);
         let title = text::cut(&text::one_line(&title), room);
         let symbol = self.style.paint(graph_colour(phase), self.style.graph_symbol(phase));
-        self.line(format!("{symbol} {}  {}", self.style.bold(&title), self.style.paint(graph_colour(phase), &facts)));
+        self.line(&format!("{symbol} {}  {}", self.style.bold(&title), self.style.paint(graph_colour(phase), &facts)));
         for words in [graph.spec.display_name.as_deref(), status.and_then(|status| status.message.as_deref())] {
             self.wrapped("  ", "  ", &text::one_line(words.unwrap_or_default()), 4);
         }
@@ -130,7 +133,7 @@ impl Picture {
         let Some(refusal) = words::refusal(graph) else { return };
         let (phase, title) =
             if refusal.refused { (TaskPhase::Failed, "refused") } else { (TaskPhase::Pending, "not accepted yet") };
-        self.line(format!("  {} ({})", self.style.paint(task_colour(phase), title), refusal.reason));
+        self.line(&format!("  {} ({})", self.style.paint(task_colour(phase), title), refusal.reason));
         let symbol = self.style.task_symbol(phase);
         for problem in refusal.problems {
             self.wrapped(&format!("  {symbol} "), "    ", &problem, 8);
@@ -142,7 +145,7 @@ impl Picture {
         let room = self.width.saturating_sub(text::width(first));
         for (index, line) in text::wrap(words, room, lines).into_iter().enumerate() {
             let before = if index == 0 { first } else { others };
-            self.line(format!("{before}{line}"));
+            self.line(&format!("{before}{line}"));
         }
     }
 
@@ -182,34 +185,44 @@ impl Picture {
         let mut used = columns.tree + 2 + PHASE;
         for (words, width) in [(&row.attempts, columns.attempts), (&row.time, columns.time)] {
             if width > 0 {
-                line += &format!("  {words}{}", text::padding(words, width));
+                let _ = write!(line, "  {words}{}", text::padding(words, width));
                 used += 2 + width;
             }
         }
-        let room = self.width.saturating_sub(used + 2);
-        let why = row.status.and_then(words::why);
-        let result = row.status.and_then(words::result);
-        let note = row.placed.note.as_deref().map(text::one_line);
-        let beside =
-            |words: &[&Option<String>]| words.iter().filter_map(|words| words.as_deref()).collect::<Vec<_>>().join(" ");
-        let fits = text::width(&beside(&[&why, &result, &note])) <= room;
-        let first = text::cut(&if fits { beside(&[&why, &result]) } else { result.unwrap_or_default() }, room);
-        // a result is more than what it came after
-        let note = text::cut(
-            &note.unwrap_or_default(),
-            room.saturating_sub(text::width(&first) + usize::from(!first.is_empty())),
-        );
-        let space = if first.is_empty() || note.is_empty() { "" } else { " " };
-        line += &format!("  {first}{space}{}", style.dim(&note));
+        let details = Details::of(row, self.width.saturating_sub(used + 2));
+        let space = if details.beside.is_empty() || details.note.is_empty() { "" } else { " " };
+        let _ = write!(line, "  {}{space}{}", details.beside, style.dim(&details.note));
         let active = matches!(row.phase, TaskPhase::Ready | TaskPhase::Running | TaskPhase::Retrying);
         self.lines.push(Line { text: line.trim_end().to_owned(), active });
-        if !fits {
-            let below = format!("{}  ", row.placed.guides_below);
-            let room = self.width.saturating_sub(text::width(&below));
-            for words in text::wrap(&why.unwrap_or_default(), room, MAX_WHY) {
-                self.line(format!("{}{words}", style.dim(&below)));
-            }
+        let below = format!("{}  ", row.placed.guides_below);
+        for words in text::wrap(&details.below, self.width.saturating_sub(text::width(&below)), MAX_WHY) {
+            self.line(&format!("{}{words}", style.dim(&below)));
         }
+    }
+}
+
+/// What is said of a task beside its columns, and below it where that is too much.
+struct Details {
+    beside: String,
+    note: String,
+    below: String,
+}
+
+impl Details {
+    /// `room`: columns beside the task.
+    fn of(row: &Row<'_>, room: usize) -> Self {
+        let why = row.status.and_then(words::why).unwrap_or_default();
+        let result = row.status.and_then(words::result).unwrap_or_default();
+        let note = row.placed.note.as_deref().map(text::one_line).unwrap_or_default();
+        let join =
+            |words: &[&str]| words.iter().filter(|words| !words.is_empty()).copied().collect::<Vec<_>>().join(" ");
+        if text::width(&join(&[&why, &result, &note])) <= room {
+            return Self { beside: join(&[&why, &result]), note, below: String::new() };
+        }
+        let beside = text::cut(&result, room);
+        // a result is worth more than what the task came after
+        let left = room.saturating_sub(text::width(&beside) + usize::from(!beside.is_empty()));
+        Self { beside, note: text::cut(&note, left), below: why }
     }
 }
 

@@ -7,6 +7,7 @@ use super::*;
 
 const NOW: &str = "2026-03-01T12:02:00Z";
 
+#[expect(clippy::needless_pass_by_value, reason = "so that json! can stand in the call")]
 fn graph(spec: Value, status: Value) -> TaskGraph {
     let mut object = json!({
         "apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph",

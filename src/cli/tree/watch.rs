@@ -85,7 +85,10 @@ impl View {
             // the line below the picture belongs to the cursor
             return self.redraw(&window(&lines, height.saturating_sub(1)));
         }
-        let out: String = changes(before, after).iter().map(|line| format!("{now:.0} {line}\n")).collect();
+        let mut out = String::new();
+        for line in changes(before, after) {
+            let _ = writeln!(out, "{now:.0} {line}");
+        }
         io::stdout().lock().write_all(out.as_bytes()).context("cannot print")
     }
 

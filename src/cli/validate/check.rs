@@ -45,7 +45,7 @@ impl<'a> Checker<'a> {
         let text = match std::str::from_utf8(&source.bytes) {
             Ok(text) => text,
             Err(error) => {
-                let lines_before = source.bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+                let lines_before = source.bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
                 return self.broken(
                     file,
                     Some(lines_before as u64 + 1),
@@ -222,15 +222,12 @@ fn missing(object: &Object, template: &TemplateRef, known: &Known) -> String {
     let place = |namespace: Option<&str>| {
         namespace.map_or("no namespace of its own".to_owned(), |name| format!("namespace {name:?}"))
     };
-    let hint = match elsewhere {
-        Some((_, namespace, _)) => {
-            let (there, here) = (place(namespace.as_deref()), place(object.namespace.as_deref()));
-            format!(" (the one in the files has {there}, the graph {here}: -n gives one to objects without)")
-        }
-        None => {
-            let names = known.keys().filter(|(kind, ..)| *kind == template.kind).map(|(_, _, name)| name.as_str());
-            suggest::did_you_mean(&template.name, names)
-        }
+    let hint = if let Some((_, namespace, _)) = elsewhere {
+        let (there, here) = (place(namespace.as_deref()), place(object.namespace.as_deref()));
+        format!(" (the one in the files has {there}, the graph {here}: -n gives one to objects without)")
+    } else {
+        let names = known.keys().filter(|(kind, ..)| *kind == template.kind).map(|(_, _, name)| name.as_str());
+        suggest::did_you_mean(&template.name, names)
     };
     format!("{kind} {name} is not among the files, so the arguments were not checked{hint}")
 }

@@ -223,7 +223,7 @@ impl Check<'_> {
                 let segment = key.map_or_else(|| format!("[{index}]"), |key| format!("[{index}].{key}"));
                 let first = format!("{}[{first}]", self.path);
                 self.within(&segment, |check| {
-                    check.report(format!("{} is there already: {first}", suggest::quoted(text)))
+                    check.report(format!("{} is there already: {first}", suggest::quoted(text)));
                 });
             }
         }

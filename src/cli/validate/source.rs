@@ -30,12 +30,12 @@ pub fn read(argument: &Path, recursive: bool) -> Result<Vec<Source>, String> {
         return Ok(vec![Source { name: "stdin".to_owned(), bytes }]);
     }
     let paths = if argument.is_dir() { list(argument, recursive)? } else { vec![argument.to_owned()] };
-    paths.into_iter().map(read_file).collect()
+    paths.iter().map(|path| read_file(path)).collect()
 }
 
-fn read_file(path: PathBuf) -> Result<Source, String> {
+fn read_file(path: &Path) -> Result<Source, String> {
     let bytes =
-        File::open(&path).and_then(read_bounded).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        File::open(path).and_then(read_bounded).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     Ok(Source { name: path.display().to_string(), bytes })
 }
 

@@ -22,12 +22,10 @@ pub enum Next {
 /// What follows attempt number `attempt`, which failed by `blame` after `disruptions` earlier ones that the cluster failed.
 pub fn next(blame: Blame, attempt: u32, disruptions: u32, limit: u32) -> Next {
     match blame {
-        Blame::Final => Next::Fail,
         Blame::Cluster if disruptions < MAX_DISRUPTIONS => Next::RetryDisrupted,
-        Blame::Cluster => Next::Fail,
         // of the earlier attempts, each that was no disruption has used up one retry
         Blame::Task if attempt.saturating_sub(1).saturating_sub(disruptions) < limit => Next::Retry,
-        Blame::Task => Next::Fail,
+        Blame::Task | Blame::Cluster | Blame::Final => Next::Fail,
     }
 }
 

@@ -6,11 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    api::{DesiredState, Duration, FailurePolicy, Output, TaskGraphStatus, TaskPhase},
+    api::{DesiredState, Duration, FailurePolicy, Output, TaskGraphSpec, TaskGraphStatus, TaskPhase},
     engine::{
-        Action, Attempt, AttemptResult, Blame, Event, Failure, Graph, Identity, Run, Settings, Step, TaskId,
-        graph::{BranchDef, Guard, RetryRule, TaskDef, TriggerRule, Work},
-        payload::{Payload, PayloadKind},
+        Action, Attempt, AttemptResult, Blame, Event, Failure, Graph, Identity, Plan, Run, Settings, Step, TaskId,
+        Templates, compile,
+        graph::{BranchDef, Guard, TaskDef, TriggerRule, Work},
     },
 };
 
@@ -123,34 +123,22 @@ fn named(tasks: &[TaskDef], offset: usize) -> Vec<(Arc<str>, TaskId, bool)> {
     tasks.iter().enumerate().map(|(place, task)| (Arc::clone(&task.name), id(place), task.handler)).collect()
 }
 
+/// A task with nothing but a container, and long enough waits between attempts.
 fn blank(name: &str, finally: bool) -> TaskDef {
-    TaskDef {
-        name: name.into(),
-        finally,
-        dependencies: Vec::new(),
-        dependents: Vec::new(),
-        guards: Vec::new(),
-        trigger: TriggerRule::NoneFailed,
-        handler: false,
-        when: None,
-        work: Work::Job(Payload {
-            kind: PayloadKind::Container,
-            source: Arc::new(json!({"image": "localhost/busybox:1"})),
-        }),
-        retry: RetryRule {
-            limit: 0,
-            initial: Duration::from_secs(10),
-            factor: 2.0,
-            max: Duration::from_secs(300),
-            when: None,
-        },
-        timeout: None,
-        start_timeout: Duration::from_secs(600),
-        allow_failure: false,
-        priority: 5,
-        outputs: Vec::new(),
-        hash: 0,
-    }
+    let spec = json!({"tasks": [{
+        "name": name,
+        "container": {"image": "localhost/busybox:1"},
+        "retry": {"limit": 0, "backoff": {"initial": "10s", "factor": 2, "max": "300s"}},
+    }]});
+    let graph = Arc::try_unwrap(planned(spec).graph).expect("nobody else has it");
+    let def = graph.tasks.into_iter().next().expect("one task");
+    TaskDef { finally, ..def }
+}
+
+/// The plan of a spec that is valid.
+pub fn planned(spec: Value) -> Plan {
+    let spec: TaskGraphSpec = serde_json::from_value(spec).expect("a spec");
+    compile(&spec, &Templates::new()).expect("a valid spec")
 }
 
 /// The settings that a spec without any has.
@@ -188,7 +176,16 @@ impl Driver {
     }
 
     pub fn with(build: Build, settings: Settings) -> Self {
-        let graph = build.graph();
+        Self::begin(build.graph(), settings)
+    }
+
+    /// Of a spec as users write it.
+    pub fn of(spec: Value) -> Self {
+        let plan = planned(spec);
+        Self::begin(plan.graph, plan.settings)
+    }
+
+    fn begin(graph: Arc<Graph>, settings: Settings) -> Self {
         let run = Run::new(Arc::clone(&graph), settings, identity(), at(0));
         let mut driver = Self { run, graph, now: at(0), last: Step::default() };
         driver.step([]);

@@ -1,6 +1,7 @@
 //! What a run rebuilds from its status, and what it makes of a status that was broken by hand.
 
 use proptest::prelude::*;
+use serde_json::Map;
 
 use super::fixture::*;
 use crate::{
@@ -41,8 +42,7 @@ fn an_attempt_beyond_the_stored_one_is_adopted() {
     driver.ok("a");
     let mut restarted = driver.restored_from(&stored);
     let attempt = Attempt { task: driver.id("b"), number: 1 };
-    let finished =
-        driver.finished("b", crate::engine::AttemptResult::Succeeded { outputs: Default::default(), message: None });
+    let finished = driver.finished("b", crate::engine::AttemptResult::Succeeded { outputs: Map::new(), message: None });
     restarted.step([Event::Launched { attempt, job: "g-b".into() }, finished, restarted.launched("a")]);
     assert_eq!(restarted.phase("b"), TaskPhase::Succeeded);
     assert!(restarted.actions().is_empty(), "{:?}", restarted.actions());
@@ -157,7 +157,7 @@ proptest! {
             let events: Vec<_> = driver.graph.ids().flat_map(|id| {
                 let name = driver.run.task(id).name.clone();
                 let attempt = driver.attempt(&name);
-                let done = crate::engine::AttemptResult::Succeeded { outputs: Default::default(), message: None };
+                let done = crate::engine::AttemptResult::Succeeded { outputs: Map::new(), message: None };
                 [driver.launched(&name), driver.finished(&name, done), Event::Gone { attempt }]
             }).collect();
             driver.now = driver.now.checked_add(jiff::SignedDuration::from_secs(400)).unwrap();

@@ -72,7 +72,7 @@ fn a_recorded_run_comes_to_the_same_end() {
     build.task("b").after(&["a"]);
     let graph = build.graph();
     let event = |task: u32, number| crate::engine::Attempt { task: crate::engine::TaskId(task), number };
-    let ok = || crate::engine::AttemptResult::Succeeded { outputs: Default::default(), message: None };
+    let ok = || crate::engine::AttemptResult::Succeeded { outputs: serde_json::Map::new(), message: None };
     let recorded = [
         (at(1), Event::Finished { attempt: event(0, 1), result: failed(Blame::Task), time: at(1) }),
         (at(2), Event::Gone { attempt: event(0, 1) }),

@@ -102,3 +102,52 @@ fn failed_attempts_of_all_tasks_stay_within_64_kib() {
         assert!(kept.iter().all(|failure| failure.attempt == 6), "the oldest go first");
     }
 }
+
+#[test]
+fn the_status_of_the_largest_graph_stays_within_768_kib() {
+    let name = |place: usize| format!("{place:0>63}");
+    let size = |status: &TaskGraphStatus| serde_json::to_string(status).unwrap().len();
+    let mut build = Build::new();
+    for place in 0..2000 {
+        build.task(&name(place));
+    }
+    let mut driver = Driver::new(build);
+    let blocked = |driver: &Driver, place| Event::Blocked {
+        attempt: driver.attempt(&name(place)),
+        reason: "CreateContainerConfigError".into(),
+        message: "\n\"x\"".repeat(100),
+        cluster: false,
+    };
+    let events: Vec<_> = (0..2000).flat_map(|place| [driver.launched(&name(place)), blocked(&driver, place)]).collect();
+    driver.step(events);
+    let status = driver.status();
+    assert!(size(&status) < 768 * 1024, "all blocked: {}", size(&status));
+    let jobs: Vec<_> = driver.run.live().map(|live| live.job.map(str::to_owned)).collect();
+    let restored: Vec<_> = driver.restarted().run.live().map(|live| live.job.map(str::to_owned)).collect();
+    assert_eq!(jobs, restored, "what runs is still known");
+
+    let outputs = serde_json::json!({"text": "x".repeat(100)}).as_object().unwrap().clone();
+    let result = AttemptResult::Succeeded { outputs, message: Some("\u{1}".repeat(256)) };
+    let events: Vec<_> = (0..2000).map(|place| driver.finished(&name(place), result.clone())).collect();
+    driver.step(events);
+    let status = driver.status();
+    assert!(size(&status) < 768 * 1024, "all final: {}", size(&status));
+    let before: Vec<_> =
+        driver.graph.ids().map(|id| (driver.run.task(id).phase, &driver.run.task(id).outputs)).collect();
+    let after: Vec<_> = status.tasks.iter().map(|task| (task.phase, &task.outputs)).collect();
+    assert_eq!(before, after, "phases and outputs never go");
+}
+
+#[test]
+fn a_finished_task_costs_little() {
+    let mut build = Build::new();
+    build.task("transform-orders");
+    let mut driver = Driver::new(build);
+    driver.step([Event::Launched {
+        attempt: driver.attempt("transform-orders"),
+        job: "pipeline-transform-orders-1-3fa9c1".into(),
+    }]);
+    driver.ok("transform-orders");
+    let task = serde_json::to_string(&driver.status().tasks[0]).unwrap();
+    assert!(task.len() < 250, "{} bytes: {task}", task.len());
+}

@@ -29,19 +29,24 @@ pub struct Chaos {
 /// What came of it.
 pub struct Outcome {
     pub phase: Option<GraphPhase>,
-    /// Name, phase, reason, attempts, disruptions, outputs.
-    pub tasks: Vec<(String, TaskPhase, Option<String>, u32, u32, Map<String, Value>)>,
+    pub tasks: Vec<TaskOutcome>,
     /// Every action, as text, and when it was asked for.
     pub log: Vec<(Millis, String)>,
 }
 
+/// What became of a task; times left out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskOutcome {
+    name: String,
+    attempts: u32,
+    disruptions: u32,
+    pub result: (TaskPhase, Option<String>, Map<String, Value>),
+}
+
 impl Outcome {
     /// Phases, reasons and outputs.
-    pub fn results(&self) -> Vec<(&str, TaskPhase, Option<&str>, &Map<String, Value>)> {
-        self.tasks
-            .iter()
-            .map(|(name, phase, reason, _, _, outputs)| (name.as_str(), *phase, reason.as_deref(), outputs))
-            .collect()
+    pub fn results(&self) -> Vec<&(TaskPhase, Option<String>, Map<String, Value>)> {
+        self.tasks.iter().map(|task| &task.result).collect()
     }
 }
 
@@ -277,7 +282,7 @@ impl Operator<'_> {
     }
 
     fn answer_gone(&mut self, attempt: Attempt) {
-        let gone = self.cluster.jobs.get(&attempt).map_or(Some(self.now), |job| job.gone());
+        let gone = self.cluster.jobs.get(&attempt).map_or(Some(self.now), super::cluster::Job::gone);
         let gone = gone.expect("it waits for pods that stay");
         self.post(gone.max(self.now), Event::Gone { attempt });
     }
@@ -344,10 +349,12 @@ impl Operator<'_> {
     fn outcome(self) -> Outcome {
         let mut status = TaskGraphStatus::default();
         self.run.write(&mut status, time(self.now));
-        let tasks = status
-            .tasks
-            .into_iter()
-            .map(|task| (task.name, task.phase, task.reason, task.attempts, task.disruptions, task.outputs));
+        let tasks = status.tasks.into_iter().map(|task| TaskOutcome {
+            name: task.name,
+            attempts: task.attempts,
+            disruptions: task.disruptions,
+            result: (task.phase, task.reason, task.outputs),
+        });
         Outcome { phase: status.phase, tasks: tasks.collect(), log: self.log }
     }
 }

@@ -104,10 +104,10 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
             // its dependency came to another end after its success was lost in a crash, with its Job
             (TaskPhase::Cancelled, "DependencyFailed") => assert!(status.attempts > 0, "{why}"),
             (TaskPhase::Cancelled, "FailurePolicy" | "Cancelled" | "DeadlineExceeded") => {
-                assert!(status.attempts > 0, "{why}")
+                assert!(status.attempts > 0, "{why}");
             }
             (TaskPhase::Omitted, "FailurePolicy" | "Cancelled" | "DeadlineExceeded") => {
-                assert_eq!(status.attempts, 0, "{why}")
+                assert_eq!(status.attempts, 0, "{why}");
             }
             (TaskPhase::Skipped, "BranchNotTaken") => assert!(!guards_hold(graph, run, id), "{why}"),
             (TaskPhase::Omitted | TaskPhase::Skipped, _) => {

@@ -87,13 +87,13 @@ impl Plan {
             }
             let names: Vec<_> = names.iter().map(String::as_str).collect();
             let name = format!("t{place}");
-            let built = if finally { build.finally(&name) } else { build.task(&name) };
-            let built = built.after(&names).retries(task.retries).priority(task.priority).start_timeout(120);
+            let made = if finally { build.finally(&name) } else { build.task(&name) };
+            let made = made.after(&names).retries(task.retries).priority(task.priority).start_timeout(120);
             // a task without dependencies has no trigger
-            let built = if names.is_empty() { built } else { built.trigger(task.trigger) };
-            let built = if task.decision { built.decision(&["yes", "no"]) } else { built };
+            let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
+            let made = if task.decision { made.decision(&["yes", "no"]) } else { made };
             if task.allow_failure {
-                built.allow_failure();
+                made.allow_failure();
             }
         }
         build.graph()

@@ -1,0 +1,55 @@
+//! Keeps a status within its bounds: what of large graphs is left out.
+
+use super::state::Run;
+use crate::api::{TaskPhase, TaskStatus};
+
+/// How many bytes of JSON the tasks of a status may take: 768 KiB for all of it, less what the rest of it needs.
+const MAX_TASK_BYTES: usize = 736 * 1024;
+/// What is left of a message that is needed.
+const SHORT_MESSAGE: usize = 64;
+/// A field's name, its quotes, colon and comma; no field of a task is longer.
+const FIELD: usize = 20;
+/// A time, as text.
+const TIME: usize = 26;
+
+impl Run {
+    /// Whether its tasks, told in full, are over the bound. Never too low.
+    pub(super) fn is_too_large(&self) -> bool {
+        let tasks: usize = self.tasks.iter().map(|task| bytes(&task.status)).sum();
+        tasks + self.output_bytes + self.failure_bytes > MAX_TASK_BYTES
+    }
+}
+
+/// How many bytes a task takes at most, outputs and failed attempts left out.
+fn bytes(task: &TaskStatus) -> usize {
+    let text = |text: &str| FIELD + text.len() + 5 * text.bytes().filter(|byte| escaped(*byte)).count();
+    let texts = [&task.reason, &task.message, &task.job, &task.branch];
+    let times = [task.ready_time, task.start_time, task.completion_time, task.wake_at];
+    // braces, name, phase, attempts and disruptions, and the names of outputs and failedAttempts
+    let fixed = text(&task.name) + 2 * FIELD + 2 * (FIELD + 10) + 2 * FIELD;
+    let texts: usize = texts.into_iter().flatten().map(|known| text(known)).sum();
+    fixed + texts + times.into_iter().flatten().count() * (FIELD + TIME)
+}
+
+/// Whether JSON writes a character with more than its bytes.
+fn escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7f
+}
+
+/// A task told shortly: its phase, reason, attempts, outputs, and when it ended. A restart needs the Job's name and the
+/// start of what runs.
+pub(super) fn lean(task: &TaskStatus) -> TaskStatus {
+    let running = task.phase == TaskPhase::Running;
+    let keeps_message = !task.phase.is_final() || task.phase == TaskPhase::Failed;
+    let message = task.message.as_ref().filter(|_| keeps_message).map(|message| {
+        let printable: String = message.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        printable[..printable.floor_char_boundary(SHORT_MESSAGE)].to_owned()
+    });
+    TaskStatus {
+        message,
+        job: task.job.clone().filter(|_| running),
+        start_time: task.start_time.filter(|_| running),
+        ready_time: None,
+        ..task.clone()
+    }
+}
