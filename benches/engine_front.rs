@@ -53,5 +53,24 @@ fn front(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, front);
+/// Single expressions, the worst within the limits last: what bounds the time that one spec can take.
+fn expressions(criterion: &mut Criterion) {
+    let texts = [
+        ("condition", "tasks.a.outputs.rows > 10 && args.source != ''".to_owned()),
+        ("200 sums", format!("1{} > 0", "+1".repeat(199))),
+        ("200 elements", format!("size([1{}]) > 0", ",1".repeat(199))),
+        ("1,000 elements", format!("size([1{}]) > 0", ",1".repeat(999))),
+    ];
+    for (name, text) in texts {
+        let spec: TaskGraphSpec = serde_json::from_value(json!({"arguments": {"source": "x"}, "tasks": [
+            {"name": "a", "container": {}}, {"name": "b", "dependsOn": ["a"], "when": text, "container": {}},
+        ]}))
+        .expect("a spec");
+        criterion.bench_function(&format!("expression: {name}"), |bench| {
+            bench.iter(|| compile(black_box(&spec), &Templates::new()));
+        });
+    }
+}
+
+criterion_group!(benches, front, expressions);
 criterion_main!(benches);
