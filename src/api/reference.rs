@@ -18,7 +18,7 @@ use super::{
 const OPENING: &str = "\
 # API reference
 
-<!-- Made from src/api by `cargo run --bin crdgen`: change the doc comments there, not this file. -->
+<!-- Made from src/api by `make generate`: change the doc comments there, not this file. -->
 
 Every field of every kind. `kubectl explain taskgraph.spec` shows the same on a cluster. What the fields do together
 is told by [rules.md](rules.md), what stands in expressions by [expressions.md](expressions.md).

@@ -47,7 +47,6 @@ use self::{
     events::Recorder,
     index::Index,
     registry::{Registry, Slot},
-    report::Verdict,
     session::{Surroundings, Turn},
     templates::TemplateCache,
     view::GraphView,

@@ -126,6 +126,6 @@ fn anchor(heading: &str) -> String {
 fn api_reference_is_fresh() {
     assert!(
         read(&root().join("docs/api.md")) == taskgraph::api::reference::markdown(),
-        "docs/api.md is not what the types say: run `cargo run --bin crdgen`"
+        "docs/api.md is not what the types say: run `make generate`"
     );
 }
