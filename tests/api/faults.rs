@@ -9,7 +9,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use taskgraph::api::{TaskGraph, TaskPhase};
+use taskgraph::api::TaskGraph;
 
 use crate::{
     fixture::{Fixture, task, task_with},
@@ -35,10 +35,6 @@ fn chain(length: usize) -> Value {
 
 fn quick(_: &str, _: u32) -> Play {
     Play::succeeds("").after(Duration::from_millis(100))
-}
-
-fn running(graph: &TaskGraph, name: &str) -> bool {
-    task_status(graph, name).is_some_and(|task| task.phase == TaskPhase::Running)
 }
 
 /// All tasks Succeeded with their first attempt, and nothing broke a rule.
@@ -80,12 +76,12 @@ async fn two_operators_that_both_lead() -> Result<()> {
 async fn one_of_two_operators_frozen_in_mid_run_and_woken() -> Result<()> {
     let fixture = Fixture::new("frozen", quick).await?;
     fixture.namespace.create("g", chain(8)).await?;
-    fixture.namespace.until("g", "at t2", |graph| running(graph, "t2")).await;
+    fixture.until_job("t2", 1).await;
     fixture.operator.freeze();
     let proxy = Proxy::start(ControlPlane::shared()).await?;
     let settings = Settings::new(proxy.kubeconfig(), &fixture.namespace.name);
     let _other = Operator::start(Settings { lease_namespace: "default".into(), ..settings })?;
-    fixture.namespace.until("g", "at t5", |graph| running(graph, "t5")).await;
+    fixture.until_job("t5", 1).await;
     // it wakes with what it knew at t2
     fixture.operator.thaw();
     let graph = fixture.namespace.until_finished("g").await;
@@ -111,8 +107,8 @@ async fn a_job_deleted_by_hand_is_lost_and_tried_again() -> Result<()> {
     })
     .await?;
     fixture.namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;
-    let graph = fixture.namespace.until("g", "running", |graph| running(graph, "a")).await;
-    let job = task_status(&graph, "a").and_then(|task| task.job).expect("a running task has a Job");
+    let job = fixture.until_job("a", 1).await;
+    fixture.until_pod_runs("a").await;
     fixture.namespace.jobs().delete(&job, &DeleteParams::background()).await?;
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Complete"));
@@ -127,9 +123,11 @@ async fn a_job_deleted_while_the_operator_is_down() -> Result<()> {
     let mut fixture =
         Fixture::new("lost-down", |_, attempt| if attempt == 1 { Play::runs_on() } else { Play::succeeds("") }).await?;
     fixture.namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;
-    let graph = fixture.namespace.until("g", "running", |graph| running(graph, "a")).await;
+    let job = fixture.until_job("a", 1).await;
+    // stored: a Job that vanishes before anything tells of it cannot be missed by anyone
+    let stored = |graph: &TaskGraph| task_status(graph, "a").is_some_and(|task| task.attempts == 1);
+    fixture.namespace.until("g", "stored", stored).await;
     fixture.operator.kill().await?;
-    let job = task_status(&graph, "a").and_then(|task| task.job).expect("a running task has a Job");
     fixture.namespace.jobs().delete(&job, &DeleteParams::background()).await?;
     fixture.namespace.until_all::<Job>("gone", <[Job]>::is_empty).await;
     fixture.restart().await?;
@@ -205,9 +203,9 @@ async fn conflicts_and_errors_on_every_kind_of_write() -> Result<()> {
 async fn watches_that_are_cut_or_too_old() -> Result<()> {
     let fixture = Fixture::new("watches", quick).await?;
     fixture.namespace.create("g", chain(6)).await?;
-    fixture.namespace.until("g", "at t1", |graph| running(graph, "t1")).await;
+    fixture.until_job("t1", 1).await;
     fixture.proxy.cut();
-    fixture.namespace.until("g", "at t3", |graph| running(graph, "t3")).await;
+    fixture.until_job("t3", 1).await;
     fixture.proxy.gone();
     let graph = fixture.namespace.until_finished("g").await;
     ran_well(&fixture, &graph).await
@@ -218,7 +216,7 @@ async fn watches_that_lag() -> Result<()> {
     for held in ["jobs", "taskgraphs", "pods"] {
         let fixture = Fixture::new(&format!("lag-{held}"), quick).await?;
         fixture.namespace.create("g", chain(4)).await?;
-        fixture.namespace.until("g", "at t1", |graph| running(graph, "t1")).await;
+        fixture.until_job("t1", 1).await;
         fixture.proxy.hold(held);
         fixture.namespace.edit("g", json!({"parallelism": 3})).await?;
         // what the operator does meanwhile it does without them
@@ -235,7 +233,7 @@ async fn a_broken_object_stops_no_other() -> Result<()> {
     let fixture = Fixture::new("broken", quick).await?;
     let graphs = fixture.namespace.graphs();
     fixture.namespace.create("victim", chain(4)).await?;
-    fixture.namespace.until("victim", "running", |graph| running(graph, "t0")).await;
+    fixture.until_job("t0", 1).await;
     // what the CRD lets through: tasks that are none, doubled ones, numbers out of all bounds
     let nonsense = json!({"status": {"sequence": 4_000_000_000_u64, "startTime": "0001-01-01T00:00:00Z", "revision": "no-such-revision",
         "tasks": [{"name": "t0", "phase": "Succeeded", "attempts": 4_000_000_000_u32}, {"name": "t0", "phase": "Pending"},
@@ -260,8 +258,8 @@ async fn a_broken_object_stops_no_other() -> Result<()> {
 async fn a_job_of_ours_with_labels_edited_by_hand() -> Result<()> {
     let fixture = Fixture::new("labels", |_, _| Play::succeeds("").after(Duration::from_secs(1))).await?;
     fixture.namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;
-    let graph = fixture.namespace.until("g", "running", |graph| running(graph, "a")).await;
-    let job = task_status(&graph, "a").and_then(|task| task.job).expect("a running task has a Job");
+    let job = fixture.until_job("a", 1).await;
+    fixture.until_pod_runs("a").await;
     let labels = json!({"metadata": {"labels": {"taskgraph.dev/attempt": "seven", "taskgraph.dev/task": null}}});
     fixture.namespace.jobs().patch(&job, &PatchParams::default(), &Patch::Merge(labels)).await?;
     let graph = fixture.run("other", chain(2)).await?;
@@ -280,7 +278,7 @@ async fn a_restart_with_a_finished_a_running_and_a_suspended_graph() -> Result<(
     let done = fixture.run("done", chain(2)).await?;
     fixture.namespace.create("running", json!({"tasks": [task("long", &[]), task("next", &["long"])]})).await?;
     fixture.namespace.create("suspended", json!({"desiredState": "Suspend", "tasks": [task("a", &[])]})).await?;
-    fixture.namespace.until("running", "running", |graph| running(graph, "long")).await;
+    fixture.until_job("long", 1).await;
     fixture
         .namespace
         .until("suspended", "suspended", |graph| crate::support::namespace::holds(graph, "Suspended"))
@@ -304,9 +302,7 @@ async fn many_kills_at_no_matter_what_moment() -> Result<()> {
     let mut fixture = Fixture::new("kills", quick).await?;
     fixture.namespace.create("g", chain(6)).await?;
     for place in 0..5 {
-        let name = format!("t{place}");
-        let begun = |graph: &TaskGraph| task_status(graph, &name).is_some_and(|task| task.attempts > 0);
-        fixture.namespace.until("g", &name, begun).await;
+        fixture.until_job(&format!("t{place}"), 1).await;
         fixture.operator.kill().await?;
         fixture.restart().await?;
     }

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use taskgraph::api::TaskGraph;
 
 use crate::support::{
-    Auditor, ControlPlane, Namespace, Operator, Play, Player, Proxy, operator::Settings, sight::Sighting,
+    Auditor, ControlPlane, Namespace, Operator, Play, Player, Proxy,
+    operator::Settings,
+    sight::{Key, Object, Sighting},
 };
 
 /// A namespace with an operator of its own behind a proxy, its pods played.
@@ -39,8 +41,26 @@ impl Fixture {
     /// Starts the operator again, behind a new proxy: nothing of the old one gets through any more.
     pub async fn restart(&mut self) -> Result<()> {
         self.proxy = Proxy::start(ControlPlane::shared()).await?;
-        self.operator = Operator::start(Settings::new(self.proxy.kubeconfig(), &self.namespace.name))?;
+        let settings = Settings::new(self.proxy.kubeconfig(), &self.namespace.name);
+        self.operator = Operator::start(Settings { identity: self.operator.identity().to_owned(), ..settings })?;
         Ok(())
+    }
+
+    /// Waits until an attempt's Job exists, whatever the status says by then; the Job's name.
+    pub async fn until_job(&self, task: &str, attempt: u32) -> String {
+        let is_it = |key: &Key| key.task == task && key.attempt == attempt;
+        let found = |one: &Sighting| matches!(&one.object, Object::Job(key) if is_it(key)).then(|| one.name.clone());
+        self.auditor.sight().until(&format!("attempt {attempt} of {task}"), |seen| seen.iter().find_map(found)).await
+    }
+
+    /// Waits until an attempt's pod runs.
+    pub async fn until_pod_runs(&self, task: &str) {
+        let runs =
+            |one: &Sighting| matches!(&one.object, Object::Pod(key, pod) if key.task == task && pod.phase == "Running");
+        self.auditor
+            .sight()
+            .until(&format!("a running pod of {task}"), |seen| seen.iter().any(runs).then_some(()))
+            .await;
     }
 
     /// Judges what happened.

@@ -5,15 +5,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
-    Api, Client, CustomResourceExt, ResourceExt,
+    Api, Client, ResourceExt,
     api::{Patch, PatchParams},
     runtime::{conditions, wait},
 };
-use taskgraph::api::{ClusterTaskTemplate, TaskGraph, TaskTemplate};
 
 /// Applies them, and waits until they are served.
 pub async fn install(client: &Client) -> Result<()> {
-    let crds = [TaskGraph::crd(), TaskTemplate::crd(), ClusterTaskTemplate::crd()];
+    let crds = taskgraph::api::crd::all();
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in &crds {
         api.patch(&crd.name_any(), &PatchParams::apply("taskgraph-tests").force(), &Patch::Apply(crd)).await?;

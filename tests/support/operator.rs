@@ -22,6 +22,8 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// The namespace of its lease.
     pub lease_namespace: String,
+    /// Its name in the lease: started again under the same name, it need not wait for the lease to run out.
+    pub identity: String,
     /// File for what it prints.
     pub log: PathBuf,
     /// More arguments.
@@ -43,6 +45,7 @@ impl Settings {
             kubeconfig: kubeconfig.to_owned(),
             namespace: Some(namespace.to_owned()),
             lease_namespace: namespace.to_owned(),
+            identity: format!("test-{}", kubeconfig.file_stem().unwrap_or_default().to_string_lossy()),
             log: kubeconfig.with_extension("operator.log"),
             args: Vec::new(),
         }
@@ -59,6 +62,11 @@ impl Operator {
     /// Its process id.
     pub fn pid(&self) -> Pid {
         self.process.pid()
+    }
+
+    /// Its name in the lease.
+    pub fn identity(&self) -> &str {
+        &self.settings.identity
     }
 
     /// Starts it again, after it was killed or terminated.
@@ -119,7 +127,9 @@ impl Drop for Operator {
 
 fn launch(settings: &Settings) -> Result<Program> {
     let mut args: Vec<String> =
-        ["--listen", "127.0.0.1:0", "--lease-namespace", &settings.lease_namespace].map(String::from).into();
+        ["--listen", "127.0.0.1:0", "--identity", &settings.identity, "--lease-namespace", &settings.lease_namespace]
+            .map(String::from)
+            .into();
     if let Some(namespace) = &settings.namespace {
         args.extend(["--namespace".to_owned(), namespace.clone()]);
     }

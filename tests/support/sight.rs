@@ -45,6 +45,8 @@ pub struct Sighting {
     pub at: Instant,
     /// UID of the object.
     pub uid: String,
+    /// Name of the object.
+    pub name: String,
     /// Whether it was deleted.
     pub gone: bool,
     /// The object.
@@ -196,7 +198,14 @@ impl Recorder {
                 }
             };
             let uid = object.uid().unwrap_or_default();
-            let sighting = Sighting { version: version(&object), at: Instant::now(), uid, gone, object: look(&object) };
+            let sighting = Sighting {
+                version: version(&object),
+                at: Instant::now(),
+                uid,
+                name: object.name_any(),
+                gone,
+                object: look(&object),
+            };
             self.seen.lock().push(sighting);
             self.count.send_modify(|count| *count += 1);
         }
