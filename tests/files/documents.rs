@@ -115,6 +115,17 @@ fn links_lead_somewhere() {
     }
 }
 
+#[test]
+fn every_reason_of_the_engine_is_explained() {
+    let explained = read(&root().join("docs/troubleshooting.md"));
+    let source = read(&root().join("src/engine/reason.rs"));
+    let words: Vec<_> = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split('"').nth(1)).collect();
+    assert!(words.len() > 10, "{words:?}");
+    for word in words {
+        assert!(explained.contains(&format!("`{word}`")), "docs/troubleshooting.md does not tell what `{word}` means");
+    }
+}
+
 /// A document without its code, in which brackets mean other things.
 fn prose(markdown: &str) -> String {
     let mut fenced = false;
