@@ -30,7 +30,7 @@ async fn exit_codes_and_last_words() -> Result<()> {
     let world = World::new("exit").await?;
     let spec = json!({"failurePolicy": "FinishBranches", "tasks": [
         shell("code", &[], "echo all is lost; exit 42"),
-        shell("killed", &[], "kill -9 $$"),
+        shell("killed", &[], "sh -c 'kill -9 $$'"),
         shell("told", &[], "printf 'no such table' > /dev/termination-log; exit 3"),
     ]});
     world.apply_graph("g", spec).await?;
@@ -111,7 +111,7 @@ async fn no_argument_is_ever_read_as_shell() -> Result<()> {
     check["container"]["env"] = json!([{"name": "VALUE", "value": "${{ args.value }}"}]);
     world.apply_graph("g", json!({"arguments": {"value": nasty}, "tasks": [echo, check]})).await?;
     let graph = world.wait("g", "complete").await?;
-    assert_eq!(task(&graph, "check").and_then(|task| task.message).as_deref(), Some(nasty.as_str()));
+    assert_eq!(task(&graph, "check").and_then(|task| task.message).as_deref(), Some(nasty));
     world.judge().await
 }
 
@@ -124,7 +124,7 @@ async fn cancel_stops_containers_and_runs_finally() -> Result<()> {
         .namespace
         .until("g", "running", |graph| task(graph, "long").is_some_and(|task| task.phase == TaskPhase::Running))
         .await;
-    world.kubectl(&["patch", "taskgraph", "g", "--type=merge", "-p", r#"{"spec":{"desiredState":"Cancel"}}"#]).await?;
+    world.kubectl(&["patch", "tg", "g", "--type=merge", "-p", r#"{"spec":{"desiredState":"Cancel"}}"#]).await?;
     let graph = world.wait("g", "failed").await?;
     assert_eq!(condition(&graph, "Failed").map(|condition| condition.reason.as_str()), Some("Cancelled"));
     assert_eq!(task(&graph, "long").map(|task| task.phase), Some(TaskPhase::Cancelled));

@@ -23,8 +23,8 @@ async fn columns_outputs_and_the_tree() -> Result<()> {
     assert_eq!(words[0], ["NAME", "PHASE", "PROGRESS", "FAILED", "AGE"]);
     assert_eq!(words[1][..4], ["g", "Complete", "2/2", "0"]);
     let path = "jsonpath={.status.tasks[?(@.name=='second')].outputs.twice}";
-    assert_eq!(world.kubectl(&["get", "taskgraph", "g", "-o", path]).await?, "42");
-    let described = world.kubectl(&["describe", "taskgraph", "g"]).await?;
+    assert_eq!(world.kubectl(&["get", "tg", "g", "-o", path]).await?, "42");
+    let described = world.kubectl(&["describe", "tg", "g"]).await?;
     assert!(described.contains("Events:") && described.contains("The graph is valid"), "{described}");
     let tree = world.plugin(&["tree", "g"]).await?;
     for expected in ["g", "Complete", "first", "second", "Succeeded", "rows", "21", "twice", "42"] {
@@ -66,7 +66,7 @@ async fn a_deleted_graph_leaves_nothing() -> Result<()> {
     let long_runs =
         |graph: &taskgraph::api::TaskGraph| task(graph, "long").is_some_and(|task| task.phase == TaskPhase::Running);
     world.namespace.until("g", "running", long_runs).await;
-    world.kubectl(&["delete", "taskgraph", "g", "--timeout=60s"]).await?;
+    world.kubectl(&["delete", "tg", "g", "--timeout=60s"]).await?;
     world.namespace.until_all::<Job>("gone", <[Job]>::is_empty).await;
     world.namespace.until_all::<Pod>("gone", <[Pod]>::is_empty).await;
     world.namespace.until_all::<ControllerRevision>("gone", <[ControllerRevision]>::is_empty).await;

@@ -93,17 +93,13 @@ fn fate(seen: Option<&Seen>) -> Fate {
         let millis = later.saturating_duration_since(earlier).as_millis();
         Duration::from_millis(millis.try_into().unwrap_or(u64::MAX))
     };
-    let Some(ended) = seen.ended.or(seen.job_gone) else {
-        // its pod never ran: what became of it the start timeout decides, or the stop
-        return Fate { start: seen.running.map(|running| since(running, stored)), ..never };
-    };
-    let running = seen.running.unwrap_or(ended);
-    Fate {
-        start: Some(since(running, stored)),
-        run: Some(since(ended, running)),
-        result: seen.pod.as_ref().map_or_else(lost, result),
-        ..Fate::success(at_once)
-    }
+    let start = seen.running.map(|running| since(running, stored));
+    let Some(ended) = seen.ended.or(seen.job_gone) else { return Fate { start, ..never } };
+    // one that ended so fast that it was never seen running did run; one of which nothing is left perhaps not
+    let start = start.or_else(|| seen.ended.map(|ended| since(ended, stored)));
+    let begin = seen.running.or(seen.ended).unwrap_or(stored);
+    let result = seen.pod.as_ref().map_or_else(lost, result);
+    Fate { start, run: Some(since(ended, begin)), result, ..Fate::success(at_once) }
 }
 
 fn lost() -> AttemptResult {
