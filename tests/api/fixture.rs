@@ -1,12 +1,15 @@
 //! One operator in one namespace, with all that looks at it.
 
 use anyhow::Result;
+use kube::api::ListParams;
 use serde_json::{Value, json};
-use taskgraph::api::TaskGraph;
+use taskgraph::api::{DesiredState, TaskGraph};
 
 use crate::support::{
     Auditor, ControlPlane, Namespace, Operator, Play, Player, Proxy,
+    namespace::finished,
     operator::Settings,
+    replay,
     sight::{Key, Object, Sighting},
 };
 
@@ -63,9 +66,21 @@ impl Fixture {
             .await;
     }
 
-    /// Judges what happened.
+    /// Judges what happened; a graph that finished by itself must come to the same phases in the simulator.
     pub async fn judge(&self) -> Result<Vec<Sighting>> {
-        self.auditor.judge().await
+        let seen = self.auditor.judge().await?;
+        let templates = replay::templates(&self.namespace).await?;
+        for graph in self.namespace.graphs().list(&ListParams::default()).await? {
+            if finished(&graph).is_some() && graph.spec.desired_state.unwrap_or_default() == DesiredState::Run {
+                let (simulated, stored) = replay::phases(&graph, &templates, &seen)?;
+                assert_eq!(
+                    simulated, stored,
+                    "{}: the simulator on the left, the cluster on the right",
+                    self.namespace.name
+                );
+            }
+        }
+        Ok(seen)
     }
 }
 

@@ -274,6 +274,6 @@ async fn events_tell_of_the_graph_not_of_each_success() -> Result<()> {
     let events = fixture.namespace.api::<Event>().list(&Default::default()).await?.items;
     let mut reasons: Vec<_> = events.into_iter().filter(of_graph).filter_map(|event| event.reason).collect();
     reasons.sort();
-    assert_eq!(reasons, ["Accepted", "Failed", "TaskFailed"]);
+    assert_eq!(reasons, ["Accepted", "Failed", "Started", "TaskFailed"]);
     Ok(())
 }

@@ -13,6 +13,7 @@ pub mod operator;
 pub mod player;
 pub mod process;
 pub mod proxy;
+pub mod replay;
 pub mod sight;
 
 pub use auditor::Auditor;

@@ -1,0 +1,118 @@
+//! The examples, on real containers.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use taskgraph::api::{TaskGraph, TaskPhase};
+
+use crate::{
+    support::namespace::{status, task},
+    world::{World, file},
+};
+
+fn outputs(graph: &TaskGraph, name: &str) -> Value {
+    task(graph, name).map(|task| Value::Object(task.outputs)).unwrap_or_default()
+}
+
+fn phase(graph: &TaskGraph, name: &str) -> Option<TaskPhase> {
+    task(graph, name).map(|task| task.phase)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fan_out_and_in() -> Result<()> {
+    let world = World::new("fan").await?;
+    world.apply(&file("examples/fan-out-fan-in.yaml")?).await?;
+    let graph = world.wait("primes", "complete").await?;
+    assert_eq!(outputs(&graph, "sum"), json!({"primes": 2262}));
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries() -> Result<()> {
+    let world = World::new("retries").await?;
+    world.apply(&file("examples/retries.yaml")?).await?;
+    let graph = world.wait("retries", "complete").await?;
+    let flaky = task(&graph, "flaky").expect("its status");
+    assert_eq!((flaky.attempts, flaky.failed_attempts.len()), (3, 2));
+    assert_eq!(outputs(&graph, "count"), json!({"text": "line free after 3 attempts"}));
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure() -> Result<()> {
+    let world = World::new("failure").await?;
+    world.apply(&file("examples/failure.yaml")?).await?;
+    let graph = world.wait("failure", "failed").await?;
+    let failed = task(&graph, "unit-test").expect("its status");
+    assert_eq!((failed.phase, failed.failed_attempts[0].exit_code), (TaskPhase::Failed, Some(1)));
+    // the last words of its log, as it left no termination message
+    let message = failed.failed_attempts[0].message.as_deref().unwrap_or_default();
+    assert!(message.contains("sum_of_two: expected 4, got 5"), "{message:?}");
+    for (name, expected) in
+        [("package", TaskPhase::Omitted), ("alert", TaskPhase::Succeeded), ("tidy", TaskPhase::Succeeded)]
+    {
+        assert_eq!(phase(&graph, name), Some(expected), "{name}");
+    }
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_of_two_graphs() -> Result<()> {
+    let world = World::new("templates").await?;
+    world.apply(&file("examples/templates.yaml")?).await?;
+    let small = world.wait("primes-small", "complete").await?;
+    let large = world.wait("primes-large", "complete").await?;
+    assert_eq!(outputs(&small, "say"), json!({"text": "25 primes below 100"}));
+    assert_eq!(outputs(&large, "count"), json!({"primes": 1033}));
+    world.judge().await
+}
+
+/// The pipeline, in a namespace of its own and with a volume of its own.
+async fn pipeline(data: &str) -> Result<(World, TaskGraph)> {
+    let world = World::new(&format!("orders-{data}")).await?;
+    let name = world.namespace.name.clone();
+    let volume =
+        file("examples/data-processing/volume.yaml")?.replace("/tmp/taskgraph-demo-orders", &format!("/tmp/{name}"));
+    let volume = volume
+        .replace("taskgraph-demo-orders", &format!("{name}-orders"))
+        .replace("namespace: taskgraph-demo", &format!("namespace: {name}"));
+    world.apply(&volume).await?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data-processing/make-orders");
+    let orders = Command::new(script).arg(data).output()?;
+    ensure!(orders.status.success(), "{script}: {}", String::from_utf8_lossy(&orders.stderr));
+    let csv = tempfile::NamedTempFile::new()?;
+    std::fs::write(csv.path(), &orders.stdout)?;
+    let from = format!("--from-file={data}.csv={}", csv.path().display());
+    world.kubectl(&["create", "configmap", "orders", &from]).await?;
+    let graph = file("examples/data-processing/graph.yaml")?
+        .replace("arguments: {data: good}", &format!("arguments: {{data: {data}}}"));
+    world.apply(&graph).await?;
+    let graph = world.wait("orders-good", "complete").await?;
+    // deleted with the namespace's claim; the folder is the machine's
+    world.judge().await?;
+    world.kubectl(&["delete", "persistentvolume", &format!("{name}-orders"), "--wait=false"]).await?;
+    Ok((world, graph))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pipeline_with_good_data() -> Result<()> {
+    let (world, graph) = pipeline("good").await?;
+    assert_eq!(status(&graph).progress.as_deref(), Some("8/8"));
+    assert_eq!(outputs(&graph, "transform")["quality"], json!(0.9925));
+    assert_eq!(phase(&graph, "store-primary"), Some(TaskPhase::Succeeded));
+    assert_eq!(phase(&graph, "store-backup"), Some(TaskPhase::Skipped));
+    let tree = world.plugin(&["tree", "orders-good"]).await?;
+    for expected in ["fetch-data", "store-backup", "Skipped", "BranchNotTaken", "quality"] {
+        assert!(tree.contains(expected), "{expected} is not in\n{tree}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pipeline_with_poor_data() -> Result<()> {
+    let (_world, graph) = pipeline("poor").await?;
+    assert_eq!(phase(&graph, "store-primary"), Some(TaskPhase::Skipped));
+    assert_eq!(outputs(&graph, "store-backup"), json!({"rows": 516}));
+    Ok(())
+}

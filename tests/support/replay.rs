@@ -1,0 +1,124 @@
+//! What an independent watch saw of each attempt, played again through the engine's simulator: it must come to the
+//! same phases as the operator did on the cluster.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use kube::{Api, ResourceExt, api::ListParams};
+use serde_json::{Map, Value};
+use taskgraph::{
+    api::{ClusterTaskTemplate, Duration, TaskGraph, TaskPhase, TaskTemplate, TemplateKind, TemplateRef},
+    engine::{
+        AttemptResult, Blame, Failure, Identity, Launch, Run, Templates, compile,
+        sim::{Fate, simulate},
+    },
+};
+
+use super::{
+    namespace::{Namespace, status},
+    sight::{Object, PodState, Sighting},
+};
+
+/// One attempt, as it was seen.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    stored: Option<Instant>,
+    running: Option<Instant>,
+    ended: Option<Instant>,
+    pod: Option<PodState>,
+    job_gone: Option<Instant>,
+}
+
+/// The templates that graphs of the namespace may use.
+pub async fn templates(namespace: &Namespace) -> Result<Templates> {
+    let own = namespace.api::<TaskTemplate>().list(&ListParams::default()).await?;
+    let of_cluster = Api::<ClusterTaskTemplate>::all(namespace.client.clone()).list(&ListParams::default()).await?;
+    let own = own.items.into_iter().map(|one| (one.name_any(), TemplateKind::TaskTemplate, one.spec));
+    let of_cluster =
+        of_cluster.items.into_iter().map(|one| (one.name_any(), TemplateKind::ClusterTaskTemplate, one.spec.0));
+    Ok(own.chain(of_cluster).map(|(name, kind, spec)| (TemplateRef { name, kind }, Arc::new(spec))).collect())
+}
+
+/// The phases that the simulator comes to, and those that stand in the graph's status.
+pub fn phases(graph: &TaskGraph, templates: &Templates, seen: &[Sighting]) -> Result<(Phases, Phases)> {
+    let uid = graph.uid().context("a graph on a cluster has a UID")?;
+    let plan = compile(&graph.spec, templates).map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    let attempts = attempts(&uid, seen);
+    let identity = Identity { name: graph.name_any(), namespace: graph.namespace().unwrap_or_default(), uid };
+    let start = status(graph).start_time.context("the graph was accepted")?;
+    let names = Arc::clone(&plan.graph);
+    let mut run = Run::new(Arc::clone(&plan.graph), plan.settings, identity, start);
+    let mut world = |launch: &Launch, _: Timestamp| {
+        let task = names.task(launch.attempt.task).name.to_string();
+        fate(attempts.get(&(task, launch.attempt.number)))
+    };
+    let trace = simulate(&mut run, &mut world, start);
+    let simulated = names.ids().zip(trace.phases).map(|(id, phase)| (names.task(id).name.to_string(), phase)).collect();
+    let stored = status(graph).tasks.into_iter().map(|task| (task.name, task.phase)).collect();
+    Ok((simulated, stored))
+}
+
+/// The phase of each task.
+pub type Phases = BTreeMap<String, TaskPhase>;
+
+fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
+    let mut attempts = BTreeMap::<(String, u32), Seen>::new();
+    for one in seen {
+        let (Object::Job(key) | Object::Pod(key, _)) = &one.object else { continue };
+        if key.graph != uid {
+            continue;
+        }
+        let attempt = attempts.entry((key.task.clone(), key.attempt)).or_default();
+        match &one.object {
+            Object::Job(_) if one.gone => attempt.job_gone = Some(one.at),
+            Object::Job(_) => _ = attempt.stored.get_or_insert(one.at),
+            Object::Pod(_, state) if state.is_terminal() => {
+                attempt.ended.get_or_insert(one.at);
+                attempt.pod.get_or_insert_with(|| state.clone());
+            }
+            Object::Pod(_, state) if state.phase == "Running" => _ = attempt.running.get_or_insert(one.at),
+            Object::Pod(..) | Object::Graph(_) => {}
+        }
+    }
+    attempts
+}
+
+fn fate(seen: Option<&Seen>) -> Fate {
+    let at_once = Duration::from_millis(0);
+    let never = Fate { run: None, ..Fate::success(at_once) };
+    let Some(seen) = seen else { return never };
+    let Some(stored) = seen.stored else { return never };
+    let since = |later: Instant, earlier: Instant| {
+        let millis = later.saturating_duration_since(earlier).as_millis();
+        Duration::from_millis(millis.try_into().unwrap_or(u64::MAX))
+    };
+    let start = seen.running.map(|running| since(running, stored));
+    let Some(ended) = seen.ended.or(seen.job_gone) else { return Fate { start, ..never } };
+    // one that ended so fast that it was never seen running did run; one of which nothing is left perhaps not
+    let start = start.or_else(|| seen.ended.map(|ended| since(ended, stored)));
+    let begin = seen.running.or(seen.ended).unwrap_or(stored);
+    let result = seen.pod.as_ref().map_or_else(lost, result);
+    Fate { start, run: Some(since(ended, begin)), result, ..Fate::success(at_once) }
+}
+
+fn lost() -> AttemptResult {
+    AttemptResult::Failed(Failure { reason: "JobLost".into(), message: None, exit_code: None, blame: Blame::Cluster })
+}
+
+fn result(pod: &PodState) -> AttemptResult {
+    let terminated = pod.terminated.clone().unwrap_or_default();
+    if pod.phase == "Succeeded" {
+        let text = terminated.message.unwrap_or_default();
+        return match serde_json::from_str::<Map<String, Value>>(&text) {
+            Ok(outputs) => AttemptResult::Succeeded { outputs, message: None },
+            Err(_) => AttemptResult::Succeeded { outputs: Map::new(), message: Some(text) },
+        };
+    }
+    AttemptResult::Failed(Failure {
+        reason: terminated.reason.unwrap_or_else(|| "Error".into()),
+        message: terminated.message,
+        exit_code: Some(terminated.exit_code),
+        blame: if pod.disrupted { Blame::Cluster } else { Blame::Task },
+    })
+}
