@@ -1,9 +1,9 @@
 //! The operator program: puts the parts together, and takes them apart again in order.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -11,9 +11,6 @@ use crate::{
     controller::{self, Options},
     runtime::{args::Args, client, health, health::Health, lease, metrics::Metrics, shutdown, telemetry},
 };
-
-/// How often the main loop shows that it goes round.
-const TICK: Duration = Duration::from_secs(5);
 
 /// Runs the operator until it is told to stop.
 ///
@@ -31,16 +28,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // health is told and the Lease kept until the controller has ended
     let ended = CancellationToken::new();
     let served = tokio::spawn(health::serve(listener, health.clone(), registry, ended.clone()));
-    let (leadership, elector) = lease::elect(client.clone(), lease_config(&args, &client, identity), metrics.leader.clone());
+    let (leadership, elector) =
+        lease::elect(client.clone(), lease_config(&args, &client, identity), metrics.leader.clone());
     let elected = tokio::spawn(elector.run(ended.clone()));
 
-    let (ready, synced) = watch::channel(false);
-    let ticking = tokio::spawn(tick(health, synced));
     let options = Options { namespace: args.namespace, concurrency: args.concurrency };
-    controller::run(client, options, leadership, metrics, ready, stop).await;
+    controller::run(client, options, leadership, metrics, health, stop).await;
 
     ended.cancel();
-    ticking.abort();
     if let Err(error) = elected.await {
         warn!(%error, "the Lease was not given back");
     }
@@ -60,16 +55,4 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn lease_config(args: &Args, client: &kube::Client, identity: String) -> lease::Config {
     let namespace = args.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     lease::Config { namespace, shard: 0, identity, duration: args.lease_duration }
-}
-
-async fn tick(health: Health, mut synced: watch::Receiver<bool>) {
-    let mut interval = tokio::time::interval(TICK);
-    loop {
-        tokio::select! {
-            _ = interval.tick() => {}
-            Ok(()) = synced.changed() => {}
-        }
-        health.set_synced(*synced.borrow());
-        health.tick();
-    }
 }

@@ -234,9 +234,9 @@ mod tests {
         assert_eq!(
             names,
             [
-                "Namespaced TaskGraph tg taskgraph: Phase Progress Failed Age Message",
-                "Namespaced TaskTemplate tt taskgraph: Description Age",
-                "Cluster ClusterTaskTemplate ctt taskgraph: Description Age",
+                "Namespaced TaskGraph tg taskgraph-all: Phase Progress Failed Age Message",
+                "Namespaced TaskTemplate tt taskgraph-all: Description Age",
+                "Cluster ClusterTaskTemplate ctt taskgraph-all: Description Age",
             ]
         );
     }

@@ -24,7 +24,7 @@ use super::{
         kind = "TaskGraph",
         namespaced,
         shortname = "tg",
-        category = "taskgraph",
+        category = "taskgraph-all",
         status = "TaskGraphStatus",
         derive = "PartialEq",
         doc = "A graph of tasks, and its one run: each task is launched as a Job the moment that its dependencies allow it.",
@@ -90,13 +90,11 @@ pub struct TaskGraphSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_defaults: Option<PodDefaults>,
     /// The tasks. Their names are unique, those of `finally` included.
-    // atomic: as a list-map every write of the status cost the API server several times as much, and managedFields
-    // half as many bytes again as the spec
-    #[schemars(length(min = 1, max = 2000), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(min = 1, max = 2000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tasks: Vec<Task>,
     /// Tasks that run at the end, whatever happened. They start when all of `tasks` are final.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub finally: Vec<Task>,
 }
 

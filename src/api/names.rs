@@ -4,8 +4,9 @@
 pub const GROUP: &str = "taskgraph.dev";
 /// API version of all kinds.
 pub const VERSION: &str = "v1alpha1";
-/// Category under which `kubectl get taskgraph` lists all kinds.
-pub const CATEGORY: &str = "taskgraph";
+/// Category under which `kubectl get` lists all kinds. Not `taskgraph`: that is the singular of a kind, and
+/// `kubectl get taskgraph NAME` would be refused as naming several resources.
+pub const CATEGORY: &str = "taskgraph-all";
 /// Field manager of every write, and `managed-by` of what the operator makes.
 pub const MANAGER: &str = "taskgraph";
 

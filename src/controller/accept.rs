@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::Value;
 use tracing::{info, warn};
 
@@ -120,9 +119,15 @@ fn read_spec(spec: &Value) -> Result<TaskGraphSpec, Verdict> {
 }
 
 /// Checks a spec away from the threads that serve everything else: a large one takes a while.
-async fn check(view: &GraphView, spec: TaskGraphSpec, templates: Templates) -> Result<Result<Plan, Refusal>, AcceptError> {
+async fn check(
+    view: &GraphView,
+    spec: TaskGraphSpec,
+    templates: Templates,
+) -> Result<Result<Plan, Refusal>, AcceptError> {
     let name = view.name().to_owned();
-    tokio::task::spawn_blocking(move || validate::check(Some(&name), &spec, &templates)).await.map_err(AcceptError::Check)
+    tokio::task::spawn_blocking(move || validate::check(Some(&name), &spec, &templates))
+        .await
+        .map_err(AcceptError::Check)
 }
 
 fn verdict_of(refusal: &Refusal) -> Verdict {
@@ -174,13 +179,16 @@ fn identity(view: &GraphView) -> Arc<Identity> {
 
 async fn begin(ctx: &Context, view: &GraphView, plan: Plan, pinned: Pinned) -> Result<Session, AcceptError> {
     // a graph that was refused before has conditions; their transition times are kept
-    let (mut status, version) =
-        if view.status.conditions.is_empty() { (TaskGraphStatus::default(), view_version(view)) } else { live_status(ctx, view).await? };
+    let (mut status, version) = if view.status.conditions.is_empty() {
+        (TaskGraphStatus::default(), view_version(view))
+    } else {
+        live_status(ctx, view).await?
+    };
     status.revision = Some(Pinned::name(view));
     let identity = identity(view);
     info!(graph = view.name(), namespace = view.namespace(), tasks = plan.graph.tasks.len(), "accepted");
     ctx.recorder.accepted(view, plan.graph.tasks.len());
-    let run = Run::new(plan.graph, plan.settings, (*identity).clone(), Timestamp::now());
+    let run = Run::new(plan.graph, plan.settings, (*identity).clone(), super::now());
     let report = Report::new(status, version, view.generation());
     Ok(Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), ctx.registry.mailbox(view)))
 }
@@ -194,7 +202,11 @@ async fn resume(ctx: &Context, view: &GraphView, stored: Option<Pinned>) -> Resu
         Some(pinned) => pinned,
         None => match check_current(ctx, view).await? {
             Ok((_, pinned)) => {
-                warn!(graph = view.name(), namespace = view.namespace(), "its ControllerRevision is gone; pinning the spec as it is now");
+                warn!(
+                    graph = view.name(),
+                    namespace = view.namespace(),
+                    "its ControllerRevision is gone; pinning the spec as it is now"
+                );
                 if let Pin::Stored(None) = pin(ctx, view, &pinned).await? {
                     return Ok(Taken::Not(foreign_revision(view)));
                 }
@@ -213,8 +225,7 @@ async fn resume(ctx: &Context, view: &GraphView, stored: Option<Pinned>) -> Resu
     info!(graph = view.name(), namespace = view.namespace(), "taken up again");
     let run = Run::restore(plan.graph, plan.settings, (*identity).clone(), &status);
     let report = Report::new(status, version, view.generation());
-    let mut session =
-        Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), ctx.registry.mailbox(view));
+    let mut session = Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), ctx.registry.mailbox(view));
     review(&mut session, view).await?;
     ctx.index.touch(view.uid());
     session.search_for_missing(&ctx.index);
@@ -258,10 +269,11 @@ pub async fn report_refusal(ctx: &Context, view: &GraphView, verdict: &Verdict) 
         return Ok(());
     }
     let (mut status, version) = live_status(ctx, view).await?;
-    verdict.write(&mut status, view.generation(), Timestamp::now());
+    verdict.write(&mut status, view.generation(), super::now());
     status.phase = status.phase.or(Some(crate::api::GraphPhase::Pending));
     status.message = Some(summary(message));
-    let value = serde_json::to_value(&status).map_err(|e| AcceptError::Call("write the status", CallError::Request(e.to_string())))?;
+    let value = serde_json::to_value(&status)
+        .map_err(|e| AcceptError::Call("write the status", CallError::Request(e.to_string())))?;
     let written = ctx.hands.cluster.put_status(view.namespace(), view.name(), &version, value).await;
     written.map_err(|error| AcceptError::Call("store the status", error))?;
     info!(graph = view.name(), namespace = view.namespace(), reason, "not accepted");
@@ -278,4 +290,3 @@ fn summary(message: &str) -> String {
         more => format!("{first} (and {more} more)"),
     }
 }
-

@@ -9,7 +9,6 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -116,7 +115,11 @@ impl Hold {
 
     fn count(&self, since: Option<Instant>) {
         let metrics = &self.hands.metrics;
-        if self.attempt.number == 1 { metrics.tasks_started.inc() } else { metrics.retries.inc() };
+        if self.attempt.number == 1 {
+            metrics.tasks_started.inc()
+        } else {
+            metrics.retries.inc()
+        };
         if let Some(since) = since {
             metrics.handoff_latency.observe(since.elapsed().as_secs_f64());
         }
@@ -164,9 +167,7 @@ impl Hold {
     /// A Job of that name is there: ours, made by an earlier try or another operator, or somebody else's.
     async fn meet_existing(&self, launched: impl FnOnce() -> Event) -> Try {
         match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
-            Ok(job) if self.is_ours(&job) => {
-                Try::Done(launched())
-            }
+            Ok(job) if self.is_ours(&job) => Try::Done(launched()),
             Ok(_) => Try::Done(self.failed(Failure {
                 reason: "NameTaken".into(),
                 message: Some(format!(
@@ -296,14 +297,16 @@ impl Hold {
                 let refused = jobs::blocked_by_events(&events);
                 // the Job controller would try for ever
                 let hopeless = matches!(refused, Some(Refused::Final(_)));
-                if let Some(event) = refused.and_then(|refused| refused.event(self.attempt, Timestamp::now())) {
+                if let Some(event) = refused.and_then(|refused| refused.event(self.attempt, super::now())) {
                     self.mailbox.event(event);
                 }
                 if hopeless {
                     self.mailbox.post(Note::Discard(self.attempt));
                 }
             }
-            Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "looking why a Job has no pod"),
+            Err(error) => {
+                debug!(graph = %self.identity.name, task = %self.task, %error, "looking why a Job has no pod")
+            }
         }
         self.mailbox.post(Note::Looked(self.attempt));
     }
@@ -329,7 +332,9 @@ impl Hold {
             match seen.await {
                 Ok((job, pods)) => {
                     let pods: Vec<_> = pods.iter().collect();
-                    jobs::observe(self.attempt, Some(&job), &pods).into_iter().for_each(|event| self.mailbox.event(event));
+                    jobs::observe(self.attempt, Some(&job), &pods)
+                        .into_iter()
+                        .for_each(|event| self.mailbox.event(event));
                     return self.mailbox.post(Note::Looked(self.attempt));
                 }
                 // vanished since: the watch tells, and the session looks for it
@@ -355,7 +360,7 @@ impl Hold {
     }
 
     fn failed(&self, failure: Failure) -> Event {
-        Event::Finished { attempt: self.attempt, result: AttemptResult::Failed(failure), time: Timestamp::now() }
+        Event::Finished { attempt: self.attempt, result: AttemptResult::Failed(failure), time: super::now() }
     }
 
     fn may_act(&self) -> bool {

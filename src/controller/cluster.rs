@@ -181,7 +181,8 @@ impl Cluster {
     /// Reads the pods that carry these labels, from etcd, not from a cache.
     pub async fn list_pods(&self, namespace: &str, labels: &BTreeMap<&str, &str>) -> Result<Vec<PodView>, CallError> {
         // label values are of characters that need no escaping
-        let selector: Vec<_> = labels.iter().map(|(key, value)| format!("{}%3D{value}", key.replace('/', "%2F"))).collect();
+        let selector: Vec<_> =
+            labels.iter().map(|(key, value)| format!("{}%3D{value}", key.replace('/', "%2F"))).collect();
         let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", selector.join("%2C"));
         Ok(self.get::<ObjectList<PodView>>(&path).await?.items)
     }

@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, StreamExt, channel::mpsc, future, stream};
+use futures::{FutureExt, Stream, StreamExt, channel::mpsc, future, stream};
 use jiff::Timestamp;
 use kube::{
     Api, Client,
@@ -54,8 +54,11 @@ use self::{
 use crate::{
     api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate},
     jobs::{JobView, PodView},
-    runtime::{lease::Leadership, metrics::Metrics},
+    runtime::{health::Health, lease::Leadership, metrics::Metrics},
 };
+
+/// How often the queue shows that it goes round.
+const TICK: Duration = Duration::from_secs(5);
 
 /// What all reconciles share.
 pub struct Context {
@@ -94,13 +97,14 @@ pub enum ReconcileError {
     Panic,
 }
 
-/// Runs until `shutdown`; then ends what is under way. `ready` turns true when the caches are filled.
+/// Runs until `shutdown`; then ends what is under way. `health` is told when the caches are filled, and that the queue
+/// goes round.
 pub async fn run(
     client: Client,
     options: Options,
     leadership: Leadership,
     metrics: Metrics,
-    ready: channel::Sender<bool>,
+    health: Health,
     shutdown: CancellationToken,
 ) {
     let (wake, woken) = mpsc::unbounded();
@@ -138,33 +142,49 @@ pub async fn run(
         () = shutdown.cancelled() => return,
     }
     info!("caches filled");
-    ready.send_replace(true);
+    health.set_synced(true);
 
     let (graphs, writer) = reflector::store();
     let seen = watch::graphs(Arc::clone(&ctx), watch::api(client, namespace), writer);
     let led = leadership_changes(Arc::clone(&ctx), leadership);
-    Controller::for_stream(seen, graphs)
+    let results = Controller::for_stream(seen, graphs)
         .with_config(Config::default().concurrency(options.concurrency))
         .reconcile_on(woken)
         .reconcile_all_on(led)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(reconcile, retry, Arc::clone(&ctx))
-        .for_each(|result| {
-            // a graph that was deleted while it waited in the queue
-            if let Err(error) = result {
-                debug!(%error, "queue");
-            }
-            future::ready(())
-        })
-        .await;
+        .run(reconcile, retry, Arc::clone(&ctx));
+    go_round(results, &health).await;
     watches.shutdown().await;
     ctx.hands.tracker.close();
     // what is under way may be ended at any call; a moment spares the next operator some questions
     let _ = tokio::time::timeout(Duration::from_secs(5), ctx.hands.tracker.wait()).await;
 }
 
+/// The time, cut to whole milliseconds as all times of a status are.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
+/// Drives the queue, and shows that it goes round.
+async fn go_round<T, E: std::fmt::Display>(results: impl Stream<Item = Result<T, E>>, health: &Health) {
+    let mut results = std::pin::pin!(results);
+    let mut interval = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            result = results.next() => match result {
+                Some(Ok(_)) => {}
+                // a graph that was deleted while it waited in the queue
+                Some(Err(error)) => debug!(%error, "queue"),
+                None => return,
+            },
+            _ = interval.tick() => health.tick(),
+        }
+    }
+}
+
 /// Every term as leader begins with a look at every graph, and with nothing believed from before.
-fn leadership_changes(ctx: Arc<Context>, leadership: Leadership) -> impl futures::Stream<Item = ()> + Send + 'static {
+fn leadership_changes(ctx: Arc<Context>, leadership: Leadership) -> impl Stream<Item = ()> + Send + 'static {
     stream::unfold((leadership, None), |(leadership, term)| async move {
         let term = leadership.changed(term).await;
         Some((term, (leadership, term)))

@@ -15,9 +15,7 @@ use super::{
     registry::{Mailbox, Note, StoreError},
     view::{GraphView, set_condition},
 };
-use crate::api::{
-    CONDITION_ACCEPTED, CONDITION_RECONCILING, CONDITION_STALLED, Condition, TaskGraphStatus,
-};
+use crate::api::{CONDITION_ACCEPTED, CONDITION_RECONCILING, CONDITION_STALLED, Condition, TaskGraphStatus};
 
 /// The least time between two writes of a busy graph: each costs the API server and etcd the whole object.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -138,7 +136,8 @@ impl Report {
         self.storing = true;
         self.last = Some(Instant::now());
         let (hands, mailbox, stored) = (Arc::clone(to.hands), to.mailbox.clone(), self.stored);
-        let (namespace, name, uid) = (to.view.namespace().to_owned(), to.view.name().to_owned(), to.view.uid().to_owned());
+        let (namespace, name, uid) =
+            (to.view.namespace().to_owned(), to.view.name().to_owned(), to.view.uid().to_owned());
         let resource_version = self.resource_version.clone();
         let status = serde_json::to_value(&self.status);
         to.hands.tracker.spawn(async move {

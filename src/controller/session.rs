@@ -83,7 +83,14 @@ pub struct Surroundings<'a> {
 
 impl Session {
     /// A session over a run.
-    pub fn new(run: Run, identity: Arc<Identity>, pinned: Pinned, report: Report, hands: Arc<Hands>, mailbox: Mailbox) -> Self {
+    pub fn new(
+        run: Run,
+        identity: Arc<Identity>,
+        pinned: Pinned,
+        report: Report,
+        hands: Arc<Hands>,
+        mailbox: Mailbox,
+    ) -> Self {
         let graph = Arc::clone(run.graph());
         let count = |phase| graph.ids().filter(|task| run.task(*task).phase == phase).count().try_into().unwrap_or(0);
         let started = graph.ids().any(|task| run.task(task).attempts > 0);
@@ -109,7 +116,7 @@ impl Session {
 
     /// One round: `observe → step → apply → report`. Never waits.
     pub fn turn(&mut self, around: &Surroundings<'_>, notes: Vec<Note>) -> Turn {
-        let now = Timestamp::now();
+        let now = super::now();
         let (mut events, mut discarded, mut since) = (Vec::new(), Vec::new(), None);
         for note in notes {
             match note {
@@ -315,7 +322,9 @@ impl Session {
         self.count(task, from, to);
         let (graph, namespace) = (&self.identity.name, &self.identity.namespace);
         match to {
-            TaskPhase::Failed | TaskPhase::Retrying => warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
+            TaskPhase::Failed | TaskPhase::Retrying => {
+                warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name())
+            }
             TaskPhase::Ready => debug!(%graph, %namespace, task = %name, attempt, "{}", to.name()),
             _ => info!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
         }

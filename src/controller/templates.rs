@@ -26,7 +26,10 @@ pub struct TemplateCache {
 
 impl TemplateCache {
     /// Over these caches.
-    pub fn new(namespaced: Store<DeserializeGuard<TaskTemplate>>, cluster: Store<DeserializeGuard<ClusterTaskTemplate>>) -> Self {
+    pub fn new(
+        namespaced: Store<DeserializeGuard<TaskTemplate>>,
+        cluster: Store<DeserializeGuard<ClusterTaskTemplate>>,
+    ) -> Self {
         Self { namespaced, cluster, waiting: Mutex::default() }
     }
 

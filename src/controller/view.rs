@@ -89,7 +89,8 @@ impl GraphView {
 
     /// Whether a condition stands as told.
     pub fn has_condition(&self, type_: &str, status: &str, reason: &str, message: &str) -> bool {
-        let matches = |c: &ConditionHead| c.type_ == type_ && c.status == status && c.reason == reason && c.message == message;
+        let matches =
+            |c: &ConditionHead| c.type_ == type_ && c.status == status && c.reason == reason && c.message == message;
         self.status.conditions.iter().any(matches)
     }
 

@@ -148,12 +148,12 @@ impl Run {
     /// Follows every consequence to its end.
     fn settle(&mut self, round: &mut Round) {
         loop {
-            if std::mem::take(&mut self.sweep) {
-                self.call_off(round);
-            }
+            // what follows from a task's own dependencies says more than that the graph is called off
             if let Some(id) = self.worklist.pop_front() {
                 self.tasks[id.index()].queued = false;
                 self.consider(id, round);
+            } else if std::mem::take(&mut self.sweep) {
+                self.call_off(round);
             } else if let Some(id) = self.decisions.first().copied().filter(|_| !self.suspended) {
                 self.choose(id, round);
             } else if self.open_tasks == 0 && self.finally_time.is_none() && self.open_finally > 0 {

@@ -3,11 +3,11 @@
 //! | module | part |
 //! |---|---|
 //! | [`strict`] | JSON read as a type, every misfit with its path |
-//! | [`check`] | containers and pod templates: what is wrong with them |
+//! | [`mod@check`] | containers and pod templates: what is wrong with them |
 //! | [`name`] | names of Jobs, and shards |
 //! | [`build`] | an attempt as a Job |
 //! | [`view`] | what we read of a Job and a Pod |
-//! | [`observe`] | a Job and its Pods as events of the engine |
+//! | [`mod@observe`] | a Job and its Pods as events of the engine |
 //! | [`outcome`] | how an attempt ended |
 //! | [`refuse`] | why a Job or its pod was not created |
 

@@ -27,7 +27,7 @@ fn stop_launching_lets_what_has_begun_go_on() {
     assert_eq!(driver.actions(), ["launch handler/1"]);
     assert_eq!(
         driver.line(),
-        "bad=Failed/Error long=Running next=Omitted/FailurePolicy after-bad=Omitted/FailurePolicy \
+        "bad=Failed/Error long=Running next=Omitted/FailurePolicy after-bad=Omitted/DependencyFailed \
          handler=Running cleanup=Pending watch=Pending"
     );
     driver.fail("long");

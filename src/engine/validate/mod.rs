@@ -21,7 +21,6 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-pub(crate) use self::{names::suggest, templates::title};
 use self::{
     expressions::Expressions,
     names::Names,
@@ -29,6 +28,7 @@ use self::{
     tasks::{Words, all_tasks, check_words},
     templates::Template,
 };
+pub(crate) use self::{names::suggest, templates::title};
 pub use self::{
     payloads::PayloadSource,
     size::{MAX_DEPENDENCIES, MAX_FINALLY, MAX_SPEC_BYTES, MAX_TASKS},
