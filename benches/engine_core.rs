@@ -2,7 +2,7 @@
 //!
 //! `simulate/*` reports task transitions a second: at least 500,000 are wanted.
 
-use std::{hint::black_box, sync::Arc, time::Duration as Wall};
+use std::{collections::BTreeSet, hint::black_box, sync::Arc, time::Duration as Wall};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use jiff::Timestamp;
@@ -21,9 +21,9 @@ fn layers(layers: usize, width: usize) -> Plan {
     let tasks: Vec<Value> = (0..layers)
         .flat_map(|layer| (0..width).map(move |place| (layer, place)))
         .map(|(layer, place)| {
-            let before = layer.checked_sub(1);
-            let after: Vec<_> =
-                before.map(|before| [name(before, place), name(before, place + 1)]).into_iter().flatten().collect();
+            let after: BTreeSet<_> = layer
+                .checked_sub(1)
+                .map_or_else(BTreeSet::new, |before| [place, place + 1].map(|place| name(before, place)).into());
             json!({"name": name(layer, place), "dependsOn": after, "container": {"image": "localhost/busybox:1"}})
         })
         .collect();

@@ -93,7 +93,8 @@ impl Enums {
             known.iter().map(|(name, _)| name.as_str()).eq(names.iter().filter_map(Value::as_str))
         };
         let known = self.0.iter().find(same)?;
-        Some(known.iter().map(|(name, meaning)| format!("\n- `{name}`: {meaning}")).collect())
+        let lines: Vec<_> = known.iter().map(|(name, meaning)| format!("\n- `{name}`: {meaning}")).collect();
+        Some(lines.concat())
     }
 }
 

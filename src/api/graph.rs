@@ -1,5 +1,7 @@
 //! `TaskGraph`: a graph and its one run.
 
+#![allow(clippy::duplicated_attributes, reason = "printer columns share their types")]
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

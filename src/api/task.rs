@@ -145,6 +145,7 @@ pub enum TemplateKind {
 }
 
 impl TemplateKind {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -1,5 +1,5 @@
-//! Writes what is made from the kinds: the CRDs in `crds/` and the reference `docs/api.md`; with `--check` tells
-//! whether they are as they should be.
+//! Writes what is made from the kinds: the CRDs in `crds/` and the reference `docs/api.md`. With `--check` it
+//! writes nothing, and tells whether they are as they should be.
 
 use std::{env, fs, path::Path, process::ExitCode};
 
@@ -29,17 +29,16 @@ fn main() -> ExitCode {
 
 /// Writes the files that differ, unless only `check` is asked for; answers which those are.
 fn run(check: bool) -> Result<Vec<String>, String> {
-    let mut files: Vec<_> = crd::files()?.into_iter().map(|(name, text)| (format!("crds/{name}"), text)).collect();
-    files.push(("docs/api.md".to_owned(), reference::markdown()));
+    let crds = crd::files()?.into_iter().map(|(name, text)| (format!("crds/{name}"), text));
     let mut stale = Vec::new();
-    for (name, text) in files {
+    for (name, text) in crds.chain([("docs/api.md".to_owned(), reference::markdown())]) {
         let path = Path::new(&name);
         if fs::read_to_string(path).is_ok_and(|old| old == text) {
             continue;
         }
         if !check {
-            path.parent()
-                .map_or(Ok(()), fs::create_dir_all)
+            let folder = path.parent().unwrap_or(Path::new("."));
+            fs::create_dir_all(folder)
                 .and_then(|()| fs::write(path, text))
                 .map_err(|error| format!("{name}: {error}"))?;
         }

@@ -20,7 +20,7 @@ use crate::api::{CONDITION_SUSPENDED, TaskGraphStatus, TaskPhase, TaskStatus};
 
 impl Run {
     /// The run that a stored status tells of. Events about the Jobs and Pods that exist must be
-    /// given to the first step.
+    /// given to the first step; those of one task in order: its Jobs by attempt, and of each `Launched` first.
     pub fn restore(graph: Arc<Graph>, settings: Settings, identity: Identity, status: &TaskGraphStatus) -> Self {
         let mut run = Self::blank(graph, settings, identity);
         run.restored = true;

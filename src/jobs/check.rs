@@ -28,7 +28,7 @@ pub fn check(kind: PayloadKind, value: &Value, path: &str) -> Vec<Problem> {
     match kind {
         PayloadKind::Container => {
             found.0.extend(read::<Container>(value, path).1);
-            found.container(At { value, path: path.to_owned() }, &Role::Short);
+            found.container(&At { value, path: path.to_owned() }, Role::Short);
         }
         PayloadKind::PodTemplate => {
             found.0.extend(read::<PodTemplateSpec>(value, path).1);
@@ -93,7 +93,7 @@ impl<'a> At<'a> {
 }
 
 /// What a container is in its pod.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// The only one, written as `container`: its name may be left out.
     Short,
@@ -140,7 +140,7 @@ impl Found {
         for (key, role) in [("initContainers", Role::Init), ("containers", Role::Main)] {
             for container in spec.items(key) {
                 self.unique(&mut names, &container, "name", "container");
-                self.container(container, &role);
+                self.container(&container, role);
             }
         }
         let mut volumes = BTreeSet::new();
@@ -186,14 +186,12 @@ impl Found {
 
     /// Notes a name that came before.
     fn unique<'a>(&mut self, names: &mut BTreeSet<&'a str>, item: &At<'a>, key: &str, what: &str) {
-        if let Some((name, path)) = item.text(key) {
-            if !names.insert(name) {
-                self.add(path, format!("there is another {what} {name:?}"));
-            }
+        if let Some((name, path)) = item.text(key).filter(|(name, _)| !names.insert(name)) {
+            self.add(path, format!("there is another {what} {name:?}"));
         }
     }
 
-    fn container(&mut self, container: At<'_>, role: &Role) {
+    fn container(&mut self, container: &At<'_>, role: Role) {
         if !container.value.is_object() {
             return;
         }
@@ -203,7 +201,7 @@ impl Found {
                     self.add(path, problem);
                 }
             }
-            None if *role != Role::Short && container.get("name").is_none() => {
+            None if role != Role::Short && container.get("name").is_none() => {
                 self.add(field_path(&container.path, "name"), "required, but missing");
             }
             None => {}
@@ -217,9 +215,9 @@ impl Found {
             }
             _ => {}
         }
-        self.restarts(&container, role);
-        self.choice(&container, "imagePullPolicy", &["Always", "IfNotPresent", "Never"]);
-        self.choice(&container, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"]);
+        self.restarts(container, role);
+        self.choice(container, "imagePullPolicy", &["Always", "IfNotPresent", "Never"]);
+        self.choice(container, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"]);
         let mut names = BTreeSet::new();
         for variable in container.items("env") {
             self.variable(&mut names, &variable);
@@ -228,7 +226,7 @@ impl Found {
         for mount in container.items("volumeMounts") {
             self.unique(&mut paths, &mount, "mountPath", "mount at");
         }
-        if *role == Role::Short {
+        if role == Role::Short {
             for mount in container.items("volumeMounts") {
                 self.add(
                     mount.path,
@@ -239,9 +237,9 @@ impl Found {
     }
 
     /// Restarts inside a pod would be attempts that nobody counts. Sidecars are no attempts.
-    fn restarts(&mut self, container: &At<'_>, role: &Role) {
+    fn restarts(&mut self, container: &At<'_>, role: Role) {
         let Some((policy, path)) = container.text("restartPolicy") else { return };
-        let sidecar = *role == Role::Init && policy == "Always";
+        let sidecar = role == Role::Init && policy == "Always";
         if !sidecar && policy != "Never" {
             self.add(path, "a task's container is never restarted: leave it out; use the task's retry");
         }

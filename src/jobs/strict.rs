@@ -191,13 +191,10 @@ impl<'de> de::Deserializer<'de> for Reader<'de, '_> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
-        match self.value {
-            Value::String(text) => visitor.visit_borrowed_str(text),
-            _ => {
-                self.wrong("a text");
-                visitor.visit_borrowed_str("")
-            }
+        if !self.value.is_string() {
+            self.wrong("a text");
         }
+        visitor.visit_borrowed_str(self.value.as_str().unwrap_or_default())
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
@@ -229,7 +226,7 @@ impl<'de> de::Deserializer<'de> for Reader<'de, '_> {
             self.wrong("a list");
         }
         let items = self.value.as_array().map(Vec::as_slice).unwrap_or_default();
-        visitor.visit_seq(Items { items: items.iter().enumerate(), path: self.path, found: self.found })
+        visitor.visit_seq(Items { rest: items.iter().enumerate(), path: self.path, found: self.found })
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
@@ -237,13 +234,7 @@ impl<'de> de::Deserializer<'de> for Reader<'de, '_> {
             self.wrong("an object");
         }
         let members = self.value.as_object().unwrap_or(&NO_FIELDS);
-        visitor.visit_map(Members {
-            members: members.iter(),
-            known: None,
-            next: None,
-            path: self.path,
-            found: self.found,
-        })
+        visitor.visit_map(Members { rest: members.iter(), known: None, next: None, path: self.path, found: self.found })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -255,7 +246,13 @@ impl<'de> de::Deserializer<'de> for Reader<'de, '_> {
         let Some(members) = self.value.as_object() else {
             self.wrong("an object");
             let members = NO_FIELDS.iter();
-            return visitor.visit_map(Members { members, known: None, next: None, path: self.path, found: self.found });
+            return visitor.visit_map(Members {
+                rest: members,
+                known: None,
+                next: None,
+                path: self.path,
+                found: self.found,
+            });
         };
         for field in required::fields(name) {
             if members.get(*field).is_none_or(Value::is_null) {
@@ -264,7 +261,7 @@ impl<'de> de::Deserializer<'de> for Reader<'de, '_> {
             }
         }
         visitor.visit_map(Members {
-            members: members.iter(),
+            rest: members.iter(),
             known: Some(fields),
             next: None,
             path: self.path,
@@ -278,13 +275,11 @@ impl<'de> de::Deserializer<'de> for Reader<'de, '_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Misfit> {
-        match self.value {
-            Value::String(text) => visitor.visit_enum(IntoDeserializer::<Misfit>::into_deserializer(text.as_str())),
-            _ => {
-                self.wrong("a text");
-                Err(Misfit::NOTED)
-            }
-        }
+        let Value::String(text) = self.value else {
+            self.wrong("a text");
+            return Err(Misfit::NOTED);
+        };
+        visitor.visit_enum(IntoDeserializer::<Misfit>::into_deserializer(text.as_str()))
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
@@ -296,7 +291,7 @@ impl<'de> de::Deserializer<'de> for Reader<'de, '_> {
 
 /// Reads a list.
 struct Items<'de, 'a> {
-    items: std::iter::Enumerate<std::slice::Iter<'de, Value>>,
+    rest: std::iter::Enumerate<std::slice::Iter<'de, Value>>,
     path: &'a Path<'a>,
     found: &'a RefCell<Vec<Problem>>,
 }
@@ -305,20 +300,20 @@ impl<'de> de::SeqAccess<'de> for Items<'de, '_> {
     type Error = Misfit;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Misfit> {
-        let Some((index, value)) = self.items.next() else { return Ok(None) };
+        let Some((index, value)) = self.rest.next() else { return Ok(None) };
         let path = Path::Index(self.path, index);
         let result = seed.deserialize(Reader { value, path: &path, found: self.found });
         result.map(Some).map_err(|misfit| misfit.note(&path, self.found))
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.items.len())
+        Some(self.rest.len())
     }
 }
 
 /// Reads an object.
 struct Members<'de, 'a> {
-    members: serde_json::map::Iter<'de>,
+    rest: serde_json::map::Iter<'de>,
     /// The fields of the struct; `None` for a map, where every name may stand.
     known: Option<&'static [&'static str]>,
     next: Option<(&'de str, &'de Value)>,
@@ -330,7 +325,7 @@ impl<'de> de::MapAccess<'de> for Members<'de, '_> {
     type Error = Misfit;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Misfit> {
-        for (key, value) in self.members.by_ref() {
+        for (key, value) in self.rest.by_ref() {
             if let Some(known) = self.known.filter(|known| !known.contains(&key.as_str())) {
                 let meant = suggest(key, known.iter().copied()).unwrap_or_default();
                 let path = Path::Field(self.path, key).to_string();

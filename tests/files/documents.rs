@@ -95,7 +95,7 @@ fn fragments_are_marked() {
 #[test]
 fn links_lead_somewhere() {
     for path in document_paths() {
-        let text = read(&path);
+        let text = prose(&read(&path));
         for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
             if target.contains("://") {
                 continue;
@@ -113,6 +113,32 @@ fn links_lead_somewhere() {
             }
         }
     }
+}
+
+#[test]
+fn every_reason_of_the_engine_is_explained() {
+    let explained = read(&root().join("docs/troubleshooting.md"));
+    let source = read(&root().join("src/engine/reason.rs"));
+    let words: Vec<_> = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split('"').nth(1)).collect();
+    assert!(words.len() > 10, "{words:?}");
+    for word in words {
+        assert!(explained.contains(&format!("`{word}`")), "docs/troubleshooting.md does not tell what `{word}` means");
+    }
+}
+
+/// A document without its code, in which brackets mean other things.
+fn prose(markdown: &str) -> String {
+    let mut fenced = false;
+    let mut text = String::new();
+    for line in markdown.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            text.extend(line.split('`').step_by(2));
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// The anchor that a heading gets on the web.

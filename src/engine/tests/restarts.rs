@@ -5,8 +5,8 @@ use serde_json::Map;
 
 use super::fixture::*;
 use crate::{
-    api::{TaskGraphStatus, TaskPhase, TaskStatus},
-    engine::{Attempt, Event},
+    api::{DesiredState, TaskGraphStatus, TaskPhase, TaskStatus},
+    engine::{Attempt, Blame, Event},
 };
 
 fn build() -> Build {
@@ -165,4 +165,50 @@ proptest! {
         }
         prop_assert!(driver.run.is_finished(), "{}", driver.line());
     }
+}
+
+#[test]
+fn an_attempt_that_overtakes_a_stored_one_has_it_stopped() {
+    let mut driver = Driver::new(build());
+    driver.step([driver.launched("a")]);
+    let mut restarted = driver.restarted();
+    let attempt = Attempt { task: driver.id("a"), number: 2 };
+    restarted.step([driver.launched("a"), Event::Launched { attempt, job: "g-a-2".into() }]);
+    assert_eq!(restarted.actions(), ["stop a/1"]);
+    assert_eq!(restarted.attempt("a").number, 2);
+}
+
+#[test]
+fn an_attempt_that_is_found_after_its_task_was_called_off_is_stopped() {
+    let mut driver = Driver::new(build());
+    driver.fail("a");
+    driver.set(|settings| settings.desired_state = DesiredState::Cancel);
+    assert_eq!(driver.phase("a"), TaskPhase::Retrying, "its pods are not gone");
+    let attempt = Attempt { task: driver.id("a"), number: 2 };
+    driver.step([Event::Launched { attempt, job: "g-a-2".into() }]);
+    assert_eq!(driver.actions(), ["stop a/2"]);
+    driver.gone("a");
+    assert_eq!((driver.phase("a"), driver.reason("a")), (TaskPhase::Cancelled, "Cancelled"));
+}
+
+#[test]
+fn a_success_lost_with_its_job_comes_before_a_further_attempt_of_what_follows() {
+    let mut driver = Driver::new(build());
+    driver.step([driver.launched("a")]);
+    let stored = driver.status();
+    // `a` succeeded and `b` was launched, of which nothing was stored; then the operator crashed, and somebody deleted
+    // the Job of `a`
+    let mut restarted = driver.restored_from(&stored);
+    let b = Attempt { task: driver.id("b"), number: 1 };
+    let lost = driver.finished("a", failed(Blame::Cluster));
+    restarted.step([Event::Launched { attempt: b, job: "g-b".into() }, lost]);
+    assert_eq!(restarted.phase("b"), TaskPhase::Running);
+    restarted.fail_by("b", Blame::Cluster);
+    restarted.gone("b");
+    restarted.wait(1000);
+    assert_eq!(restarted.phase("b"), TaskPhase::Retrying, "`a` has not succeeded");
+    restarted.gone("a");
+    assert_eq!(restarted.actions(), ["launch a/2"]);
+    restarted.ok("a");
+    assert!(restarted.actions().contains(&"launch b/2".to_owned()), "{:?}", restarted.actions());
 }

@@ -1,5 +1,7 @@
 //! A table of bad containers and templates, and of good ones.
 
+#![allow(clippy::needless_pass_by_value, reason = "json! gives values")]
+
 use serde_json::json;
 
 use super::*;
