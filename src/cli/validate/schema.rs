@@ -64,8 +64,10 @@ impl Schema {
             self.patterns.insert(pattern.to_owned(), regex);
         }
         for rule in rules(schema) {
-            if let Ok(program) = cel::Program::compile(rule.text) {
-                self.rules.insert(rule.text.to_owned(), program);
+            for text in std::iter::once(rule.text).chain(rule.message_expression) {
+                if let Ok(program) = cel::Program::compile(text) {
+                    self.rules.insert(text.to_owned(), program);
+                }
             }
         }
         schema["properties"].as_object().into_iter().flatten().for_each(|(_, property)| self.prepare(property));
@@ -87,13 +89,16 @@ impl Schema {
 struct Rule<'s> {
     text: &'s str,
     message: &'s str,
+    /// Says more exactly what is wrong.
+    message_expression: Option<&'s str>,
 }
 
 /// The rules of a schema that can be judged from one object (those that compare it with its former self cannot).
 fn rules(schema: &Value) -> impl Iterator<Item = Rule<'_>> {
     schema["x-kubernetes-validations"].as_array().into_iter().flatten().filter_map(|rule| {
         let text = rule["rule"].as_str().filter(|text| !text.contains("oldSelf"))?;
-        Some(Rule { text, message: rule["message"].as_str().unwrap_or(text) })
+        let message = rule["message"].as_str().unwrap_or(text);
+        Some(Rule { text, message, message_expression: rule["messageExpression"].as_str() })
     })
 }
 
@@ -265,9 +270,15 @@ impl Check<'_> {
             let mut context = cel::Context::default();
             context.add_variable_from_value("self", value.clone());
             if program.execute(&context) == Ok(cel::Value::Bool(false)) && self.findings.len() < MAX_PROBLEMS {
-                let (path, message) = match rule_path(rule.message) {
+                let exact = rule.message_expression.and_then(|text| self.schema.rules.get(text));
+                let exact = match exact.map(|program| program.execute(&context)) {
+                    Some(Ok(cel::Value::String(text))) => Some(text),
+                    _ => None,
+                };
+                let message = exact.as_ref().map_or(rule.message, |text| text.as_str());
+                let (path, message) = match rule_path(message) {
                     Some((path, message)) if self.path.is_empty() => (path, message),
-                    _ => (self.path.as_str(), rule.message),
+                    _ => (self.path.as_str(), message),
                 };
                 let (path, message) = (path.to_owned(), message.to_owned());
                 self.findings.push(Finding { problem: Problem { path, message }, by_rule: true });
