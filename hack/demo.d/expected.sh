@@ -45,7 +45,7 @@ expected_tasks() { # GRAPH
 		unit-test Failed 1 Error
 		lint Succeeded 1 -
 		benchmark Failed 1 Error
-		package Omitted 0 FailurePolicy
+		package Omitted 0 DependencyFailed
 		manual Omitted 0 FailurePolicy
 		alert Succeeded 1 -
 		tidy Succeeded 1 -

@@ -195,10 +195,8 @@ impl Session {
         for mut event in seen {
             if let Event::Finished { time, .. } = &mut event {
                 *since = Some(since.map_or(changed.since, |other: Instant| other.min(changed.since)));
-                // Kubernetes cuts times to whole seconds; where we saw it happen, we know better
-                if now.duration_since(*time) < SignedDuration::from_secs(2) {
-                    *time = now;
-                }
+                // Kubernetes cuts times to whole seconds: this one was at most a second later, and not after now
+                *time = time.saturating_add(SignedDuration::from_secs(1)).map_or(now, |latest| latest.min(now));
             }
             events.push(event);
         }
