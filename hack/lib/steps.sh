@@ -4,7 +4,7 @@
 # VERBOSE=1 shows all output as it comes.
 
 logs=target/logs
-summary=() failed=0
+summary=() failed=0 tests_passed=0 tests_failed=0
 
 die() { # MESSAGE
 	echo "$(basename "$0"): $1" >&2
@@ -26,13 +26,24 @@ step() { # NAME COMMAND...
 	else
 		"$@" >"$log" 2>&1 {lock}>&- || result=FAILED
 	fi
-	printf '%6s  %5d s\n' "$result" $((SECONDS - began))
+	local tests words
+	tests=$(count_tests "$log")
+	# "  12 passed, 0 failed"
+	read -r -a words <<<"$tests"
+	((tests_passed += ${words[0]:-0}, tests_failed += ${words[2]:-0})) || true
+	printf '%6s  %5d s%s\n' "$result" $((SECONDS - began)) "$tests"
 	summary+=("$(printf '%-52s%6s  %5d s' "$name" "$result" $((SECONDS - began)))")
 	[[ $result == ok ]] && return
 	failed=$((failed + 1))
 	[[ ${VERBOSE:-} == 1 ]] || tail -n 200 "$log" | sed 's/^/    /'
 	echo "    (all of it: $log)"
 	return 1
+}
+
+# How many tests a log tells of, for people.
+count_tests() { # LOG
+	awk '/^test result:/ { passed += $4; failed += $6 }
+		END { if (passed + failed) printf "  %d passed, %d failed\n", passed, failed }' "$1"
 }
 
 # A step that cannot be done, because one before it failed.
@@ -44,6 +55,7 @@ skip() { # NAME WHY
 
 # What came of all steps; the exit code of the script.
 conclude() {
+	((tests_passed + tests_failed == 0)) || printf '%d passed, %d failed\n' "$tests_passed" "$tests_failed"
 	if ((failed > 0)); then
 		printf '\n%s\n' "$(basename "$0"):"
 		printf '  %s\n' "${summary[@]}"
