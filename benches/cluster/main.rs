@@ -32,7 +32,7 @@ use shape::Shape;
 use support::{Namespace, Operator, crds, embedded, operator::Settings};
 
 /// Machines of kwok that the pods share.
-const MACHINES: usize = 10;
+const MACHINES: usize = 4;
 
 /// Measures the operator against the floor.
 #[derive(Debug, Parser)]
