@@ -1,4 +1,5 @@
-//! Stores the status: at once where it matters, otherwise at most every half second, never two writes at a time.
+//! Stores the status: at once where it matters, otherwise every half second or, of a large graph, every few; never two
+//! writes at a time.
 
 use std::{
     sync::Arc,
@@ -19,6 +20,11 @@ use crate::api::{CONDITION_ACCEPTED, CONDITION_RECONCILING, CONDITION_STALLED, C
 
 /// The least time between two writes of a busy graph: each costs the API server and etcd the whole object.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The most: people look at large graphs, too.
+const MAX_INTERVAL: Duration = Duration::from_secs(5);
+/// Writing takes at most one part in so many of the time, since the API server has better to do for the same graph:
+/// each write of 500 tasks costs it as much as running two of them.
+const SHARE: u32 = 20;
 /// Messages are cut to this: the API server takes 32 KiB.
 const MESSAGE_BYTES: usize = 16 * 1024;
 
@@ -87,6 +93,8 @@ pub struct Report {
     resource_version: String,
     storing: bool,
     last: Option<Instant>,
+    /// How long to wait after a write began, by how long the last one took.
+    interval: Duration,
     failures: u32,
 }
 
@@ -112,6 +120,7 @@ impl Report {
             resource_version,
             storing: false,
             last: None,
+            interval: INTERVAL,
             failures: 0,
         }
     }
@@ -124,7 +133,7 @@ impl Report {
         let Some(last) = self.last else { return Some(Instant::now()) };
         let pause = match (self.failures, urgent) {
             (0, true) => Duration::ZERO,
-            (0, false) => INTERVAL,
+            (0, false) => self.interval,
             (n, _) => Duration::from_millis(100 << n.min(6)),
         };
         Some(last + pause)
@@ -154,6 +163,8 @@ impl Report {
         self.storing = false;
         match result {
             Ok(resource_version) => {
+                let took = self.last.map(|last| last.elapsed()).unwrap_or_default();
+                self.interval = (took * SHARE).clamp(INTERVAL, MAX_INTERVAL);
                 self.resource_version = resource_version;
                 self.stored = sequence;
                 self.failures = 0;
