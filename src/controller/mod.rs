@@ -227,6 +227,10 @@ async fn look(view: &GraphView, ctx: &Context, slot: &Arc<Slot>) -> Result<Actio
     let mut place = slot.session.lock().await;
     if place.is_none() {
         if let Some(finished) = view.completion_time() {
+            // created late, by an operator that was held up, or left by one that was not able to delete them any more
+            for job in ctx.index.jobs_that_go_on(view.uid()) {
+                ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).discard(job));
+            }
             return expire(view, ctx, finished).await;
         }
         match accept::take_up(ctx, view, slot).await? {

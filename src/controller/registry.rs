@@ -9,7 +9,10 @@ use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 
 use super::{cluster::CallError, session::Session, view::GraphView};
-use crate::engine::{Attempt, Event};
+use crate::{
+    engine::{Attempt, Event},
+    jobs::JobView,
+};
 
 /// What background work tells a session.
 #[derive(Debug)]
@@ -21,7 +24,7 @@ pub enum Note {
     /// A look at a Job that seems to be missing, or at why one has no pod, ended without a finding.
     Looked(Attempt),
     /// The attempt's Job would try for ever: delete it once the attempt's failure is stored.
-    Discard(Attempt),
+    Discard(Attempt, Arc<JobView>),
 }
 
 /// Why a status was not stored.
