@@ -288,7 +288,7 @@ pub struct FailedAttempt {
 pub struct HistoryEntry {
     /// When.
     pub time: Timestamp,
-    /// What: `Accepted`, `Suspended`, `Resumed`, `Cancelled`, `Finished`.
+    /// What: `Accepted`, `Suspended`, `Resumed`, `Cancelled`, `DeadlineExceeded`, `Finished`.
     #[schemars(length(max = 63))]
     pub event: String,
     /// Details, for people.
