@@ -114,11 +114,6 @@ impl Cluster {
         Self { client }
     }
 
-    /// The client, for watches and events.
-    pub fn client(&self) -> Client {
-        self.client.clone()
-    }
-
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
