@@ -1,4 +1,4 @@
-//! The one entry for checking what users write: controller, command line and (later) admission call only this.
+//! The one entry for checking what users write: controller and command line call only this.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -101,9 +101,10 @@ conclude() {
 	printf '%6.1f s  in all\n\n' "$(difference "$began" "$EPOCHREALTIME")"
 	echo "All $checks checks passed: every task ended as its file says, with these outputs and files."
 	if $embedded; then
-		echo "The cluster and the operator still run. Try:  export KUBECONFIG=$KUBECONFIG"
-		echo "                                             kubectl apply -f examples/retries.yaml"
-		echo "                                             target/release/kubectl-taskgraph tree -w retries"
+		echo "The cluster and the operator still run. Try:"
+		echo "  export KUBECONFIG=$KUBECONFIG PATH=$(hack/cluster/cluster bindir):$PWD/target/release:\$PATH"
+		echo "  kubectl apply -f examples/retries.yaml"
+		echo "  kubectl taskgraph tree -w retries"
 		echo "To stop the cluster:  make cluster-down"
 	else
 		echo "To uninstall:  helm uninstall --namespace $system taskgraph taskgraph-crds"

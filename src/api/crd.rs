@@ -149,6 +149,7 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
+    use crate::api::CATEGORY;
 
     /// Calls `look` with every field of every kind and its path.
     fn fields(look: &mut impl FnMut(&str, &JSONSchemaProps)) {
@@ -234,9 +235,9 @@ mod tests {
         assert_eq!(
             names,
             [
-                "Namespaced TaskGraph tg taskgraph-all: Phase Progress Failed Age Message",
-                "Namespaced TaskTemplate tt taskgraph-all: Description Age",
-                "Cluster ClusterTaskTemplate ctt taskgraph-all: Description Age",
+                format!("Namespaced TaskGraph tg {CATEGORY}: Phase Progress Failed Age Message"),
+                format!("Namespaced TaskTemplate tt {CATEGORY}: Description Age"),
+                format!("Cluster ClusterTaskTemplate ctt {CATEGORY}: Description Age"),
             ]
         );
     }

@@ -1,4 +1,4 @@
-//! Every label, annotation, condition and reserved name, in one place.
+//! Every label, annotation, condition and reserved name, and what a name may be, in one place.
 
 /// API group of all kinds.
 pub const GROUP: &str = "taskgraph.dev";
@@ -48,3 +48,9 @@ pub const CONDITION_SUSPENDED: &str = "Suspended";
 pub const CONDITION_RECONCILING: &str = "Reconciling";
 /// Condition of kstatus: this generation was refused.
 pub const CONDITION_STALLED: &str = "Stalled";
+
+/// Whether a text is a DNS label, as RFC 1123 has it and Kubernetes asks of most names.
+pub fn is_dns_label(text: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(inside) && !text.starts_with('-') && !text.ends_with('-')
+}

@@ -155,6 +155,21 @@ pub struct Condition {
     pub message: String,
 }
 
+impl Condition {
+    /// Puts it in the place of the one of its type; its transition time changes only with its status.
+    pub fn put_into(mut self, conditions: &mut Vec<Self>) {
+        match conditions.iter_mut().find(|known| known.type_ == self.type_) {
+            Some(known) => {
+                if known.status == self.status {
+                    self.last_transition_time = known.last_transition_time;
+                }
+                *known = self;
+            }
+            None => conditions.push(self),
+        }
+    }
+}
+
 /// Phases of a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum TaskPhase {
@@ -288,7 +303,7 @@ pub struct FailedAttempt {
 pub struct HistoryEntry {
     /// When.
     pub time: Timestamp,
-    /// What: `Accepted`, `Suspended`, `Resumed`, `Cancelled`, `Finished`.
+    /// What: `Accepted`, `Suspended`, `Resumed`, `Cancelled`, `DeadlineExceeded`, `Finished`.
     #[schemars(length(max = 63))]
     pub event: String,
     /// Details, for people.

@@ -118,11 +118,6 @@ impl Cluster {
         Self { client, lists: Arc::new(Semaphore::new(LISTS)) }
     }
 
-    /// The client, for watches and events.
-    pub fn client(&self) -> Client {
-        self.client.clone()
-    }
-
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,

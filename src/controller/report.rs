@@ -14,7 +14,7 @@ use super::{
     apply::Hands,
     cluster::{CallError, LiveGraph},
     registry::{Mailbox, Note, StoreError},
-    view::{GraphView, set_condition},
+    view::GraphView,
 };
 use crate::api::{CONDITION_ACCEPTED, CONDITION_RECONCILING, CONDITION_STALLED, Condition, TaskGraphStatus};
 
@@ -52,17 +52,15 @@ impl Verdict {
             (CONDITION_RECONCILING, matches!(self, Self::Waiting(..))),
             (CONDITION_STALLED, matches!(self, Self::Refused(..))),
         ] {
-            set_condition(
-                &mut status.conditions,
-                Condition {
-                    type_: type_.into(),
-                    status: word(truth).into(),
-                    observed_generation: Some(generation),
-                    last_transition_time: now,
-                    reason: reason.into(),
-                    message: cut(message).to_owned(),
-                },
-            );
+            let condition = Condition {
+                type_: type_.into(),
+                status: word(truth).into(),
+                observed_generation: Some(generation),
+                last_transition_time: now,
+                reason: reason.into(),
+                message: cut(message).to_owned(),
+            };
+            condition.put_into(&mut status.conditions);
         }
         status.observed_generation = Some(generation);
     }
@@ -70,11 +68,7 @@ impl Verdict {
 
 /// A message, cut between characters.
 pub fn cut(message: &str) -> &str {
-    let mut end = message.len().min(MESSAGE_BYTES);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    &message[..end]
+    &message[..message.floor_char_boundary(MESSAGE_BYTES)]
 }
 
 /// The status of one graph: what is stored, and what is to be.

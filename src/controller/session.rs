@@ -427,9 +427,7 @@ impl Session {
             around.recorder.task_failed(around.view, &name, attempt, reason, self.run.task(task).message.as_deref());
         }
     }
-}
 
-impl Session {
     /// Looks live for the Jobs that the status tells of and the cache does not show: they may have been deleted while
     /// no operator ran.
     pub fn search_for_missing(&mut self, index: &Index) {

@@ -9,7 +9,7 @@ use kube::{Resource, core::NamespaceResourceScope, runtime::reflector::ObjectRef
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{Condition, TaskGraph};
+use crate::api::TaskGraph;
 
 /// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.
 ///
@@ -127,18 +127,5 @@ impl Resource for GraphView {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
-    }
-}
-
-/// Sets a condition; its transition time changes only with its status.
-pub fn set_condition(conditions: &mut Vec<Condition>, mut new: Condition) {
-    match conditions.iter_mut().find(|c| c.type_ == new.type_) {
-        Some(old) => {
-            if old.status == new.status {
-                new.last_transition_time = old.last_transition_time;
-            }
-            *old = new;
-        }
-        None => conditions.push(new),
     }
 }

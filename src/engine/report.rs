@@ -212,7 +212,7 @@ impl Run {
     }
 }
 
-/// Sets a condition; `lastTransitionTime` changes only with its status.
+/// Sets a condition to `True` or `False`.
 fn set_condition(
     status: &mut TaskGraphStatus,
     type_: &str,
@@ -221,22 +221,13 @@ fn set_condition(
     message: String,
     now: Timestamp,
 ) {
-    let holds = if holds { "True" } else { "False" };
-    let mut condition = Condition {
+    let condition = Condition {
         type_: type_.to_owned(),
-        status: holds.to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
         observed_generation: status.observed_generation,
         last_transition_time: now,
         reason: reason.to_owned(),
         message,
     };
-    match status.conditions.iter_mut().find(|known| known.type_ == type_) {
-        Some(known) => {
-            if known.status == holds {
-                condition.last_transition_time = known.last_transition_time;
-            }
-            *known = condition;
-        }
-        None => status.conditions.push(condition),
-    }
+    condition.put_into(&mut status.conditions);
 }

@@ -256,11 +256,6 @@ impl Run {
         self.completion_time.is_some()
     }
 
-    /// When it finished.
-    pub fn completion_time(&self) -> Option<Timestamp> {
-        self.completion_time
-    }
-
     /// The attempts taken to be live, being stopped or not. One whose Job is known by name and does not exist is
     /// lost: the caller finds that out, and says so by [`Event::Finished`](super::Event::Finished).
     pub fn live(&self) -> impl Iterator<Item = LiveAttempt<'_>> {

@@ -15,7 +15,7 @@ use super::{
     view::DEFAULT_CONTAINER,
 };
 use crate::{
-    api::{LABEL_PREFIX, PodDefaults},
+    api::{LABEL_PREFIX, PodDefaults, is_dns_label},
     engine::{Problem, payload::PayloadKind, validate::suggest},
 };
 
@@ -306,8 +306,7 @@ fn is_label_text(text: &str) -> bool {
 /// Whether a text can be the key of a label or annotation.
 fn is_qualified_name(text: &str) -> bool {
     let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
-    let is_domain =
-        |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(|label| name::not_a_label(label).is_none());
+    let is_domain = |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(is_dns_label);
     is_label_text(name) && prefix.is_none_or(is_domain)
 }
 

@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::api::SHARDS;
+use crate::api::{SHARDS, is_dns_label};
 
 /// The longest name of a Job whose pods can still carry it as a label.
 pub const MAX_NAME: usize = 63;
@@ -40,11 +40,7 @@ fn share<'a>(graph: &'a str, task: &'a str, room: usize) -> (&'a str, &'a str) {
 
 /// At most the first `length` bytes, without a dash at the end.
 fn cut(text: &str, length: usize) -> &str {
-    let mut end = length.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default().trim_end_matches('-')
+    text[..text.floor_char_boundary(length)].trim_end_matches('-')
 }
 
 /// The low 60 bits in twelve lower-case characters. No vowels but `a`, so that no words come up by chance.
@@ -80,9 +76,7 @@ pub fn check(name: &str) -> Option<String> {
 
 /// Why a text is no DNS label, if it is none.
 pub fn not_a_label(text: &str) -> Option<String> {
-    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let dashed = text.starts_with('-') || text.ends_with('-');
-    if !text.is_empty() && text.len() <= 63 && !dashed && text.bytes().all(inside) {
+    if is_dns_label(text) {
         return None;
     }
     let shown: String = text.chars().take(70).collect();

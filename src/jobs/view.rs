@@ -1,8 +1,8 @@
 //! What we read of a Job and of a Pod, and nothing else.
 //!
 //! Both views are decoded straight from the answers of the API server (`Api::<PodView>`), so that
-//! whatever is not named here costs neither memory nor time: no specs, no managed fields, no
-//! labels and annotations of others.
+//! whatever is not named here costs neither memory nor time: of specs only the names of
+//! containers, no managed fields, no labels and annotations of others.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -23,7 +23,7 @@ pub const MAIN: &str = "main";
 /// A `batch/v1` Job.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct JobView {
-    /// Name, namespace, UID, versions, times, owners, finalizers; labels and annotations of ours.
+    /// Name, namespace, UID, version, times, owners; labels and annotations of ours.
     #[serde(deserialize_with = "lean_metadata")]
     pub metadata: ObjectMeta,
     /// Its status.
@@ -38,18 +38,6 @@ pub struct JobStatusView {
     /// `Complete`, `Failed` and their kin.
     #[serde(default, deserialize_with = "null_as_default")]
     pub conditions: Vec<ConditionView>,
-    /// Pods that are neither terminal nor being deleted.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub active: i32,
-    /// Pods that succeeded.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub succeeded: i32,
-    /// Pods that failed.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub failed: i32,
-    /// When the Job controller first saw it.
-    #[serde(default)]
-    pub start_time: Option<Time>,
     /// When it completed; a failed Job has none.
     #[serde(default)]
     pub completion_time: Option<Time>,
@@ -58,7 +46,7 @@ pub struct JobStatusView {
 /// A `v1` Pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct PodView {
-    /// Name, namespace, UID, versions, times, owners, finalizers; labels and annotations of ours.
+    /// Name, namespace, UID, version, times, owners; labels and annotations of ours.
     #[serde(deserialize_with = "lean_metadata")]
     pub metadata: ObjectMeta,
     /// What of its spec matters here.
@@ -157,14 +145,9 @@ pub struct WaitingView {
     pub message: Option<String>,
 }
 
-/// A container that runs.
+/// A container that runs; since when does not matter here.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RunningView {
-    /// Since when.
-    #[serde(default)]
-    pub started_at: Option<Time>,
-}
+pub struct RunningView {}
 
 /// A container that ended.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -279,14 +262,12 @@ struct LeanMeta {
     namespace: Option<String>,
     uid: Option<String>,
     resource_version: Option<String>,
-    generation: Option<i64>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     deletion_grace_period_seconds: Option<i64>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerReference>>,
-    finalizers: Option<Vec<String>>,
 }
 
 fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
@@ -301,14 +282,12 @@ fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         namespace: lean.namespace,
         uid: lean.uid,
         resource_version: lean.resource_version,
-        generation: lean.generation,
         creation_timestamp: lean.creation_timestamp,
         deletion_timestamp: lean.deletion_timestamp,
         deletion_grace_period_seconds: lean.deletion_grace_period_seconds,
         labels: ours(lean.labels),
         annotations: ours(lean.annotations),
         owner_references: lean.owner_references,
-        finalizers: lean.finalizers,
         ..ObjectMeta::default()
     })
 }

@@ -74,9 +74,7 @@ impl Args {
 }
 
 fn dns_label(text: &str) -> Result<String, String> {
-    let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    let inner = |byte: u8| byte == b'-' || edge(Some(byte));
-    if edge(text.bytes().next()) && edge(text.bytes().next_back()) && text.bytes().all(inner) && text.len() <= 63 {
+    if api::is_dns_label(text) {
         Ok(text.to_owned())
     } else {
         Err("a namespace's name has 1 to 63 characters: a to z, 0 to 9 and, between them, dashes".into())

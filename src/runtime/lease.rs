@@ -115,11 +115,6 @@ impl Leadership {
         self.0.borrow().term()
     }
 
-    /// Changes of the state, renewals among them. [`Self::changed`] is what most want.
-    pub fn watch(&self) -> watch::Receiver<State> {
-        self.0.clone()
-    }
-
     /// Waits until the term is not `term` any more (`None`: this replica stands by), and gives the
     /// new one. Never returns when the elector has ended and the term is still the same.
     pub async fn changed(&self, term: Option<u64>) -> Option<u64> {

@@ -146,9 +146,9 @@ table! {
     tasks_ready: Gauge = "taskgraph_tasks_ready", Gauge::default();
     /// Hand-off: from the moment that the operator saw the pod's end that released a task to that task's Job being created.
     handoff_latency: Histogram = "taskgraph_handoff_latency_seconds", Histogram::new(HANDOFF_BUCKETS);
-    /// From a task's first Job to its end, retries included.
+    /// From the launch of a task's last attempt to the task's end.
     task_duration: Histogram = "taskgraph_task_duration_seconds", Histogram::new(TASK_BUCKETS);
-    /// Time to look at one graph once, with the writes that followed from it.
+    /// Time to look at one graph once; Jobs and the status are written in the background, and not counted.
     reconcile_duration: Histogram = "taskgraph_reconcile_duration_seconds", Histogram::new(RECONCILE_BUCKETS);
     /// Writes of graphs' status.
     status_writes: Counter = "taskgraph_status_writes_total", Counter::default();
@@ -185,8 +185,8 @@ impl Metrics {
         (metrics, registry)
     }
 
-    /// Counts a task that ended in the final phase `outcome`, `duration` after its first Job (none
-    /// where it never had one).
+    /// Counts a task that ended in the final phase `outcome`, `duration` after its last attempt was
+    /// launched (none where it had none).
     pub fn task_finished(&self, outcome: TaskPhase, duration: Option<Duration>) {
         self.tasks_finished.get_or_create(&OutcomeLabel { outcome: outcome.name() }).inc();
         if let Some(duration) = duration {

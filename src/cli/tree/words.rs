@@ -108,24 +108,9 @@ pub fn refusal(graph: &TaskGraph) -> Option<Refusal> {
     })
 }
 
-/// The problems of a message: one a line, or with `; ` between them, before the next field path.
+/// The problems of a message, one a line.
 fn problems(message: &str) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    for line in message.lines() {
-        let mut open = false;
-        for part in line.split("; ") {
-            let begins = part.starts_with("spec.") || part.starts_with("spec:") || part.starts_with("metadata.");
-            match found.last_mut() {
-                Some(last) if open && !begins => {
-                    last.push_str("; ");
-                    last.push_str(part);
-                }
-                _ => found.push(part.to_owned()),
-            }
-            open = true;
-        }
-    }
-    found.iter().map(|problem| text::one_line(problem)).filter(|problem| !problem.is_empty()).collect()
+    message.lines().map(text::one_line).filter(|problem| !problem.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -153,7 +138,6 @@ mod tests {
     #[test]
     fn takes_a_message_apart() {
         assert_eq!(problems("spec.a: x; y\nspec.b: z"), ["spec.a: x; y", "spec.b: z"]);
-        assert_eq!(problems("spec.a: x; spec.tasks[0].name: y"), ["spec.a: x", "spec.tasks[0].name: y"]);
         assert_eq!(problems("waits for TaskTemplate \"extract\""), ["waits for TaskTemplate \"extract\""]);
         assert!(problems("").is_empty());
     }

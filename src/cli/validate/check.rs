@@ -15,7 +15,7 @@ use super::{
     yaml,
 };
 use crate::{
-    api::{Task, TaskGraphSpec, TaskTemplateSpec, TemplateKind, TemplateRef, crd},
+    api::{TaskGraphSpec, TaskTemplateSpec, TemplateKind, TemplateRef, crd},
     cli::suggest,
     engine::{Problem, Refusal, Templates},
     validate,
@@ -197,19 +197,10 @@ fn refuse_graph(object: &Object, known: &Known) -> Option<Refusal> {
     Some(refusal)
 }
 
-/// What the operator would say of a template in a graph that uses it. (That the graph gives no arguments is
-/// no fault of the template.)
+/// What the operator would say of a template in a graph that uses it.
 fn refuse_template(object: &Object) -> Option<Refusal> {
-    let spec = spec::<TaskTemplateSpec>(object)?;
-    let reference = TemplateRef { name: "probe".to_owned(), kind: TemplateKind::TaskTemplate };
-    let task = Task { name: "probe".to_owned(), template_ref: Some(reference.clone()), ..Task::default() };
-    let graph = TaskGraphSpec { tasks: vec![task], ..TaskGraphSpec::default() };
-    let refusal = validate::check(None, &graph, &Templates::from([(reference, Arc::new(spec))])).err()?;
-    let of_template = |problem: Problem| {
-        let path = problem.path.strip_prefix("template ")?.split_once(": ")?.1.to_owned();
-        Some(Problem { path, ..problem })
-    };
-    Some(Refusal { problems: refusal.problems.into_iter().filter_map(of_template).collect(), missing: Vec::new() })
+    let problems = validate::check_template(&spec::<TaskTemplateSpec>(object)?);
+    Some(Refusal { problems, missing: Vec::new() })
 }
 
 fn missing(object: &Object, template: &TemplateRef, known: &Known) -> String {

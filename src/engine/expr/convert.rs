@@ -122,6 +122,5 @@ pub fn cut(text: &str, limit: usize) -> std::borrow::Cow<'_, str> {
     if text.len() <= limit {
         return text.into();
     }
-    let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    format!("{}…", text.get(..end).unwrap_or_default()).into()
+    format!("{}…", &text[..text.floor_char_boundary(limit)]).into()
 }

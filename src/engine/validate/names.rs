@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::graph::TaskId;
+use crate::api::is_dns_label;
 
 /// Longest DNS label.
 const MAX_LABEL: usize = 63;
@@ -63,12 +64,11 @@ pub fn shorten(name: &str) -> String {
 
 /// What keeps `name` from being a DNS label.
 pub fn label_problem(name: &str) -> Option<String> {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if name.is_empty() {
         Some("the name is empty".to_owned())
     } else if name.len() > MAX_LABEL {
         Some(format!("the name {:?} has {} characters; the limit is {MAX_LABEL}", shorten(name), name.chars().count()))
-    } else if !name.bytes().all(inner) || name.starts_with('-') || name.ends_with('-') {
+    } else if !is_dns_label(name) {
         Some(format!(
             "{name:?} is no DNS label: write lower-case letters, digits and dashes, with a letter or digit at both ends"
         ))

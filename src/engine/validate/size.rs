@@ -1,11 +1,9 @@
 //! Bounds on the size of a spec, checked before anything else of it is looked at.
 
-use std::io;
-
 use serde_json::{Map, Value};
 
 use super::{problems::Problems, tasks::all_tasks};
-use crate::api::TaskGraphSpec;
+use crate::{api::TaskGraphSpec, engine::policy::outputs};
 
 /// Most tasks in `spec.tasks`.
 pub const MAX_TASKS: usize = 2000;
@@ -46,7 +44,8 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
     if !too_deep.is_empty() {
         return;
     }
-    if let Some(bytes) = json_size(spec).filter(|bytes| *bytes > MAX_SPEC_BYTES) {
+    let bytes = outputs::size(spec);
+    if bytes > MAX_SPEC_BYTES {
         problems.add("spec", format!("{bytes} bytes as JSON; the limit is {MAX_SPEC_BYTES}: split the graph"));
     }
 }
@@ -61,21 +60,4 @@ pub fn too_deep(object: &Map<String, Value>) -> bool {
         }
     }
     object.values().any(|member| deeper(member, MAX_DEPTH - 1))
-}
-
-/// Counts the bytes of a value as JSON, and keeps none of them.
-fn json_size(value: &impl serde::Serialize) -> Option<usize> {
-    struct Counter(usize);
-    impl io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counter = Counter(0);
-    serde_json::to_writer(&mut counter, value).ok()?;
-    Some(counter.0)
 }
