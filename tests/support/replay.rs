@@ -20,6 +20,9 @@ use super::{
     sight::{Object, PodState, Sighting},
 };
 
+/// How long after a Job vanished its loss is told. Longer than what lies between a watch and the operator.
+const LOSS_NOTICED: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// One attempt, as it was seen.
 #[derive(Clone, Debug, Default)]
 struct Seen {
@@ -94,7 +97,9 @@ fn fate(seen: Option<&Seen>) -> Fate {
         Duration::from_millis(millis.try_into().unwrap_or(u64::MAX))
     };
     let start = seen.running.map(|running| since(running, stored));
-    let Some(ended) = seen.ended.or(seen.job_gone) else { return Fate { start, ..never } };
+    // a Job that vanished may have been stopped by the operator, for a reason that the simulator must find first
+    let vanished = seen.job_gone.map(|gone| gone + LOSS_NOTICED);
+    let Some(ended) = seen.ended.or(vanished) else { return Fate { start, ..never } };
     // one that ended so fast that it was never seen running did run; one of which nothing is left perhaps not
     let start = start.or_else(|| seen.ended.map(|ended| since(ended, stored)));
     let begin = seen.running.or(seen.ended).unwrap_or(stored);

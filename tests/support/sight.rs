@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
-use futures::{StreamExt, future::BoxFuture};
+use futures::StreamExt;
 use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ContainerStateTerminated, Pod},
@@ -130,28 +130,23 @@ impl Sight {
                 count.changed().await.expect("the watches last as long as this");
             }
         };
-        match tokio::time::timeout(PATIENCE, search).await {
-            Ok(value) => value,
-            Err(_) => panic!("{}: {what} not seen after {PATIENCE:?}", self.namespace.name),
-        }
+        let Ok(value) = tokio::time::timeout(PATIENCE, search).await else {
+            panic!("{}: {what} not seen after {PATIENCE:?}", self.namespace.name)
+        };
+        value
     }
 
     /// Waits until everything that exists now was seen in its present version; all sightings then.
     pub async fn caught_up(&self) -> Result<Vec<Sighting>> {
-        let checks: [BoxFuture<'_, Result<Vec<(String, u64)>>>; 3] = [
-            Box::pin(versions(self.namespace.api::<Job>())),
-            Box::pin(versions(self.namespace.api::<Pod>())),
-            Box::pin(versions(self.namespace.api::<TaskGraph>())),
-        ];
-        for check in checks {
-            let wanted = check.await?;
-            self.until("all that exists", |seen| {
-                let is_seen =
-                    |(uid, version): &(String, u64)| seen.iter().any(|one| one.uid == *uid && one.version >= *version);
-                wanted.iter().all(is_seen).then_some(())
-            })
-            .await;
-        }
+        let mut wanted = versions(self.namespace.api::<Job>()).await?;
+        wanted.extend(versions(self.namespace.api::<Pod>()).await?);
+        wanted.extend(versions(self.namespace.api::<TaskGraph>()).await?);
+        self.until("all that exists", |seen| {
+            let is_seen =
+                |(uid, version): &(String, u64)| seen.iter().any(|one| one.uid == *uid && one.version >= *version);
+            wanted.iter().all(is_seen).then_some(())
+        })
+        .await;
         Ok(self.so_far())
     }
 }
