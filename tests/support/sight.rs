@@ -71,6 +71,8 @@ pub struct PodState {
     pub phase: String,
     /// How its first container ended.
     pub terminated: Option<ContainerStateTerminated>,
+    /// What its first container waits for, other than being made: a word for programs.
+    pub waits: Option<String>,
     /// Whether it was evicted, preempted, or lost its machine.
     pub disrupted: bool,
 }
@@ -217,12 +219,17 @@ fn key(object: &impl ResourceExt) -> Key {
     }
 }
 
+/// What every container waits for at first.
+const ROUTINE: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
 fn pod_state(pod: &Pod) -> PodState {
     let status = pod.status.clone().unwrap_or_default();
     let container = status.container_statuses.unwrap_or_default().into_iter().next();
+    let state = container.and_then(|container| container.state).unwrap_or_default();
     PodState {
         phase: player::phase(pod).unwrap_or_default().to_owned(),
-        terminated: container.and_then(|container| container.state).and_then(|state| state.terminated),
+        waits: state.waiting.and_then(|waiting| waiting.reason).filter(|reason| !ROUTINE.contains(&reason.as_str())),
+        terminated: state.terminated,
         disrupted: status
             .conditions
             .unwrap_or_default()
