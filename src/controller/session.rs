@@ -32,6 +32,11 @@ const CREATES: usize = 32;
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// And again, until it has one.
 const NEXT_LOOK: Duration = Duration::from_secs(10);
+/// Looks of one graph at a time. A burst of Jobs that wait for their pods, because the cluster is busy, must not make it
+/// busier.
+const LOOKS: usize = 4;
+/// When to look where too many others are being looked into.
+const LATER_LOOK: Duration = Duration::from_secs(1);
 
 /// One graph while it runs.
 #[derive(Debug)]
@@ -54,6 +59,8 @@ pub struct Session {
     looks: BTreeMap<Attempt, Instant>,
     /// Attempts whose Job seems to have vanished and is being looked for.
     searched: BTreeSet<Attempt>,
+    /// Attempts of which the missing pod is being looked into.
+    looking: BTreeSet<Attempt>,
     /// Attempts that are being stopped.
     stopping: BTreeSet<Attempt>,
     /// A first attempt was launched.
@@ -109,6 +116,7 @@ impl Session {
             held: Vec::new(),
             looks: BTreeMap::new(),
             searched: BTreeSet::new(),
+            looking: BTreeSet::new(),
             stopping: BTreeSet::new(),
             started,
         }
@@ -128,6 +136,7 @@ impl Session {
                 }
                 Note::Looked(attempt) => {
                     self.searched.remove(&attempt);
+                    self.looking.remove(&attempt);
                 }
                 Note::Discard(attempt) => discarded.push(Action::Stop { attempt }),
                 Note::Stored(sequence, result) => {
@@ -185,9 +194,10 @@ impl Session {
         if let Some(job) = changed.cached.job.as_deref()
             && jobs::needs_live_pods(job, &pods)
         {
-            if self.is_live(attempt) && self.searched.insert(attempt) {
-                let hold = self.hold(attempt);
-                self.hands.tracker.spawn(hold.observe_live());
+            // the watch of pods lags; only if it does not catch up is it worth a question
+            if self.is_live(attempt) {
+                let at = Instant::now() + FIRST_LOOK;
+                self.looks.entry(attempt).and_modify(|look| *look = at.min(*look)).or_insert(at);
             }
             return;
         }
@@ -232,14 +242,24 @@ impl Session {
         let now = Instant::now();
         let due: Vec<_> = self.looks.iter().filter(|(_, at)| **at <= now).map(|(attempt, _)| *attempt).collect();
         for attempt in due {
-            let key = self.key(attempt);
-            if !self.is_live(attempt) || !index.attempt(&self.identity.uid, &key).pods.is_empty() {
+            let cached = index.attempt(&self.identity.uid, &self.key(attempt));
+            if !self.is_live(attempt) || !cached.pods.is_empty() {
                 self.looks.remove(&attempt);
                 continue;
             }
+            if self.looking.len() >= LOOKS {
+                self.looks.insert(attempt, now + LATER_LOOK);
+                continue;
+            }
             self.looks.insert(attempt, now + NEXT_LOOK);
-            let hold = self.hold(attempt);
-            self.hands.tracker.spawn(hold.diagnose());
+            if self.looking.insert(attempt) {
+                let hold = self.hold(attempt);
+                if cached.job.is_some_and(|job| job.ended()) {
+                    self.hands.tracker.spawn(hold.observe_live());
+                } else {
+                    self.hands.tracker.spawn(hold.diagnose());
+                }
+            }
         }
     }
 
