@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use serde_path_to_error::{Path, Segment};
 use tracing::{info, warn};
 
 use super::{
     Context,
     cluster::CallError,
     registry::Slot,
-    report::{Report, Verdict},
+    report::{REVISION_TAKEN, Report, Verdict, cut},
     revision::Pinned,
     session::Session,
     view::GraphView,
@@ -20,6 +21,8 @@ use crate::{
     validate,
 };
 
+/// A stored status of which more fields than that cannot be read is none.
+const BROKEN_FIELDS: usize = 256;
 /// At most so many problems are told at once.
 const PROBLEMS: usize = 100;
 
@@ -68,29 +71,30 @@ pub async fn take_up(ctx: &Context, view: &GraphView, slot: &Arc<Slot>) -> Resul
 }
 
 /// A verdict on a spec that was edited after the graph was accepted, and the settings that count now.
-pub async fn review(session: &mut Session, view: &GraphView) -> Result<(), AcceptError> {
+pub async fn review(session: &mut Session, view: &GraphView) {
     let spec = match read_spec(&view.spec) {
         Ok(spec) => spec,
         Err(verdict) => {
             session.report.verdict = verdict;
-            return Ok(());
+            return;
         }
     };
     let changed = session.pinned.changed_fields(&spec);
     let with_settings = session.pinned.with_settings_of(&spec);
-    session.report.verdict = match check(view, with_settings, session.pinned.templates()).await? {
-        Ok(plan) => {
+    let refused = match check(view, with_settings, session.pinned.templates()).await {
+        Ok(Ok(plan)) => {
             session.run.set_settings(plan.settings);
-            if changed.is_empty() { Verdict::Accepted } else { edit_refused(&changed) }
+            session.report.verdict = if changed.is_empty() { Verdict::Accepted } else { edit_refused(&changed) };
+            return;
         }
-        Err(refusal) => {
-            // a spec that cannot be read must not keep a graph from being called off
-            let desired_state = spec.desired_state.unwrap_or_default();
-            session.run.set_settings(Settings { desired_state, ..session.run.settings().clone() });
-            verdict_of(&refusal)
-        }
+        Ok(Err(refusal)) => verdict_of(&refusal),
+        // what runs goes on all the same
+        Err(error) => Verdict::Refused("CheckFailed", format!("{error}; this is a defect of the operator")),
     };
-    Ok(())
+    // a spec that is refused must not keep a graph from being called off
+    let desired_state = spec.desired_state.unwrap_or_default();
+    session.run.set_settings(Settings { desired_state, ..session.run.settings().clone() });
+    session.report.verdict = refused;
 }
 
 fn edit_refused(changed: &[&str]) -> Verdict {
@@ -246,7 +250,7 @@ async fn resume(
     let report = Report::new(status, version, view.generation());
     let mailbox = ctx.registry.mailbox(view, slot);
     let mut session = Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), mailbox);
-    review(&mut session, view).await?;
+    review(&mut session, view).await;
     ctx.index.touch(view.uid());
     session.search_for_missing(&ctx.index);
     Ok(Taken::Up(Box::new(session)))
@@ -255,7 +259,7 @@ async fn resume(
 fn foreign_revision(view: &GraphView) -> Verdict {
     let name = Pinned::name(view);
     Verdict::Refused(
-        "RevisionTaken",
+        REVISION_TAKEN,
         format!("a ControllerRevision named {name} that is not this graph's stands in its way; delete it"),
     )
 }
@@ -274,20 +278,59 @@ async fn live_status(ctx: &Context, view: &GraphView) -> Result<(TaskGraphStatus
     if live.metadata.uid.as_deref() != Some(view.uid()) {
         return Err(AcceptError::Replaced);
     }
-    let status = match live.status {
-        Value::Null => TaskGraphStatus::default(),
-        status => serde_json::from_value(status).unwrap_or_else(|error| {
-            warn!(graph = view.name(), namespace = view.namespace(), %error, "the stored status cannot be read; beginning with an empty one");
-            TaskGraphStatus::default()
-        }),
-    };
+    let (status, broken) = read_status(live.status);
+    if !broken.is_empty() {
+        warn!(graph = view.name(), namespace = view.namespace(), ?broken, "fields of the stored status cannot be read");
+    }
     Ok((status, live.metadata.resource_version.unwrap_or_default()))
+}
+
+/// What a stored status tells, and the fields that had to be left out: edited by hand, or written by a newer operator.
+/// One that cannot be read must not cost the others.
+fn read_status(mut stored: Value) -> (TaskGraphStatus, Vec<String>) {
+    let mut broken = Vec::new();
+    if !stored.is_object() {
+        return (TaskGraphStatus::default(), broken);
+    }
+    while broken.len() < BROKEN_FIELDS {
+        match serde_path_to_error::deserialize(&stored) {
+            Ok(status) => return (status, broken),
+            Err(error) => {
+                broken.push(error.to_string());
+                if !leave_out(&mut stored, error.path()) {
+                    break;
+                }
+            }
+        }
+    }
+    (TaskGraphStatus::default(), broken)
+}
+
+/// Takes out the value at `path`. False where there is none.
+fn leave_out(root: &mut Value, path: &Path) -> bool {
+    let mut steps: Vec<_> = path.iter().collect();
+    // no step into a value that was expected to be of several forms
+    steps.retain(|step| matches!(step, Segment::Map { .. } | Segment::Seq { .. }));
+    let Some(last) = steps.pop() else { return false };
+    let parent = steps.into_iter().try_fold(root, |value, step| match step {
+        Segment::Map { key } => value.get_mut(key),
+        Segment::Seq { index } => value.get_mut(*index),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    });
+    match (parent, last) {
+        (Some(Value::Object(fields)), Segment::Map { key }) => fields.remove(key).is_some(),
+        (Some(Value::Array(items)), Segment::Seq { index }) if *index < items.len() => {
+            items.remove(*index);
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Stores that a graph is refused or waits, unless it says so already.
 pub async fn report_refusal(ctx: &Context, view: &GraphView, verdict: &Verdict) -> Result<(), AcceptError> {
     let (Verdict::Refused(reason, message) | Verdict::Waiting(reason, message)) = verdict else { return Ok(()) };
-    let told = view.has_condition(CONDITION_ACCEPTED, "False", reason, super::report::cut(message));
+    let told = view.has_condition(CONDITION_ACCEPTED, "False", reason, cut(message));
     if told && view.status.observed_generation == Some(view.generation()) {
         return Ok(());
     }
@@ -308,8 +351,43 @@ pub async fn report_refusal(ctx: &Context, view: &GraphView, verdict: &Verdict) 
 fn summary(message: &str) -> String {
     let mut lines = message.lines();
     let first = lines.next().unwrap_or_default();
+    // a cycle of all tasks is one long line
+    let first = cut(first);
     match lines.count() {
         0 => first.to_owned(),
         more => format!("{first} (and {more} more)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::TaskPhase;
+
+    #[test]
+    fn a_field_that_cannot_be_read_costs_no_other() {
+        let (status, broken) = read_status(json!({
+            "sequence": 7,
+            "startTime": "yesterday",
+            "conditions": [
+                {"type": "Odd"},
+                {"type": "Accepted", "status": "True", "reason": "Accepted", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+            ],
+            "tasks": [
+                {"name": "a", "phase": "Succeeded", "attempts": 1, "outputs": {"x": 1}},
+                {"name": "b", "phase": "Dreaming", "attempts": 2},
+                "c",
+            ],
+        }));
+        assert_eq!(broken.len(), 4, "{broken:?}");
+        assert_eq!((status.sequence, status.start_time, status.conditions.len()), (7, None, 1));
+        let tasks: Vec<_> = status.tasks.iter().map(|task| (task.name.as_str(), task.phase, task.attempts)).collect();
+        assert_eq!(tasks, [("a", TaskPhase::Succeeded, 1), ("b", TaskPhase::Pending, 2)]);
+        assert_eq!(status.tasks[0].outputs.len(), 1);
+        for nothing in [Value::Null, json!({}), json!("x"), json!([1])] {
+            assert_eq!(read_status(nothing).0, TaskGraphStatus::default());
+        }
     }
 }

@@ -59,6 +59,8 @@ use crate::{
 
 /// How often the queue shows that it goes round.
 const TICK: Duration = Duration::from_secs(5);
+/// How often a graph is looked at that something not watched stands in the way of.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What all reconciles share.
 pub struct Context {
@@ -139,6 +141,8 @@ pub async fn run(
     };
     tokio::select! {
         () = filled => {}
+        // an API server that is away is told by not being ready; to start anew would not help
+        () = keep_alive(&health) => return,
         () = shutdown.cancelled() => return,
     }
     info!("caches filled");
@@ -158,6 +162,15 @@ pub async fn run(
     ctx.hands.tracker.close();
     // what is under way may be ended at any call; a moment spares the next operator some questions
     let _ = tokio::time::timeout(Duration::from_secs(5), ctx.hands.tracker.wait()).await;
+}
+
+/// Shows that the program goes round while it waits. Never ends.
+async fn keep_alive(health: &Health) {
+    let mut interval = tokio::time::interval(TICK);
+    loop {
+        interval.tick().await;
+        health.tick();
+    }
 }
 
 /// The time, cut to whole milliseconds as all times of a status are.
@@ -233,24 +246,29 @@ async fn look(view: &GraphView, ctx: &Context, slot: &Arc<Slot>) -> Result<Actio
             }
             return expire(view, ctx, finished).await;
         }
+        // noted before the templates are read: one that comes in between must not be missed
+        ctx.templates.set_waiting(view, true);
         match accept::take_up(ctx, view, slot).await? {
             Taken::Up(session) => {
                 ctx.templates.set_waiting(view, false);
                 *place = Some(*session);
             }
             Taken::Not(verdict) => {
-                // a template that is there may be what is wrong
-                ctx.templates.set_waiting(view, true);
+                // it waits on for templates: one that is there may be what is wrong
                 accept::report_refusal(ctx, view, &verdict).await?;
+                // nothing is watched that would tell of other obstacles
+                return Ok(if verdict.in_the_way() { Action::requeue(LOOK_AGAIN) } else { Action::await_change() });
+            }
+            Taken::Finished => {
+                ctx.templates.set_waiting(view, false);
                 return Ok(Action::await_change());
             }
-            Taken::Finished => return Ok(Action::await_change()),
         }
     }
     let Some(session) = place.as_mut() else { return Ok(Action::await_change()) };
     if session.report.generation < view.generation() {
+        accept::review(session, view).await;
         session.report.generation = view.generation();
-        accept::review(session, view).await?;
         session.report.dirty = true;
     }
     let around = Surroundings { index: &ctx.index, view, recorder: &ctx.recorder };

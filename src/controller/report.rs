@@ -39,7 +39,15 @@ pub enum Verdict {
     Waiting(&'static str, String),
 }
 
+/// The reason of a graph whose place for its revision is taken by another object.
+pub const REVISION_TAKEN: &str = "RevisionTaken";
+
 impl Verdict {
+    /// Whether it speaks of an object that somebody must take out of the way, and that is not watched.
+    pub fn in_the_way(&self) -> bool {
+        matches!(self, Self::Refused(REVISION_TAKEN, _))
+    }
+
     /// Writes the conditions `Accepted`, `Reconciling` and `Stalled` for a generation of the spec.
     pub fn write(&self, status: &mut TaskGraphStatus, generation: i64, now: Timestamp) {
         let (accepted, reason, message) = match self {

@@ -91,7 +91,8 @@ pub fn graphs(
         .modify(GraphView::prune)
         .reflect(writer)
         .inspect_ok(move |event| forget(&ctx, &reader, event));
-    seen.applied_objects()
+    // the queue would pause all that it is woken by, for up to half a minute, at each error
+    seen.applied_objects().filter(|seen| future::ready(seen.is_ok()))
 }
 
 fn forget(ctx: &Context, graphs: &Store<GraphView>, event: &Event<GraphView>) {
