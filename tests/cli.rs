@@ -123,16 +123,8 @@ fn nothing_makes_it_panic() {
     let laughs = (1..10).fold("a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned(), |text, level| {
         format!("{text}a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 9].join(", "))
     });
-    for text in [
-        deep.as_str(),
-        laughs.as_str(),
-        "\0",
-        "!!binary x",
-        "? [a]\n: b\n",
-       
-        "a: *nothing\n",
-        "- - - -\n  -\n",
-    ] {
+    for text in [deep.as_str(), laughs.as_str(), "\0", "!!binary x", "? [a]\n: b\n", "a: *nothing\n", "- - - -\n  -\n"]
+    {
         let (out, err, code) = validate(&["-f", "-"], text);
         assert_eq!(code, Some(1), "{out}{err}");
         assert!(!err.contains("panicked"), "{err}");
