@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use super::{
     Context,
     cluster::CallError,
+    registry::Slot,
     report::{Report, Verdict},
     revision::Pinned,
     session::Session,
@@ -28,6 +29,10 @@ pub enum AcceptError {
     /// A call failed.
     #[error("failed to {0}: {1}")]
     Call(&'static str, #[source] CallError),
+    /// Another graph of its name stands in its place, and the watch has not told yet. Nothing of the other one's status
+    /// may be taken for this one's, or the other way round.
+    #[error("the graph was deleted, and there is another one of its name")]
+    Replaced,
     /// A check did not come to its end.
     #[error("the check of the graph was broken off: {0}")]
     Check(#[source] tokio::task::JoinError),
@@ -43,21 +48,21 @@ pub enum Taken {
     Finished,
 }
 
-/// Takes a graph up for the first time in this process.
-pub async fn take_up(ctx: &Context, view: &GraphView) -> Result<Taken, AcceptError> {
+/// Takes a graph up for the first time in this process; its session will live in `slot`.
+pub async fn take_up(ctx: &Context, view: &GraphView, slot: &Arc<Slot>) -> Result<Taken, AcceptError> {
     // Acting on a cache that lags could run again what has ended: how far the graph has come is read live, once.
     let has_begun = view.status.revision.is_some();
     let plan = if has_begun { None } else { Some(check_current(ctx, view).await?) };
     match plan {
         Some(Err(verdict)) => Ok(Taken::Not(verdict)),
         Some(Ok((plan, pinned))) => match pin(ctx, view, &pinned).await? {
-            Pin::First => Ok(Taken::Up(Box::new(begin(ctx, view, plan, pinned).await?))),
-            Pin::Stored(stored) => resume(ctx, view, stored.map(|stored| *stored)).await,
+            Pin::First => Ok(Taken::Up(Box::new(begin(ctx, view, slot, plan, pinned).await?))),
+            Pin::Stored(stored) => resume(ctx, view, slot, stored.map(|stored| *stored)).await,
         },
         None => {
             let name = view.status.revision.as_deref().unwrap_or_default();
             let stored = read_revision(ctx, view, name).await?;
-            resume(ctx, view, stored).await
+            resume(ctx, view, slot, stored).await
         }
     }
 }
@@ -177,7 +182,13 @@ fn identity(view: &GraphView) -> Arc<Identity> {
     Arc::new(Identity { name: view.name().into(), namespace: view.namespace().into(), uid: view.uid().into() })
 }
 
-async fn begin(ctx: &Context, view: &GraphView, plan: Plan, pinned: Pinned) -> Result<Session, AcceptError> {
+async fn begin(
+    ctx: &Context,
+    view: &GraphView,
+    slot: &Arc<Slot>,
+    plan: Plan,
+    pinned: Pinned,
+) -> Result<Session, AcceptError> {
     // a graph that was refused before has conditions; their transition times are kept
     let (mut status, version) = if view.status.conditions.is_empty() {
         (TaskGraphStatus::default(), view_version(view))
@@ -190,10 +201,16 @@ async fn begin(ctx: &Context, view: &GraphView, plan: Plan, pinned: Pinned) -> R
     ctx.recorder.accepted(view, plan.graph.tasks.len());
     let run = Run::new(plan.graph, plan.settings, (*identity).clone(), super::now());
     let report = Report::new(status, version, view.generation());
-    Ok(Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), ctx.registry.mailbox(view)))
+    let mailbox = ctx.registry.mailbox(view, slot);
+    Ok(Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), mailbox))
 }
 
-async fn resume(ctx: &Context, view: &GraphView, stored: Option<Pinned>) -> Result<Taken, AcceptError> {
+async fn resume(
+    ctx: &Context,
+    view: &GraphView,
+    slot: &Arc<Slot>,
+    stored: Option<Pinned>,
+) -> Result<Taken, AcceptError> {
     let (mut status, version) = live_status(ctx, view).await?;
     if status.completion_time.is_some() {
         return Ok(Taken::Finished);
@@ -207,10 +224,12 @@ async fn resume(ctx: &Context, view: &GraphView, stored: Option<Pinned>) -> Resu
                     namespace = view.namespace(),
                     "its ControllerRevision is gone; pinning the spec as it is now"
                 );
-                if let Pin::Stored(None) = pin(ctx, view, &pinned).await? {
-                    return Ok(Taken::Not(foreign_revision(view)));
+                match pin(ctx, view, &pinned).await? {
+                    Pin::First => pinned,
+                    // another operator was faster: there is one revision
+                    Pin::Stored(Some(stored)) => *stored,
+                    Pin::Stored(None) => return Ok(Taken::Not(foreign_revision(view))),
                 }
-                pinned
             }
             Err(verdict) => return Ok(Taken::Not(verdict)),
         },
@@ -225,7 +244,8 @@ async fn resume(ctx: &Context, view: &GraphView, stored: Option<Pinned>) -> Resu
     info!(graph = view.name(), namespace = view.namespace(), "taken up again");
     let run = Run::restore(plan.graph, plan.settings, (*identity).clone(), &status);
     let report = Report::new(status, version, view.generation());
-    let mut session = Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), ctx.registry.mailbox(view));
+    let mailbox = ctx.registry.mailbox(view, slot);
+    let mut session = Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), mailbox);
     review(&mut session, view).await?;
     ctx.index.touch(view.uid());
     session.search_for_missing(&ctx.index);
@@ -251,6 +271,9 @@ async fn live_status(ctx: &Context, view: &GraphView) -> Result<(TaskGraphStatus
         .get_graph(view.namespace(), view.name())
         .await
         .map_err(|error| AcceptError::Call("read the graph", error))?;
+    if live.metadata.uid.as_deref() != Some(view.uid()) {
+        return Err(AcceptError::Replaced);
+    }
     let status = match live.status {
         Value::Null => TaskGraphStatus::default(),
         status => serde_json::from_value(status).unwrap_or_else(|error| {

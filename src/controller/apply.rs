@@ -28,6 +28,8 @@ use crate::{
 
 /// Creates in flight at once, over all graphs: more only makes each slower.
 const CREATES: usize = 64;
+/// Tries to delete a Job whose attempt is over.
+const DISCARDS: usize = 20;
 
 /// What all graphs share for acting on the cluster.
 #[derive(Debug)]
@@ -47,6 +49,44 @@ impl Hands {
     /// Ready to act.
     pub fn new(cluster: Cluster, leadership: Leadership, metrics: Metrics) -> Self {
         Self { cluster, leadership, metrics, tracker: TaskTracker::new(), creates: Semaphore::new(CREATES) }
+    }
+
+    /// Deletes the Job of an attempt that is over, unless it has ended or is about to. Gives up in the end: whoever sees
+    /// the Job again asks again.
+    pub async fn discard(self: Arc<Self>, job: Arc<JobView>) {
+        for pause in backoff().take(DISCARDS) {
+            if !self.leadership.holds() {
+                return;
+            }
+            match self.try_discard(&job).await {
+                Ok(()) => return,
+                // it is gone, or another one has its name
+                Err(error) if error.is_not_found() || error.is_conflict() => return,
+                Err(error) => debug!(job = job.name_any(), %error, "discarding a Job"),
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn try_discard(&self, job: &JobView) -> Result<(), CallError> {
+        let (Some(namespace), Some(uid), Some(key)) =
+            (job.namespace(), &job.metadata.uid, jobs::labels_of(&job.metadata))
+        else {
+            return Ok(());
+        };
+        let live = self.cluster.get_job(&namespace, &job.name_any()).await?;
+        if live.metadata.uid.as_ref() != Some(uid) {
+            return Ok(());
+        }
+        let number = key.attempt.to_string();
+        let labels =
+            BTreeMap::from([(LABEL_GRAPH_UID, key.graph_uid), (LABEL_TASK, key.task), (LABEL_ATTEMPT, &number)]);
+        let pods = self.cluster.list_pods(&namespace, &labels).await?;
+        if !jobs::goes_on(&live, &pods.iter().collect::<Vec<_>>()) {
+            return Ok(());
+        }
+        warn!(job = job.name_any(), namespace, "deleting a Job whose attempt is over");
+        self.cluster.delete_job(&namespace, &job.name_any(), uid).await
     }
 }
 
@@ -69,8 +109,10 @@ pub struct Hold {
     pub job: String,
     /// Hash of the definition that its Job is made from.
     pub hash: u64,
-    /// Ends the attempt's work in the background.
+    /// Ends the attempt's work in the background, but for stopping it and looking until its pods are gone.
     pub cancel: CancellationToken,
+    /// Ends that, too: nobody waits for the answer any more.
+    pub ended: CancellationToken,
     /// Held by the launch while it runs: a stop must not look before the last create was answered.
     pub gate: Arc<tokio::sync::Mutex<()>>,
 }
@@ -189,7 +231,7 @@ impl Hold {
         self.cancel.cancel();
         let _gate = self.gate.lock().await;
         for pause in backoff() {
-            if !self.hands.leadership.holds() {
+            if !self.is_awaited() {
                 return;
             }
             match self.try_stop().await {
@@ -197,7 +239,7 @@ impl Hold {
                 Ok(false) => {}
                 Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "stopping an attempt"),
             }
-            tokio::time::sleep(pause).await;
+            self.wait(pause).await;
         }
     }
 
@@ -219,8 +261,10 @@ impl Hold {
 
     /// Tells when no pod of the task is left that is not terminal.
     pub async fn await_gone(self) {
+        // a create that was not answered yet may bring one more
+        drop(self.gate.lock().await);
         for pause in backoff() {
-            if !self.hands.leadership.holds() {
+            if !self.is_awaited() {
                 return;
             }
             match self.pods_gone(None, false).await {
@@ -228,7 +272,7 @@ impl Hold {
                 Ok(false) => {}
                 Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "looking for pods"),
             }
-            tokio::time::sleep(pause).await;
+            self.wait(pause).await;
         }
     }
 
@@ -290,10 +334,11 @@ impl Hold {
         let namespace = &self.identity.namespace;
         let found = async {
             let job = self.hands.cluster.get_job(namespace, &self.job).await?;
-            self.hands.cluster.list_events(namespace, &job.uid().unwrap_or_default()).await
+            let events = self.hands.cluster.list_events(namespace, &job.uid().unwrap_or_default()).await?;
+            Ok::<_, CallError>((job, events))
         };
         match found.await {
-            Ok(events) => {
+            Ok((job, events)) => {
                 let refused = jobs::blocked_by_events(&events);
                 // the Job controller would try for ever
                 let hopeless = matches!(refused, Some(Refused::Final(_)));
@@ -301,7 +346,7 @@ impl Hold {
                     self.mailbox.event(event);
                 }
                 if hopeless {
-                    self.mailbox.post(Note::Discard(self.attempt));
+                    self.mailbox.post(Note::Discard(self.attempt, Arc::new(job)));
                 }
             }
             Err(error) => {
@@ -337,8 +382,8 @@ impl Hold {
                         .for_each(|event| self.mailbox.event(event));
                     return self.mailbox.post(Note::Looked(self.attempt));
                 }
-                // vanished since: the watch tells, and the session looks for it
-                Err(error) if error.is_not_found() => return self.mailbox.post(Note::Looked(self.attempt)),
+                // vanished since
+                Err(error) if error.is_not_found() => return self.confirm_lost().await,
                 Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "looking at an ended Job"),
             }
             self.pause(pause).await;
@@ -365,6 +410,18 @@ impl Hold {
 
     fn may_act(&self) -> bool {
         !self.cancel.is_cancelled() && self.hands.leadership.holds()
+    }
+
+    /// Whether somebody waits for what a stop comes to.
+    fn is_awaited(&self) -> bool {
+        !self.ended.is_cancelled() && self.hands.leadership.holds()
+    }
+
+    async fn wait(&self, pause: Duration) {
+        tokio::select! {
+            () = self.ended.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 
     async fn pause(&self, pause: Duration) {

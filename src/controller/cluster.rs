@@ -1,6 +1,6 @@
 //! Every call to the API server, each with a time limit and safe to repeat.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use http::{Method, Request, header};
 use k8s_openapi::{
@@ -10,6 +10,7 @@ use k8s_openapi::{
 use kube::{Client, core::ObjectList};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::{
     api::{GROUP, MANAGER, VERSION},
@@ -19,6 +20,8 @@ use crate::{
 /// How long one call may take. Longer than the API server needs to answer under load, short enough that a
 /// connection that went dead is soon given up.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Lists of pods in flight at once: each costs the API server a look at all pods of the namespace.
+const LISTS: usize = 8;
 /// Only the metadata of the answer is read: anything else would be serialized, sent and parsed for nothing.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
@@ -100,6 +103,7 @@ pub struct LiveGraph {
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    lists: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Cluster {
@@ -111,7 +115,7 @@ impl fmt::Debug for Cluster {
 impl Cluster {
     /// Calls go through `client`.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, lists: Arc::new(Semaphore::new(LISTS)) }
     }
 
     async fn call<T: DeserializeOwned>(
@@ -179,6 +183,8 @@ impl Cluster {
         let selector: Vec<_> =
             labels.iter().map(|(key, value)| format!("{}%3D{value}", key.replace('/', "%2F"))).collect();
         let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", selector.join("%2C"));
+        // closed never
+        let _permit = self.lists.acquire().await;
         Ok(self.get::<ObjectList<PodView>>(&path).await?.items)
     }
 

@@ -51,6 +51,30 @@ struct Objects {
     graph: ObjectRef<GraphView>,
     attempts: BTreeMap<Key, Cached>,
     changed: BTreeMap<Key, Instant>,
+    /// Nobody asks for its changes any more: it finished or is gone.
+    settled: bool,
+}
+
+impl Cached {
+    fn is_empty(&self) -> bool {
+        self.job.is_none() && self.pods.is_empty()
+    }
+}
+
+impl Objects {
+    fn settle(&mut self) {
+        self.settled = true;
+        self.changed.clear();
+        self.attempts.retain(|_, cached| !cached.is_empty());
+    }
+
+    fn mark(&mut self, key: Key) {
+        if !self.settled {
+            self.changed.entry(key).or_insert_with(Instant::now);
+        } else if self.attempts.get(&key).is_some_and(Cached::is_empty) {
+            self.attempts.remove(&key);
+        }
+    }
 }
 
 /// The index. All methods are short; none waits.
@@ -67,6 +91,8 @@ pub trait Indexed: ResourceExt {
     fn take(cached: &mut Cached, uid: &str) -> bool;
     /// The UIDs of its kind in what is cached of an attempt.
     fn uids(cached: &Cached) -> Vec<String>;
+    /// Whether it may be what its labels say. Labels are copied easily: with a Job that somebody runs once more by hand.
+    fn fits(&self, labels: &jobs::Key<'_>, graph: &str) -> bool;
 }
 
 impl Indexed for JobView {
@@ -84,6 +110,11 @@ impl Indexed for JobView {
     fn uids(cached: &Cached) -> Vec<String> {
         cached.job.iter().filter_map(|job| job.uid()).collect()
     }
+
+    fn fits(&self, labels: &jobs::Key<'_>, graph: &str) -> bool {
+        let name = jobs::job_name(graph, labels.graph_uid, labels.role, labels.task, labels.attempt);
+        self.metadata.name.as_ref() == Some(&name) && self.owner_uid() == Some(labels.graph_uid)
+    }
 }
 
 impl Indexed for PodView {
@@ -100,6 +131,11 @@ impl Indexed for PodView {
     fn uids(cached: &Cached) -> Vec<String> {
         cached.pods.keys().cloned().collect()
     }
+
+    /// Always: of the pods of an attempt those count that its Job controls.
+    fn fits(&self, _: &jobs::Key<'_>, _: &str) -> bool {
+        true
+    }
 }
 
 impl Index {
@@ -112,9 +148,10 @@ impl Index {
             graph: graph.clone(),
             attempts: BTreeMap::new(),
             changed: BTreeMap::new(),
+            settled: false,
         });
         object.put(objects.attempts.entry(key.clone()).or_default());
-        objects.changed.entry(key).or_insert_with(Instant::now);
+        objects.mark(key);
         Some(graph)
     }
 
@@ -125,7 +162,10 @@ impl Index {
         let objects = graphs.get_mut(&uid)?;
         let cached = objects.attempts.get_mut(&key)?;
         if T::take(cached, &object.uid()?) {
-            objects.changed.entry(key).or_insert_with(Instant::now);
+            objects.mark(key);
+        }
+        if objects.settled && objects.attempts.is_empty() {
+            graphs.remove(&uid);
         }
         Some(graph)
     }
@@ -134,16 +174,22 @@ impl Index {
     /// Answers the graphs to look at.
     pub fn retain<T: Indexed>(&self, uids: &HashSet<String>) -> Vec<ObjectRef<GraphView>> {
         let mut touched = Vec::new();
-        for objects in self.graphs.lock().values_mut() {
+        let mut graphs = self.graphs.lock();
+        for objects in graphs.values_mut() {
+            let mut gone = Vec::new();
             for (key, cached) in &mut objects.attempts {
                 for uid in T::uids(cached) {
                     if !uids.contains(&uid) && T::take(cached, &uid) {
-                        objects.changed.entry(key.clone()).or_insert_with(Instant::now);
-                        touched.push(objects.graph.clone());
+                        gone.push(key.clone());
                     }
                 }
             }
+            if !gone.is_empty() {
+                touched.push(objects.graph.clone());
+            }
+            gone.into_iter().for_each(|key| objects.mark(key));
         }
+        graphs.retain(|_, objects| !(objects.settled && objects.attempts.is_empty()));
         touched
     }
 
@@ -151,12 +197,13 @@ impl Index {
     pub fn take_changed(&self, graph_uid: &str) -> Vec<Changed> {
         let mut graphs = self.graphs.lock();
         let Some(objects) = graphs.get_mut(graph_uid) else { return Vec::new() };
+        objects.settled = false;
         let changed = std::mem::take(&mut objects.changed);
         changed
             .into_iter()
             .map(|(key, since)| {
                 let cached = objects.attempts.get(&key).cloned().unwrap_or_default();
-                if cached.job.is_none() && cached.pods.is_empty() {
+                if cached.is_empty() {
                     objects.attempts.remove(&key);
                 }
                 Changed { key, cached, since }
@@ -168,6 +215,7 @@ impl Index {
     pub fn touch(&self, graph_uid: &str) {
         if let Some(objects) = self.graphs.lock().get_mut(graph_uid) {
             let now = Instant::now();
+            objects.settled = false;
             for key in objects.attempts.keys() {
                 objects.changed.entry(key.clone()).or_insert(now);
             }
@@ -183,18 +231,38 @@ impl Index {
     pub fn settle(&self, graph_uid: &str) {
         let mut graphs = self.graphs.lock();
         if let Some(objects) = graphs.get_mut(graph_uid) {
-            objects.changed.clear();
+            objects.settle();
             if objects.attempts.is_empty() {
                 graphs.remove(graph_uid);
             }
         }
     }
+
+    /// As [`Self::settle`], for all graphs but these.
+    pub fn settle_others(&self, known: impl Fn(&str) -> bool) {
+        let mut graphs = self.graphs.lock();
+        graphs.iter_mut().filter(|(uid, _)| !known(uid)).for_each(|(_, objects)| objects.settle());
+        graphs.retain(|_, objects| !(objects.settled && objects.attempts.is_empty()));
+    }
+
+    /// The Jobs of a graph that may still run something.
+    pub fn jobs_that_go_on(&self, graph_uid: &str) -> Vec<Arc<JobView>> {
+        let graphs = self.graphs.lock();
+        let attempts = graphs.get(graph_uid).into_iter().flat_map(|objects| objects.attempts.values());
+        let goes_on = |cached: &Cached| {
+            let pods: Vec<_> = cached.pods.values().map(AsRef::as_ref).collect();
+            cached.job.clone().filter(|job| jobs::goes_on(job, &pods))
+        };
+        attempts.filter_map(goes_on).collect()
+    }
 }
 
 /// UID of its graph, its attempt, and a reference to its graph.
-fn place<T: ResourceExt>(object: &T) -> Option<(String, Key, ObjectRef<GraphView>)> {
-    let labels = jobs::labels_of(object.meta()).filter(|labels| labels.role == ROLE_TASK)?;
+fn place<T: Indexed>(object: &T) -> Option<(String, Key, ObjectRef<GraphView>)> {
     let graph = object.labels().get(LABEL_GRAPH)?;
+    let labels = jobs::labels_of(object.meta())
+        .filter(|labels| labels.role == ROLE_TASK)
+        .filter(|labels| object.fits(labels, graph))?;
     let reference = ObjectRef::new(graph).within(&object.namespace()?);
     Some((labels.graph_uid.to_owned(), Key { task: labels.task.to_owned(), attempt: labels.attempt }, reference))
 }
@@ -213,7 +281,12 @@ mod tests {
     }
 
     fn job(uid: &str, graph: &str, attempt: &str) -> JobView {
-        let metadata = json!({"name": uid, "namespace": "ns", "uid": uid, "labels": labels(graph, attempt)});
+        let owner = format!("uid-{graph}");
+        let name = jobs::job_name(graph, &owner, ROLE_TASK, "build", attempt.parse().unwrap_or_default());
+        let metadata = json!({
+            "name": name, "namespace": "ns", "uid": uid, "labels": labels(graph, attempt),
+            "ownerReferences": [{"apiVersion": "v", "kind": "TaskGraph", "name": graph, "uid": owner, "controller": true}],
+        });
         serde_json::from_value(json!({"metadata": metadata})).unwrap()
     }
 
@@ -270,6 +343,43 @@ mod tests {
         assert_eq!(changed.len(), 1);
         assert!(changed[0].cached.job_vanished && changed[0].cached.pods.len() == 1, "pods have a watch of their own");
         assert!(index.attempt("uid-g", &Key { task: "build".into(), attempt: 2 }).job.is_some());
+    }
+
+    #[test]
+    fn a_copy_of_a_job_takes_nobodys_place() {
+        let index = Index::default();
+        index.apply(job("j1", "g", "1"));
+        let mut renamed = job("j2", "g", "1");
+        renamed.metadata.name = Some("again".into());
+        assert!(index.apply(renamed).is_none());
+        let mut foreign = job("j3", "g", "1");
+        foreign.metadata.owner_references = None;
+        assert!(index.apply(foreign).is_none());
+        let cached = index.attempt("uid-g", &Key { task: "build".into(), attempt: 1 });
+        assert_eq!(cached.job.and_then(|job| job.uid()), Some("j1".into()));
+    }
+
+    #[test]
+    fn nothing_stays_of_a_graph_that_is_gone() {
+        let index = Index::default();
+        for late in [false, true] {
+            index.apply(job("j1", "g", "1"));
+            index.apply(pod("p1", "g"));
+            index.take_changed("uid-g");
+            if late {
+                index.settle("uid-g");
+            }
+            index.delete(&job("j1", "g", "1"));
+            index.delete(&pod("p1", "g"));
+            assert_eq!(index.graphs.lock().is_empty(), late);
+            index.settle_others(|uid| uid != "uid-g");
+            assert!(index.graphs.lock().is_empty());
+        }
+        index.apply(job("j1", "g", "1"));
+        index.settle("uid-g");
+        assert_eq!(index.jobs_that_go_on("uid-g").len(), 1, "its objects are known until they are deleted");
+        index.retain::<JobView>(&HashSet::new());
+        assert!(index.graphs.lock().is_empty());
     }
 
     #[test]

@@ -224,13 +224,17 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
     }
 }
 
-async fn look(view: &GraphView, ctx: &Context, slot: &Slot) -> Result<Action, ReconcileError> {
+async fn look(view: &GraphView, ctx: &Context, slot: &Arc<Slot>) -> Result<Action, ReconcileError> {
     let mut place = slot.session.lock().await;
     if place.is_none() {
         if let Some(finished) = view.completion_time() {
+            // created late, by an operator that was held up, or left by one that was not able to delete them any more
+            for job in ctx.index.jobs_that_go_on(view.uid()) {
+                ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).discard(job));
+            }
             return expire(view, ctx, finished).await;
         }
-        match accept::take_up(ctx, view).await? {
+        match accept::take_up(ctx, view, slot).await? {
             Taken::Up(session) => {
                 ctx.templates.set_waiting(view, false);
                 *place = Some(*session);
@@ -257,12 +261,18 @@ async fn look(view: &GraphView, ctx: &Context, slot: &Slot) -> Result<Action, Re
         Turn::Finished => {
             *place = None;
             ctx.index.settle(view.uid());
-            // the watch brings the finished graph once more; its time to live counts from there
-            Ok(Action::await_change())
+            match view.completion_time() {
+                // the watch was faster than the answer to the write, and brings nothing more
+                Some(finished) => expire(view, ctx, finished).await,
+                // the watch brings the finished graph once more; its time to live counts from there
+                None => Ok(Action::await_change()),
+            }
         }
         Turn::OutOfDate => {
             debug!(graph = view.name(), namespace = view.namespace(), "somebody else went on with it; beginning anew");
             *place = None;
+            // with its slot, so that what is still left for this session never reaches the next one
+            ctx.registry.remove(view.uid());
             Ok(Action::requeue(Duration::from_millis(50)))
         }
     }

@@ -1,12 +1,18 @@
 //! The graphs that are being run: a slot for each, with a mailbox for what background work has to tell.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 
 use super::{cluster::CallError, session::Session, view::GraphView};
-use crate::engine::{Attempt, Event};
+use crate::{
+    engine::{Attempt, Event},
+    jobs::JobView,
+};
 
 /// What background work tells a session.
 #[derive(Debug)]
@@ -18,7 +24,7 @@ pub enum Note {
     /// A look at a Job that seems to be missing, or at why one has no pod, ended without a finding.
     Looked(Attempt),
     /// The attempt's Job would try for ever: delete it once the attempt's failure is stored.
-    Discard(Attempt),
+    Discard(Attempt, Arc<JobView>),
 }
 
 /// Why a status was not stored.
@@ -57,9 +63,12 @@ pub struct Registry {
 }
 
 /// How background work reaches its session.
+///
+/// It does not keep the slot alive: the session in there has a mailbox itself, and would never end. What is left for a
+/// session that has ended is dropped, and never read by the next one of the same graph.
 #[derive(Clone, Debug)]
 pub struct Mailbox {
-    slot: Arc<Slot>,
+    slot: Weak<Slot>,
     reference: ObjectRef<GraphView>,
     wake: futures::channel::mpsc::UnboundedSender<ObjectRef<GraphView>>,
 }
@@ -67,7 +76,8 @@ pub struct Mailbox {
 impl Mailbox {
     /// Leaves a note and wakes the graph.
     pub fn post(&self, note: Note) {
-        self.slot.notes.lock().push(note);
+        let Some(slot) = self.slot.upgrade() else { return };
+        slot.notes.lock().push(note);
         // the receiver is gone only when the program ends
         let _ = self.wake.unbounded_send(self.reference.clone());
     }
@@ -89,9 +99,9 @@ impl Registry {
         Arc::clone(self.slots.lock().entry(uid.to_owned()).or_default())
     }
 
-    /// The mailbox of a graph.
-    pub fn mailbox(&self, view: &GraphView) -> Mailbox {
-        Mailbox { slot: self.slot(view.uid()), reference: view.reference(), wake: self.wake.clone() }
+    /// The mailbox of the session of a graph in `slot`, which may have been forgotten since the look at it began.
+    pub fn mailbox(&self, view: &GraphView, slot: &Arc<Slot>) -> Mailbox {
+        Mailbox { slot: Arc::downgrade(slot), reference: view.reference(), wake: self.wake.clone() }
     }
 
     /// Asks for a look at a graph.
@@ -101,16 +111,47 @@ impl Registry {
 
     /// Forgets a graph.
     pub fn remove(&self, uid: &str) {
-        self.slots.lock().remove(uid);
+        let removed = self.slots.lock().remove(uid);
+        // a session ends here: not under the lock
+        drop(removed);
     }
 
     /// Forgets all graphs: this process leads no more, so what it believes grows old.
     pub fn clear(&self) {
-        self.slots.lock().clear();
+        let removed = std::mem::take(&mut *self.slots.lock());
+        drop(removed);
     }
 
     /// Forgets all graphs but these.
     pub fn retain(&self, known: impl Fn(&str) -> bool) {
         self.slots.lock().retain(|uid, _| known(uid));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::channel::mpsc;
+
+    use super::*;
+    use crate::engine::TaskId;
+
+    #[test]
+    fn a_mailbox_keeps_no_forgotten_graph_alive() {
+        let (wake, mut woken) = mpsc::unbounded();
+        let registry = Registry::new(wake);
+        let view = GraphView::default();
+        let slot = registry.slot(view.uid());
+        let mailbox = registry.mailbox(&view, &slot);
+        mailbox.post(Note::Looked(Attempt { task: TaskId(0), number: 1 }));
+        assert_eq!(slot.take_notes().len(), 1);
+        assert!(woken.try_recv().is_ok());
+
+        let forgotten = Arc::downgrade(&slot);
+        drop(slot);
+        registry.remove(view.uid());
+        assert!(forgotten.upgrade().is_none());
+        mailbox.post(Note::Looked(Attempt { task: TaskId(0), number: 1 }));
+        assert!(woken.try_recv().is_err(), "nobody reads what is left for it");
+        assert!(registry.slot(view.uid()).take_notes().is_empty());
     }
 }

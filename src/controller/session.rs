@@ -23,7 +23,7 @@ use super::{
 use crate::{
     api::{GraphPhase, ROLE_TASK, TaskPhase},
     engine::{Action, Attempt, Event, Graph, Identity, Run, TaskId, Transition},
-    jobs::{self, Order},
+    jobs::{self, JobView, Order},
 };
 
 /// Creates in flight at once of one graph.
@@ -32,6 +32,11 @@ const CREATES: usize = 32;
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// And again, until it has one.
 const NEXT_LOOK: Duration = Duration::from_secs(10);
+/// So many at a time of one graph: for one Job's events or pods the API server reads all of the namespace, and where a
+/// burst of Jobs waits for its pods, it is busy already.
+const LOOKS: usize = 4;
+/// Those beyond that come so much later.
+const LATER_LOOK: Duration = Duration::from_secs(1);
 
 /// One graph while it runs.
 #[derive(Debug)]
@@ -47,13 +52,23 @@ pub struct Session {
     hands: Arc<Hands>,
     mailbox: Mailbox,
     creates: Arc<Semaphore>,
+    /// Cancelled when nobody follows the graph here any more.
+    ended: CancellationToken,
     holds: BTreeMap<Attempt, (CancellationToken, Arc<tokio::sync::Mutex<()>>)>,
     /// Actions that wait until the run up to a sequence is stored.
     held: Vec<(u64, Vec<Action>)>,
+    /// Jobs of attempts that are over and would go on, to be deleted once the run up to a sequence is stored.
+    discards: Vec<(u64, Arc<JobView>)>,
+    /// UIDs of the Jobs that were or are to be discarded.
+    discarded: BTreeSet<String>,
     /// Attempts whose Job may have no pod, and when to look.
     looks: BTreeMap<Attempt, Instant>,
     /// Attempts whose Job seems to have vanished and is being looked for.
     searched: BTreeSet<Attempt>,
+    /// Those of `searched` of which something changed meanwhile: the look may have come too early.
+    changed_since: BTreeSet<Attempt>,
+    /// Attempts whose missing pod is being looked for.
+    looking: BTreeSet<Attempt>,
     /// Attempts that are being stopped.
     stopping: BTreeSet<Attempt>,
     /// A first attempt was launched.
@@ -69,6 +84,17 @@ pub enum Turn {
     Finished,
     /// Somebody else has gone on with the graph: begin anew from what is stored.
     OutOfDate,
+}
+
+/// What a turn has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    /// For the engine.
+    events: Vec<Event>,
+    /// Attempts whose Job ended, and none of whose pods is cached.
+    podless: Vec<Attempt>,
+    /// When the first of the pods that ended was seen to.
+    since: Option<Instant>,
 }
 
 /// What one turn may look at.
@@ -105,10 +131,15 @@ impl Session {
             hands,
             mailbox,
             creates: Arc::new(Semaphore::new(CREATES)),
+            ended: CancellationToken::new(),
             holds: BTreeMap::new(),
             held: Vec::new(),
+            discards: Vec::new(),
+            discarded: BTreeSet::new(),
             looks: BTreeMap::new(),
             searched: BTreeSet::new(),
+            changed_since: BTreeSet::new(),
+            looking: BTreeSet::new(),
             stopping: BTreeSet::new(),
             started,
         }
@@ -117,19 +148,23 @@ impl Session {
     /// One round: `observe → step → apply → report`. Never waits.
     pub fn turn(&mut self, around: &Surroundings<'_>, notes: Vec<Note>) -> Turn {
         let now = super::now();
-        let (mut events, mut discarded, mut since) = (Vec::new(), Vec::new(), None);
+        let (mut seen, mut hopeless, mut looked) = (Seen::default(), Vec::new(), Vec::new());
         for note in notes {
             match note {
                 Note::Event(event) => {
                     if let Event::Gone { attempt } = event {
                         self.stopping.remove(&attempt);
                     }
-                    events.push(event);
+                    seen.events.push(event);
                 }
                 Note::Looked(attempt) => {
                     self.searched.remove(&attempt);
+                    self.looking.remove(&attempt);
+                    if self.changed_since.remove(&attempt) {
+                        looked.push(attempt);
+                    }
                 }
-                Note::Discard(attempt) => discarded.push(Action::Stop { attempt }),
+                Note::Discard(attempt, job) => hopeless.push((attempt, job)),
                 Note::Stored(sequence, result) => {
                     if !self.report.on_stored(sequence, result, around.view) {
                         return Turn::OutOfDate;
@@ -139,8 +174,12 @@ impl Session {
         }
         self.release_held();
         for changed in around.index.take_changed(&self.identity.uid) {
-            self.observe(&changed, now, &mut events, &mut since);
+            self.observe(&changed, now, &mut seen);
         }
+        for attempt in looked {
+            self.look_again(attempt, around.index, now, &mut seen);
+        }
+        let Seen { events, podless, since } = seen;
         self.watch_for_pods(&events);
 
         let step = self.run.step(events, now);
@@ -157,9 +196,17 @@ impl Session {
         } else {
             self.perform(step.actions, since);
         }
-        if !discarded.is_empty() {
-            self.held.push((self.run.sequence(), discarded));
+        for attempt in podless {
+            self.look_soon(attempt);
         }
+        for (attempt, job) in hopeless {
+            // else the session that saw it fail has ended, and this one finds out by itself
+            if self.is_over(attempt) {
+                self.discard(&job);
+            }
+        }
+        // they may have been stored before
+        self.release_held();
         self.look_for_pods(around.index);
         self.finish_turn(around, now, step.wake_at)
     }
@@ -175,33 +222,67 @@ impl Session {
                 self.held.push((sequence, actions));
             }
         }
+        for (_, job) in self.discards.extract_if(.., |(sequence, _)| *sequence <= stored) {
+            self.hands.tracker.spawn(Arc::clone(&self.hands).discard(job));
+        }
     }
 
-    fn observe(&mut self, changed: &Changed, now: Timestamp, events: &mut Vec<Event>, since: &mut Option<Instant>) {
+    fn observe(&mut self, changed: &Changed, now: Timestamp, seen: &mut Seen) {
         // a task that the graph does not have: a Job of another revision, or labels set by hand
         let Some(task) = self.graph.find(&changed.key.task) else { return };
         let attempt = Attempt { task, number: changed.key.attempt };
         let pods: Vec<_> = changed.cached.pods.values().map(AsRef::as_ref).collect();
-        if let Some(job) = changed.cached.job.as_deref()
-            && jobs::needs_live_pods(job, &pods)
-        {
-            if self.is_live(attempt) && self.searched.insert(attempt) {
-                let hold = self.hold(attempt);
-                self.hands.tracker.spawn(hold.observe_live());
+        if let Some(job) = &changed.cached.job {
+            if jobs::needs_live_pods(job, &pods) {
+                if attempt.number > self.run.task(task).attempts {
+                    // launched by an operator that could not store it any more
+                    let job = job.metadata.name.clone().unwrap_or_default();
+                    seen.events.push(Event::Launched { attempt, job });
+                }
+                seen.podless.push(attempt);
+                return;
             }
-            return;
+            if self.is_over(attempt) && jobs::goes_on(job, &pods) {
+                self.discard(job);
+            }
         }
-        let seen = jobs::observe(attempt, changed.cached.job.as_deref(), &pods);
-        for mut event in seen {
+        for mut event in jobs::observe(attempt, changed.cached.job.as_deref(), &pods) {
             if let Event::Finished { time, .. } = &mut event {
-                *since = Some(since.map_or(changed.since, |other: Instant| other.min(changed.since)));
+                seen.since = Some(seen.since.map_or(changed.since, |other| other.min(changed.since)));
                 // Kubernetes cuts times to whole seconds: this one was at most a second later, and not after now
                 *time = time.saturating_add(SignedDuration::from_secs(1)).map_or(now, |latest| latest.min(now));
             }
-            events.push(event);
+            seen.events.push(event);
         }
         if changed.cached.job_vanished && self.is_live(attempt) {
             self.search(attempt);
+        }
+    }
+
+    /// What changed while a look was under way is taken as it stands now.
+    fn look_again(&mut self, attempt: Attempt, index: &Index, now: Timestamp, seen: &mut Seen) {
+        let key = self.key(attempt);
+        let cached = index.attempt(&self.identity.uid, &key);
+        if cached.job.is_some() {
+            self.observe(&Changed { key, cached, since: Instant::now() }, now, seen);
+        } else if self.is_live(attempt) {
+            self.search(attempt);
+        }
+    }
+
+    /// The Job of an attempt ended, and no pod of it is seen. Mostly the watch of pods lags: asking at once, for each of a
+    /// burst of Jobs, would make it lag more.
+    fn look_soon(&mut self, attempt: Attempt) {
+        if self.is_live(attempt) {
+            let at = Instant::now() + FIRST_LOOK;
+            self.looks.entry(attempt).and_modify(|look| *look = at.min(*look)).or_insert(at);
+        }
+    }
+
+    /// Has a Job deleted whose attempt is over, once that is stored.
+    fn discard(&mut self, job: &Arc<JobView>) {
+        if self.discarded.insert(job.metadata.uid.clone().unwrap_or_default()) {
+            self.discards.push((self.run.sequence(), Arc::clone(job)));
         }
     }
 
@@ -210,6 +291,8 @@ impl Session {
         if self.searched.insert(attempt) {
             let hold = self.hold(attempt);
             self.hands.tracker.spawn(hold.confirm_lost());
+        } else {
+            self.changed_since.insert(attempt);
         }
     }
 
@@ -232,14 +315,22 @@ impl Session {
         let now = Instant::now();
         let due: Vec<_> = self.looks.iter().filter(|(_, at)| **at <= now).map(|(attempt, _)| *attempt).collect();
         for attempt in due {
-            let key = self.key(attempt);
-            if !self.is_live(attempt) || !index.attempt(&self.identity.uid, &key).pods.is_empty() {
+            let cached = index.attempt(&self.identity.uid, &self.key(attempt));
+            if !self.is_live(attempt) || !cached.pods.is_empty() {
                 self.looks.remove(&attempt);
-                continue;
+            } else if self.looking.len() >= LOOKS {
+                self.looks.insert(attempt, now + LATER_LOOK);
+            } else if self.looking.insert(attempt) {
+                self.looks.insert(attempt, now + NEXT_LOOK);
+                let hold = self.hold(attempt);
+                if cached.job.is_some_and(|job| job.ended()) {
+                    self.hands.tracker.spawn(hold.observe_live());
+                } else {
+                    self.hands.tracker.spawn(hold.diagnose());
+                }
+            } else {
+                self.looks.insert(attempt, now + NEXT_LOOK);
             }
-            self.looks.insert(attempt, now + NEXT_LOOK);
-            let hold = self.hold(attempt);
-            self.hands.tracker.spawn(hold.diagnose());
         }
     }
 
@@ -249,7 +340,8 @@ impl Session {
 
     fn hold(&mut self, attempt: Attempt) -> Hold {
         let task = self.graph.task(attempt.task);
-        let (cancel, gate) = self.holds.entry(attempt).or_default().clone();
+        let fresh = || (self.ended.child_token(), Arc::default());
+        let (cancel, gate) = self.holds.entry(attempt).or_insert_with(fresh).clone();
         Hold {
             hands: Arc::clone(&self.hands),
             identity: Arc::clone(&self.identity),
@@ -260,6 +352,7 @@ impl Session {
             job: jobs::job_name(&self.identity.name, &self.identity.uid, ROLE_TASK, &task.name, attempt.number),
             hash: task.hash,
             cancel,
+            ended: self.ended.clone(),
             gate,
         }
     }
@@ -291,14 +384,14 @@ impl Session {
     fn finish_turn(&mut self, around: &Surroundings<'_>, now: Timestamp, wake_at: Option<Timestamp>) -> Turn {
         let sequence = self.run.sequence();
         let finished = self.run.is_finished();
-        let urgent = finished || !self.held.is_empty();
+        let urgent = finished || !self.held.is_empty() || !self.discards.is_empty();
         if self.report.due(urgent).is_some_and(|at| at <= Instant::now()) {
             self.report.verdict.clone().write(&mut self.report.status, self.report.generation, now);
             self.run.write(&mut self.report.status, now);
             let to = Storing { hands: &self.hands, mailbox: &self.mailbox, view: around.view };
             self.report.store(sequence, &to);
         }
-        if finished && self.held.is_empty() && self.report.is_settled(sequence) {
+        if finished && self.held.is_empty() && self.discards.is_empty() && self.report.is_settled(sequence) {
             let complete = self.report.status.phase == Some(GraphPhase::Complete);
             let message = self.report.status.message.clone().unwrap_or_else(|| "All tasks are done.".into());
             around.recorder.finished(around.view, complete, &message);
@@ -314,6 +407,10 @@ impl Session {
         let Transition { task, from, to, attempt, ref reason } = *transition;
         let name = Arc::clone(&self.graph.task(task).name);
         let reason = reason.as_deref().unwrap_or_default();
+        // what still tries to launch an attempt that is over, its create unanswered, could bring it back to life
+        let over = if to == TaskPhase::Running { attempt.saturating_sub(1) } else { attempt };
+        let all = Attempt { task, number: 0 }..=Attempt { task, number: over };
+        self.holds.range(all).for_each(|(_, (cancel, _))| cancel.cancel());
         if to.is_final() {
             self.holds.retain(|held, _| held.task != task || held.number == attempt);
         }
@@ -347,6 +444,11 @@ impl Session {
         task.phase == TaskPhase::Running && task.attempts == attempt.number
     }
 
+    /// Whether the run knows an attempt, and that it ended.
+    fn is_over(&self, attempt: Attempt) -> bool {
+        attempt.number <= self.run.task(attempt.task).attempts && !self.is_live(attempt)
+    }
+
     fn count(&mut self, task: TaskId, from: TaskPhase, to: TaskPhase) {
         let metrics = &self.hands.metrics;
         for (phase, gauge) in [(TaskPhase::Running, &metrics.tasks_running), (TaskPhase::Ready, &metrics.tasks_ready)] {
@@ -370,6 +472,10 @@ impl Drop for Session {
     fn drop(&mut self) {
         for (cancel, _) in self.holds.values() {
             cancel.cancel();
+        }
+        // Jobs that a finished graph should not have are still deleted: nobody would ask for it again
+        if !self.run.is_finished() {
+            self.ended.cancel();
         }
         for task in self.graph.ids() {
             match self.run.task(task).phase {

@@ -104,6 +104,7 @@ fn forget(ctx: &Context, graphs: &Store<GraphView>, event: &Event<GraphView>) {
         Event::InitDone => {
             let known: HashSet<_> = graphs.state().iter().filter_map(|graph| graph.metadata.uid.clone()).collect();
             ctx.registry.retain(|uid| known.contains(uid));
+            ctx.index.settle_others(|uid| known.contains(uid));
         }
         _ => {}
     }

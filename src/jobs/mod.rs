@@ -23,6 +23,6 @@ pub mod view;
 
 pub use build::Order;
 pub use name::{job_name, shard};
-pub use observe::{Key, labels_of, needs_live_pods, observe};
+pub use observe::{Key, goes_on, labels_of, needs_live_pods, observe};
 pub use refuse::{Refused, blocked_by_events, refusal};
 pub use view::{JobView, PodView};

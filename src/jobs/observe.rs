@@ -68,6 +68,14 @@ pub fn observe(attempt: Attempt, job: Option<&JobView>, pods: &[&PodView]) -> Ve
     events
 }
 
+/// Whether a Job whose attempt is over may still run something: it did not end, nobody deletes it, and no pod of it has
+/// ended, which would end it soon. It was created late, by an operator that was held up, or its controller tries
+/// for ever to make a pod that is refused.
+pub fn goes_on(job: &JobView, pods: &[&PodView]) -> bool {
+    let deleting = job.metadata.deletion_timestamp.is_some();
+    !job.ended() && !deleting && !owned(job, pods).iter().any(|pod| pod.terminal())
+}
+
 /// The pods that `job` controls, in an order that does not depend on how they were listed.
 fn owned<'a>(job: &JobView, pods: &[&'a PodView]) -> Vec<&'a PodView> {
     let uid = job.metadata.uid.as_deref();

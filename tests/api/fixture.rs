@@ -18,7 +18,8 @@ pub struct Fixture {
     // dropped in this order: the operator before what it talks to
     pub operator: Operator,
     pub proxy: Proxy,
-    pub _player: Player,
+    #[expect(dead_code, reason = "held: it plays as long as it lives")]
+    player: Player,
     pub auditor: Auditor,
     pub namespace: Namespace,
 }
@@ -29,10 +30,10 @@ impl Fixture {
         let control_plane = ControlPlane::shared();
         let namespace = Namespace::new(&control_plane.client().await?, test).await?;
         let auditor = Auditor::start(&namespace).await?;
-        let _player = Player::start(&namespace, script);
+        let player = Player::start(&namespace, script);
         let proxy = Proxy::start(control_plane).await?;
         let operator = Operator::start(Settings::new(proxy.kubeconfig(), &namespace.name))?;
-        Ok(Self { operator, proxy, _player, auditor, namespace })
+        Ok(Self { operator, proxy, player, auditor, namespace })
     }
 
     /// Creates a graph and waits for its end.

@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::watcher,
 };
@@ -122,10 +122,10 @@ async fn the_auditor_sees_a_final_task_run_again() -> Result<()> {
     let auditor = Auditor::start(&namespace).await?;
     let graph = namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;
     let status = |phase: &str| json!({"status": {"tasks": [{"name": "a", "phase": phase, "attempts": 1}]}});
-    let patch = |phase: &str| kube::api::Patch::Merge(status(phase));
-    namespace.graphs().patch_status("g", &Default::default(), &patch("Succeeded")).await?;
+    let patch = |phase: &str| Patch::Merge(status(phase));
+    namespace.graphs().patch_status("g", &PatchParams::default(), &patch("Succeeded")).await?;
     job(&namespace, "a-2", &graph.uid().unwrap_or_default(), "a", 2).await?;
-    namespace.graphs().patch_status("g", &Default::default(), &patch("Running")).await?;
+    namespace.graphs().patch_status("g", &PatchParams::default(), &patch("Running")).await?;
     let found = violations(&auditor.sight().caught_up().await?).join("\n");
     for expected in ["C: a was Succeeded and became Running", "C: attempt 2 of a began after it was Succeeded"] {
         assert!(found.contains(expected), "{expected} is not among {found}");

@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use taskgraph::api::{TaskGraph, TaskPhase};
@@ -79,7 +79,7 @@ async fn a_refused_spec_says_all_that_is_wrong_and_goes_on_when_mended() -> Resu
     assert!(holds(&graph, "Stalled"));
     let refusals = fixture.namespace.until_all::<Event>("one", |events| !events.is_empty()).await;
     assert!(refusals.iter().any(|event| event.note.as_deref().unwrap_or_default().contains("biuld")), "{refusals:?}");
-    assert_eq!(fixture.namespace.jobs().list(&Default::default()).await?.items.len(), 0);
+    assert_eq!(fixture.namespace.jobs().list(&ListParams::default()).await?.items.len(), 0);
     let mended = json!({"tasks": [task("build", &[]), task("ship", &["build"])]});
     fixture.namespace.edit("g", mended).await?;
     let graph = fixture.namespace.until_finished("g").await;
@@ -103,9 +103,9 @@ async fn a_missing_template_is_waited_for() -> Result<()> {
     fixture.namespace.create_template("extract", template).await?;
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Complete"));
-    let jobs = serde_json::to_string(&fixture.namespace.jobs().list(&Default::default()).await?.items)?;
+    let jobs = serde_json::to_string(&fixture.namespace.jobs().list(&ListParams::default()).await?.items)?;
     assert!(jobs.contains("x.csv"));
-    assert_eq!(fixture.namespace.api::<ControllerRevision>().list(&Default::default()).await?.items.len(), 1);
+    assert_eq!(fixture.namespace.api::<ControllerRevision>().list(&ListParams::default()).await?.items.len(), 1);
     Ok(())
 }
 
@@ -271,7 +271,7 @@ async fn events_tell_of_the_graph_not_of_each_success() -> Result<()> {
     assert!(note.contains("bad"), "{note}");
     event(&fixture, "Failed").await;
     let of_graph = |event: &Event| event.regarding.as_ref().and_then(|one| one.kind.as_deref()) == Some("TaskGraph");
-    let events = fixture.namespace.api::<Event>().list(&Default::default()).await?.items;
+    let events = fixture.namespace.api::<Event>().list(&ListParams::default()).await?.items;
     let mut reasons: Vec<_> = events.into_iter().filter(of_graph).filter_map(|event| event.reason).collect();
     reasons.sort();
     assert_eq!(reasons, ["Accepted", "Failed", "Started", "TaskFailed"]);

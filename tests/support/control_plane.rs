@@ -32,7 +32,8 @@ const CONTROLLERS: &str = "job-controller,garbage-collector-controller,namespace
 pub struct ControlPlane {
     kubeconfig: PathBuf,
     dir: PathBuf,
-    _programs: Vec<Program>,
+    /// Held: dropped, they are killed.
+    programs: Vec<Program>,
 }
 
 impl ControlPlane {
@@ -91,12 +92,12 @@ impl ControlPlane {
         let certificate = dir.join("certs/apiserver.crt");
         await_file(&certificate, &mut programs, begin)?;
         fs::write(&kubeconfig, kubeconfig_yaml(&format!("https://127.0.0.1:{api}"), Some(&certificate)))?;
-        let mut control_plane = Self { kubeconfig, dir: dir.clone(), _programs: Vec::new() };
+        let mut control_plane = Self { kubeconfig, dir: dir.clone(), programs: Vec::new() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(control_plane.await_ready(&mut programs, begin))?;
         programs.push(run("kube-controller-manager", &controller_manager_args(&control_plane.kubeconfig))?);
         runtime.block_on(async { crds::install(&control_plane.client().await?).await })?;
-        control_plane._programs = programs;
+        control_plane.programs = programs;
         Ok(control_plane)
     }
 
@@ -115,7 +116,7 @@ impl ControlPlane {
 
 /// A kubeconfig for the given address.
 pub fn kubeconfig_yaml(server: &str, certificate: Option<&Path>) -> String {
-    let authority = certificate.map(|path| format!(", certificate-authority: {:?}", path)).unwrap_or_default();
+    let authority = certificate.map(|path| format!(", certificate-authority: {}", path.display())).unwrap_or_default();
     format!(
         "apiVersion: v1\nkind: Config\nclusters: [{{name: test, cluster: {{server: {server:?}{authority}}}}}]\n\
          users: [{{name: admin, user: {{token: secret}}}}]\n\

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use taskgraph::api::{self, Condition, TaskGraph, TaskGraphSpec, TaskGraphStatus, TaskPhase, TaskStatus, TaskTemplate};
 
 /// How long anything may take that a test waits for, on a machine with more busy processes than cores.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A namespace of a test's own.
 #[derive(Clone)]
@@ -176,10 +176,10 @@ impl Namespace {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, search).await {
-            Ok(all) => all,
-            Err(_) => panic!("{}: not {what} after {PATIENCE:?}; there are {:?}", self.name, known.keys()),
+        if let Ok(all) = tokio::time::timeout(PATIENCE, search).await {
+            return all;
         }
+        panic!("{}: not {what} after {PATIENCE:?}; there are {:?}", self.name, known.keys())
     }
 }
 

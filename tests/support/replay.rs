@@ -11,7 +11,7 @@ use taskgraph::{
     api::{ClusterTaskTemplate, Duration, TaskGraph, TaskPhase, TaskTemplate, TemplateKind, TemplateRef},
     engine::{
         AttemptResult, Blame, Failure, Identity, Launch, Run, Templates, compile,
-        sim::{Fate, simulate},
+        sim::{Block, Fate, simulate},
     },
 };
 
@@ -19,6 +19,9 @@ use super::{
     namespace::{Namespace, status},
     sight::{Object, PodState, Sighting},
 };
+
+/// How long after a Job vanished its loss is told. Longer than what lies between a watch and the operator.
+const LOSS_NOTICED: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// One attempt, as it was seen.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +31,7 @@ struct Seen {
     ended: Option<Instant>,
     pod: Option<PodState>,
     job_gone: Option<Instant>,
+    waits: Option<String>,
 }
 
 /// The templates that graphs of the namespace may use.
@@ -78,6 +82,7 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
                 attempt.pod.get_or_insert_with(|| state.clone());
             }
             Object::Pod(_, state) if state.phase == "Running" => _ = attempt.running.get_or_insert(one.at),
+            Object::Pod(_, PodState { waits: Some(reason), .. }) => attempt.waits = Some(reason.clone()),
             Object::Pod(..) | Object::Graph(_) => {}
         }
     }
@@ -86,20 +91,25 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
 
 fn fate(seen: Option<&Seen>) -> Fate {
     let at_once = Duration::from_millis(0);
-    let never = Fate { run: None, ..Fate::success(at_once) };
+    let never = Fate { start: None, run: None, ..Fate::success(at_once) };
     let Some(seen) = seen else { return never };
+    // a container that waits for an image or a ConfigMap: that is the task's own doing
+    let block = |reason: &String| Block { reason: reason.clone(), message: String::new(), cluster: false };
+    let never = Fate { blocked: seen.waits.as_ref().map(block), ..never };
     let Some(stored) = seen.stored else { return never };
     let since = |later: Instant, earlier: Instant| {
         let millis = later.saturating_duration_since(earlier).as_millis();
         Duration::from_millis(millis.try_into().unwrap_or(u64::MAX))
     };
     let start = seen.running.map(|running| since(running, stored));
-    let Some(ended) = seen.ended.or(seen.job_gone) else { return Fate { start, ..never } };
+    // a Job that vanished may have been stopped by the operator, for a reason that the simulator must find first
+    let vanished = seen.job_gone.map(|gone| gone + LOSS_NOTICED);
+    let Some(ended) = seen.ended.or(vanished) else { return Fate { start, ..never } };
     // one that ended so fast that it was never seen running did run; one of which nothing is left perhaps not
     let start = start.or_else(|| seen.ended.map(|ended| since(ended, stored)));
     let begin = seen.running.or(seen.ended).unwrap_or(stored);
     let result = seen.pod.as_ref().map_or_else(lost, result);
-    Fate { start, run: Some(since(ended, begin)), result, ..Fate::success(at_once) }
+    Fate { start, run: Some(since(ended, begin)), result, ..never }
 }
 
 fn lost() -> AttemptResult {

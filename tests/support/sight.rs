@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
-use futures::{StreamExt, future::BoxFuture};
+use futures::StreamExt;
 use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ContainerStateTerminated, Pod},
@@ -71,6 +71,8 @@ pub struct PodState {
     pub phase: String,
     /// How its first container ended.
     pub terminated: Option<ContainerStateTerminated>,
+    /// What its first container waits for, other than being made: a word for programs.
+    pub waits: Option<String>,
     /// Whether it was evicted, preempted, or lost its machine.
     pub disrupted: bool,
 }
@@ -130,28 +132,23 @@ impl Sight {
                 count.changed().await.expect("the watches last as long as this");
             }
         };
-        match tokio::time::timeout(PATIENCE, search).await {
-            Ok(value) => value,
-            Err(_) => panic!("{}: {what} not seen after {PATIENCE:?}", self.namespace.name),
-        }
+        let Ok(value) = tokio::time::timeout(PATIENCE, search).await else {
+            panic!("{}: {what} not seen after {PATIENCE:?}", self.namespace.name)
+        };
+        value
     }
 
     /// Waits until everything that exists now was seen in its present version; all sightings then.
     pub async fn caught_up(&self) -> Result<Vec<Sighting>> {
-        let checks: [BoxFuture<'_, Result<Vec<(String, u64)>>>; 3] = [
-            Box::pin(versions(self.namespace.api::<Job>())),
-            Box::pin(versions(self.namespace.api::<Pod>())),
-            Box::pin(versions(self.namespace.api::<TaskGraph>())),
-        ];
-        for check in checks {
-            let wanted = check.await?;
-            self.until("all that exists", |seen| {
-                let is_seen =
-                    |(uid, version): &(String, u64)| seen.iter().any(|one| one.uid == *uid && one.version >= *version);
-                wanted.iter().all(is_seen).then_some(())
-            })
-            .await;
-        }
+        let mut wanted = versions(self.namespace.api::<Job>()).await?;
+        wanted.extend(versions(self.namespace.api::<Pod>()).await?);
+        wanted.extend(versions(self.namespace.api::<TaskGraph>()).await?);
+        self.until("all that exists", |seen| {
+            let is_seen =
+                |(uid, version): &(String, u64)| seen.iter().any(|one| one.uid == *uid && one.version >= *version);
+            wanted.iter().all(is_seen).then_some(())
+        })
+        .await;
         Ok(self.so_far())
     }
 }
@@ -222,12 +219,17 @@ fn key(object: &impl ResourceExt) -> Key {
     }
 }
 
+/// What every container waits for at first.
+const ROUTINE: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
 fn pod_state(pod: &Pod) -> PodState {
     let status = pod.status.clone().unwrap_or_default();
     let container = status.container_statuses.unwrap_or_default().into_iter().next();
+    let state = container.and_then(|container| container.state).unwrap_or_default();
     PodState {
         phase: player::phase(pod).unwrap_or_default().to_owned(),
-        terminated: container.and_then(|container| container.state).and_then(|state| state.terminated),
+        waits: state.waiting.and_then(|waiting| waiting.reason).filter(|reason| !ROUTINE.contains(&reason.as_str())),
+        terminated: state.terminated,
         disrupted: status
             .conditions
             .unwrap_or_default()
