@@ -187,7 +187,9 @@ impl Index {
             if !gone.is_empty() {
                 touched.push(objects.graph.clone());
             }
-            gone.into_iter().for_each(|key| objects.mark(key));
+            for key in gone {
+                objects.mark(key);
+            }
         }
         graphs.retain(|_, objects| !(objects.settled && objects.attempts.is_empty()));
         touched
