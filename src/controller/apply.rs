@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -186,7 +187,7 @@ impl Hold {
                 Refused::Blocked { reason, message, cluster } => {
                     if *shown != Some(reason) {
                         warn!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %self.task,
-                            attempt = self.attempt.number, reason, message, "the Job cannot be created yet");
+                            attempt = self.attempt.number, reason, error = message, "the Job cannot be created yet");
                         *shown = Some(reason);
                         let reason = reason.to_owned();
                         self.mailbox.event(Event::Blocked { attempt: self.attempt, reason, message, cluster });
@@ -194,13 +195,13 @@ impl Hold {
                     Try::Again
                 }
                 Refused::Transient(message) => {
-                    debug!(graph = %self.identity.name, task = %self.task, message, "creating a Job");
+                    self.failed_call(&message, "creating a Job");
                     Try::Again
                 }
             },
             // it may have been created: the next try finds out
             Err(error) => {
-                debug!(graph = %self.identity.name, task = %self.task, %error, "creating a Job");
+                self.failed_call(&error, "creating a Job");
                 Try::Again
             }
         }
@@ -220,7 +221,7 @@ impl Hold {
                 blame: Blame::Task,
             })),
             Err(error) => {
-                debug!(graph = %self.identity.name, task = %self.task, %error, "looking at an existing Job");
+                self.failed_call(&error, "looking at an existing Job");
                 Try::Again
             }
         }
@@ -237,7 +238,7 @@ impl Hold {
             match self.try_stop().await {
                 Ok(true) => return self.mailbox.event(Event::Gone { attempt: self.attempt }),
                 Ok(false) => {}
-                Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "stopping an attempt"),
+                Err(error) => self.failed_call(&error, "stopping an attempt"),
             }
             self.wait(pause).await;
         }
@@ -270,7 +271,7 @@ impl Hold {
             match self.pods_gone(None, false).await {
                 Ok(true) => return self.mailbox.event(Event::Gone { attempt: self.attempt }),
                 Ok(false) => {}
-                Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "looking for pods"),
+                Err(error) => self.failed_call(&error, "looking for pods"),
             }
             self.wait(pause).await;
         }
@@ -293,7 +294,7 @@ impl Hold {
                 }
                 Ok(Some(false)) => return self.mailbox.post(Note::Looked(self.attempt)),
                 Ok(None) => {}
-                Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "looking for a Job"),
+                Err(error) => self.failed_call(&error, "looking for a Job"),
             }
             self.pause(pause).await;
         }
@@ -349,9 +350,7 @@ impl Hold {
                     self.mailbox.post(Note::Discard(self.attempt, Arc::new(job)));
                 }
             }
-            Err(error) => {
-                debug!(graph = %self.identity.name, task = %self.task, %error, "looking why a Job has no pod")
-            }
+            Err(error) => self.failed_call(&error, "looking why a Job has no pod"),
         }
         self.mailbox.post(Note::Looked(self.attempt));
     }
@@ -377,14 +376,14 @@ impl Hold {
             match seen.await {
                 Ok((job, pods)) => {
                     let pods: Vec<_> = pods.iter().collect();
-                    jobs::observe(self.attempt, Some(&job), &pods)
-                        .into_iter()
-                        .for_each(|event| self.mailbox.event(event));
+                    for event in jobs::observe(self.attempt, Some(&job), &pods) {
+                        self.mailbox.event(event);
+                    }
                     return self.mailbox.post(Note::Looked(self.attempt));
                 }
                 // vanished since
                 Err(error) if error.is_not_found() => return self.confirm_lost().await,
-                Err(error) => debug!(graph = %self.identity.name, task = %self.task, %error, "looking at an ended Job"),
+                Err(error) => self.failed_call(&error, "looking at an ended Job"),
             }
             self.pause(pause).await;
         }
@@ -402,6 +401,12 @@ impl Hold {
             defaults: None,
         };
         order.is_ours(job)
+    }
+
+    /// Notes a call that did not work; it is made again.
+    fn failed_call(&self, error: &impl fmt::Display, doing: &str) {
+        debug!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %self.task,
+            attempt = self.attempt.number, %error, "{doing}");
     }
 
     fn failed(&self, failure: Failure) -> Event {

@@ -227,13 +227,13 @@ impl Cluster {
         status: Value,
     ) -> Result<String, CallError> {
         // naming the resource version in the patch makes the API server answer 409 where it is another one
-        let patch = json!([
+        let change = json!([
             {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version},
             {"op": "add", "path": "/status", "value": status},
         ]);
         let path = format!("{}/status?fieldManager={MANAGER}", Self::graph_path(namespace, name));
         let stored: Stored =
-            self.call(Method::PATCH, &path, "application/json-patch+json", METADATA_ONLY, Some(&patch)).await?;
+            self.call(Method::PATCH, &path, "application/json-patch+json", METADATA_ONLY, Some(&change)).await?;
         Ok(stored.metadata.resource_version.unwrap_or_default())
     }
 

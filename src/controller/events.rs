@@ -30,17 +30,17 @@ impl Recorder {
 
     /// The graph is valid and begins.
     pub fn accepted(&self, view: &GraphView, tasks: usize) {
-        self.publish(view, EventType::Normal, "Accepted", "Accept", format!("The graph is valid: {tasks} tasks."));
+        self.publish(view, EventType::Normal, "Accepted", "Accept", &format!("The graph is valid: {tasks} tasks."));
     }
 
     /// The graph is not valid.
     pub fn refused(&self, view: &GraphView, reason: &str, message: &str) {
-        self.publish(view, EventType::Warning, reason, "Accept", message.to_owned());
+        self.publish(view, EventType::Warning, reason, "Accept", message);
     }
 
     /// The first tasks are launched.
     pub fn started(&self, view: &GraphView) {
-        self.publish(view, EventType::Normal, "Started", "Launch", "The first tasks are launched.".into());
+        self.publish(view, EventType::Normal, "Started", "Launch", "The first tasks are launched.");
     }
 
     /// A task failed for good.
@@ -50,16 +50,16 @@ impl Recorder {
             0 => format!("Task {task} failed ({reason}){detail}"),
             n => format!("Task {task} failed for good at attempt {n} ({reason}){detail}"),
         };
-        self.publish(view, EventType::Warning, "TaskFailed", "Run", note);
+        self.publish(view, EventType::Warning, "TaskFailed", "Run", &note);
     }
 
     /// The graph finished.
     pub fn finished(&self, view: &GraphView, complete: bool, message: &str) {
         let (type_, reason) = if complete { (EventType::Normal, "Complete") } else { (EventType::Warning, "Failed") };
-        self.publish(view, type_, reason, "Finish", message.to_owned());
+        self.publish(view, type_, reason, "Finish", message);
     }
 
-    fn publish(&self, view: &GraphView, type_: EventType, reason: &str, action: &str, note: String) {
+    fn publish(&self, view: &GraphView, type_: EventType, reason: &str, action: &str, note: &str) {
         let reference = ObjectReference {
             api_version: Some(format!("{GROUP}/{VERSION}")),
             kind: Some("TaskGraph".into()),
@@ -73,8 +73,8 @@ impl Recorder {
         let event = Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
         let publisher = self.publisher.clone();
         self.tracker.spawn(async move {
-            let published = publisher.publish(&event, &reference);
-            match tokio::time::timeout(std::time::Duration::from_secs(30), published).await {
+            let call = publisher.publish(&event, &reference);
+            match tokio::time::timeout(std::time::Duration::from_secs(30), call).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%error, "publishing an event"),
                 Err(_) => debug!("publishing an event took too long"),

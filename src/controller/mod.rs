@@ -36,7 +36,7 @@ use kube::{
         reflector,
     },
 };
-use tokio::sync::watch as channel;
+use tokio::{sync::watch as channel, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -52,7 +52,7 @@ use self::{
     view::GraphView,
 };
 use crate::{
-    api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate},
+    api::TaskGraphSpec,
     jobs::{JobView, PodView},
     runtime::{health::Health, lease::Leadership, metrics::Metrics},
 };
@@ -122,25 +122,13 @@ pub async fn run(
     });
 
     let namespace = options.namespace.as_deref();
-    let (jobs_synced, mut jobs) = channel::channel(false);
-    let (pods_synced, mut pods) = channel::channel(false);
-    let mut watches = tokio::task::JoinSet::new();
-    watches.spawn(watch::index::<JobView>(Arc::clone(&ctx), watch::api(client.clone(), namespace), jobs_synced));
-    watches.spawn(watch::index::<PodView>(Arc::clone(&ctx), watch::api(client.clone(), namespace), pods_synced));
-    let templates = watch::api::<kube::core::DeserializeGuard<TaskTemplate>>(client.clone(), namespace);
-    watches.spawn(watch::templates(Arc::clone(&ctx), templates, template_writer));
-    let templates = Api::<kube::core::DeserializeGuard<ClusterTaskTemplate>>::all(client.clone());
-    watches.spawn(watch::templates(Arc::clone(&ctx), templates, cluster_writer));
-
+    let mut watches = JoinSet::new();
+    let api = watch::api(client.clone(), namespace);
+    watches.spawn(watch::templates(Arc::clone(&ctx), api, template_writer));
+    watches.spawn(watch::templates(Arc::clone(&ctx), Api::all(client.clone()), cluster_writer));
     // deciding from half a cache would launch what runs already
-    let filled = async {
-        let _ = jobs.wait_for(|synced| *synced).await;
-        let _ = pods.wait_for(|synced| *synced).await;
-        let _ = ctx.templates.namespaced.wait_until_ready().await;
-        let _ = ctx.templates.cluster.wait_until_ready().await;
-    };
     tokio::select! {
-        () = filled => {}
+        () = fill_caches(&ctx, &client, namespace, &mut watches) => {}
         // an API server that is away is told by not being ready; to start anew would not help
         () = keep_alive(&health) => return,
         () = shutdown.cancelled() => return,
@@ -171,6 +159,19 @@ async fn keep_alive(health: &Health) {
         interval.tick().await;
         health.tick();
     }
+}
+
+/// Watches Jobs and pods, and waits until they and the templates, which are watched already, are cached.
+async fn fill_caches(ctx: &Arc<Context>, client: &Client, namespace: Option<&str>, watches: &mut JoinSet<()>) {
+    let (jobs_synced, mut jobs) = channel::channel(false);
+    let (pods_synced, mut pods) = channel::channel(false);
+    watches.spawn(watch::index::<JobView>(Arc::clone(ctx), watch::api(client.clone(), namespace), jobs_synced));
+    watches.spawn(watch::index::<PodView>(Arc::clone(ctx), watch::api(client.clone(), namespace), pods_synced));
+    // each fails only when its watch has ended with the program
+    let _ = jobs.wait_for(|synced| *synced).await;
+    let _ = pods.wait_for(|synced| *synced).await;
+    let _ = ctx.templates.namespaced.wait_until_ready().await;
+    let _ = ctx.templates.cluster.wait_until_ready().await;
 }
 
 /// The time, cut to whole milliseconds as all times of a status are.

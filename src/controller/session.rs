@@ -418,7 +418,7 @@ impl Session {
         let (graph, namespace) = (&self.identity.name, &self.identity.namespace);
         match to {
             TaskPhase::Failed | TaskPhase::Retrying => {
-                warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name())
+                warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name());
             }
             TaskPhase::Ready => debug!(%graph, %namespace, task = %name, attempt, "{}", to.name()),
             _ => info!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),

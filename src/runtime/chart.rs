@@ -32,7 +32,7 @@ pub struct Values {
     pub pod_annotations: BTreeMap<String, String>,
     /// Labels of the pods, beside the chart's own.
     pub pod_labels: BTreeMap<String, String>,
-    /// Node labels that the pods ask for.
+    /// Labels that a machine must have for the pods.
     pub node_selector: BTreeMap<String, String>,
     /// Tolerations of the pods.
     pub tolerations: Vec<Map<String, Value>>,
@@ -54,11 +54,11 @@ pub struct Image {
     pub repository: String,
     /// Tag. Empty: the chart's appVersion.
     pub tag: String,
-    /// When the node pulls it.
+    /// When a machine pulls it.
     pub pull_policy: PullPolicy,
 }
 
-/// When a node pulls an image.
+/// When a machine pulls an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PullPolicy {
     /// At each start.

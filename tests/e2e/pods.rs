@@ -53,7 +53,7 @@ async fn out_of_memory() -> Result<()> {
     let graph = world.wait("g", "failed").await?;
     let (reason, code, _) = first_failure(&graph, "hungry");
     assert_eq!((reason.as_str(), code), ("OOMKilled", Some(137)));
-    Ok(())
+    world.judge().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,7 +93,7 @@ async fn a_timeout() -> Result<()> {
     world.apply_graph("g", json!({"tasks": [slow]})).await?;
     let graph = world.wait("g", "failed").await?;
     assert_eq!(first_failure(&graph, "slow").0, "DeadlineExceeded");
-    Ok(())
+    world.judge().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
