@@ -339,6 +339,8 @@ impl Hold {
             Ok::<_, CallError>((job, events))
         };
         match found.await {
+            // it has a pod by now, and the cache lags; what its events tell is over
+            Ok((job, _)) if job.ended() || job.status.active > 0 => {}
             Ok((job, events)) => {
                 let refused = jobs::blocked_by_events(&events);
                 // the Job controller would try for ever

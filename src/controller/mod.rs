@@ -230,7 +230,7 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
         Ok(Err(error)) => Err(error),
         Err(_) => {
             // what the session believes may be half changed
-            ctx.registry.remove(view.uid());
+            ctx.registry.renew(view.uid());
             error!(graph = view.name(), namespace = view.namespace(), "a look at the graph panicked; this is a defect");
             Err(ReconcileError::Panic)
         }
@@ -290,7 +290,7 @@ async fn look(view: &GraphView, ctx: &Context, slot: &Arc<Slot>) -> Result<Actio
             debug!(graph = view.name(), namespace = view.namespace(), "somebody else went on with it; beginning anew");
             *place = None;
             // with its slot, so that what is still left for this session never reaches the next one
-            ctx.registry.remove(view.uid());
+            ctx.registry.renew(view.uid());
             Ok(Action::requeue(Duration::from_millis(50)))
         }
     }

@@ -116,6 +116,16 @@ impl Registry {
         drop(removed);
     }
 
+    /// Begins a graph anew: its session ends, and what is still left for it is never read. Failures go on being counted.
+    pub fn renew(&self, uid: &str) {
+        let mut slots = self.slots.lock();
+        let failures = slots.get(uid).map(|slot| *slot.failures.lock()).unwrap_or_default();
+        let fresh = Slot { failures: Mutex::new(failures), ..Slot::default() };
+        let removed = slots.insert(uid.to_owned(), Arc::new(fresh));
+        drop(slots);
+        drop(removed);
+    }
+
     /// Forgets all graphs: this process leads no more, so what it believes grows old.
     pub fn clear(&self) {
         let removed = std::mem::take(&mut *self.slots.lock());
@@ -147,11 +157,19 @@ mod tests {
         assert!(woken.try_recv().is_ok());
 
         let forgotten = Arc::downgrade(&slot);
+        *slot.failures.lock() = 3;
         drop(slot);
-        registry.remove(view.uid());
+        registry.renew(view.uid());
+        assert_eq!(
+            *registry.slot(view.uid()).failures.lock(),
+            3,
+            "else what always panics would be tried ten times a second"
+        );
         assert!(forgotten.upgrade().is_none());
         mailbox.post(Note::Looked(Attempt { task: TaskId(0), number: 1 }));
         assert!(woken.try_recv().is_err(), "nobody reads what is left for it");
         assert!(registry.slot(view.uid()).take_notes().is_empty());
+        registry.remove(view.uid());
+        assert!(registry.slots.lock().is_empty());
     }
 }

@@ -309,3 +309,50 @@ async fn many_kills_at_no_matter_what_moment() -> Result<()> {
     let graph = fixture.namespace.until_finished("g").await;
     ran_well(&fixture, &graph).await
 }
+
+/// Waits until the graph is not there any more.
+async fn until_gone(fixture: &Fixture, name: &str) -> Result<()> {
+    let gone = async {
+        while fixture.namespace.graphs().get_opt(name).await?.is_some() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(30), gone).await?
+}
+
+#[tokio::test]
+async fn a_graph_deleted_while_its_job_is_refused_is_forgotten() -> Result<()> {
+    let fixture = Fixture::new("forgotten", quick).await?;
+    let (sender, mut names) = tokio::sync::mpsc::unbounded_channel();
+    fixture.proxy.inject(move |call| {
+        let creates = call.verb == http::Method::POST && call.resource == "jobs";
+        (creates && sender.send(call.name.clone()).is_ok()).then_some(Fate::Refused(500))
+    });
+    fixture.namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;
+    for _ in 0..2 {
+        names.recv().await.expect("the operator goes on trying");
+    }
+    fixture.namespace.graphs().delete("g", &DeleteParams::default()).await?;
+    until_gone(&fixture, "g").await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    while names.try_recv().is_ok() {}
+    // longer than the longest pause between two tries
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert!(names.try_recv().is_err(), "nobody creates Jobs of a graph that is gone");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_time_to_live_counts_though_nothing_happens_after_the_end() -> Result<()> {
+    let fixture = Fixture::new("lives", quick).await?;
+    let decision = json!({"name": "d", "decision": {"branches": [{"name": "only"}]}});
+    for place in 0..5 {
+        let spec = json!({"tasks": [decision], "ttlAfterFinished": "1s"});
+        fixture.namespace.create(&format!("g{place}"), spec).await?;
+    }
+    for place in 0..5 {
+        until_gone(&fixture, &format!("g{place}")).await?;
+    }
+    Ok(())
+}
