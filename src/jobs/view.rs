@@ -38,6 +38,9 @@ pub struct JobStatusView {
     /// `Complete`, `Failed` and their kin.
     #[serde(default, deserialize_with = "null_as_default")]
     pub conditions: Vec<ConditionView>,
+    /// Pods that are neither terminal nor being deleted.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub active: i32,
     /// When it completed; a failed Job has none.
     #[serde(default)]
     pub completion_time: Option<Time>,
