@@ -14,7 +14,8 @@ use tracing::{debug, info, warn};
 use super::{
     apply::{Hands, Hold},
     events,
-    index::{Changed, Index},
+    index::{Changed, Index, Key},
+    looks::Looks,
     registry::{Mailbox, Note},
     report::{Report, Storing},
     revision::Pinned,
@@ -28,16 +29,6 @@ use crate::{
 
 /// Creates in flight at once of one graph.
 const CREATES: usize = 32;
-/// A Job that has no pod for so long is looked into.
-const FIRST_LOOK: Duration = Duration::from_secs(2);
-/// And again, until it has one.
-const NEXT_LOOK: Duration = Duration::from_secs(10);
-/// So many at a time of one graph: for one Job's events or pods the API server reads all of the namespace, and where a
-/// burst of Jobs waits for its pods, it is busy already.
-const LOOKS: usize = 4;
-/// Those beyond that come so much later.
-const LATER_LOOK: Duration = Duration::from_secs(1);
-
 /// One graph while it runs.
 #[derive(Debug)]
 pub struct Session {
@@ -61,14 +52,12 @@ pub struct Session {
     discards: Vec<(u64, Arc<JobView>)>,
     /// UIDs of the Jobs that were or are to be discarded.
     discarded: BTreeSet<String>,
-    /// Attempts whose Job may have no pod, and when to look.
-    looks: BTreeMap<Attempt, Instant>,
+    /// When to look into the attempts whose Job may have no pod.
+    looks: Looks,
     /// Attempts whose Job seems to have vanished and is being looked for.
     searched: BTreeSet<Attempt>,
     /// Those of `searched` of which something changed meanwhile: the look may have come too early.
     changed_since: BTreeSet<Attempt>,
-    /// Attempts whose missing pod is being looked for.
-    looking: BTreeSet<Attempt>,
     /// Attempts that are being stopped.
     stopping: BTreeSet<Attempt>,
     /// A first attempt was launched.
@@ -136,10 +125,9 @@ impl Session {
             held: Vec::new(),
             discards: Vec::new(),
             discarded: BTreeSet::new(),
-            looks: BTreeMap::new(),
+            looks: Looks::default(),
             searched: BTreeSet::new(),
             changed_since: BTreeSet::new(),
-            looking: BTreeSet::new(),
             stopping: BTreeSet::new(),
             started,
         }
@@ -159,7 +147,7 @@ impl Session {
                 }
                 Note::Looked(attempt) => {
                     self.searched.remove(&attempt);
-                    self.looking.remove(&attempt);
+                    self.looks.done(attempt);
                     if self.changed_since.remove(&attempt) {
                         looked.push(attempt);
                     }
@@ -274,8 +262,7 @@ impl Session {
     /// burst of Jobs, would make it lag more.
     fn look_soon(&mut self, attempt: Attempt) {
         if self.is_live(attempt) {
-            let at = Instant::now() + FIRST_LOOK;
-            self.looks.entry(attempt).and_modify(|look| *look = at.min(*look)).or_insert(at);
+            self.looks.hasten(attempt, Instant::now());
         }
     }
 
@@ -297,14 +284,12 @@ impl Session {
     }
 
     fn watch_for_pods(&mut self, events: &[Event]) {
+        let now = Instant::now();
         for event in events {
             match event {
-                Event::Launched { attempt, .. } => {
-                    self.looks.entry(*attempt).or_insert_with(|| Instant::now() + FIRST_LOOK);
-                }
-                Event::Started { attempt } | Event::Finished { attempt, .. } | Event::Gone { attempt } => {
-                    self.looks.remove(attempt);
-                }
+                Event::Launched { attempt, .. } => self.looks.expect(*attempt, now),
+                Event::Started { attempt } | Event::Finished { attempt, .. } => self.looks.settle(*attempt, now),
+                Event::Gone { attempt } => self.looks.forget(*attempt),
                 Event::Blocked { .. } => {}
             }
         }
@@ -312,30 +297,25 @@ impl Session {
 
     /// Looks into those Jobs that should have a pod by now and have none.
     fn look_for_pods(&mut self, index: &Index) {
-        let now = Instant::now();
-        let due: Vec<_> = self.looks.iter().filter(|(_, at)| **at <= now).map(|(attempt, _)| *attempt).collect();
+        let identity = Arc::clone(&self.identity);
+        let cached = |key: &Key| index.attempt(&identity.uid, key);
+        let mut looks = std::mem::take(&mut self.looks);
+        let waits = |attempt| self.is_live(attempt) && cached(&self.key(attempt)).pods.is_empty();
+        let due = looks.take_due(Instant::now(), waits);
+        self.looks = looks;
         for attempt in due {
-            let cached = index.attempt(&self.identity.uid, &self.key(attempt));
-            if !self.is_live(attempt) || !cached.pods.is_empty() {
-                self.looks.remove(&attempt);
-            } else if self.looking.len() >= LOOKS {
-                self.looks.insert(attempt, now + LATER_LOOK);
-            } else if self.looking.insert(attempt) {
-                self.looks.insert(attempt, now + NEXT_LOOK);
-                let hold = self.hold(attempt);
-                if cached.job.is_some_and(|job| job.ended()) {
-                    self.hands.tracker.spawn(hold.observe_live());
-                } else {
-                    self.hands.tracker.spawn(hold.diagnose());
-                }
+            let ended = cached(&self.key(attempt)).job.is_some_and(|job| job.ended());
+            let hold = self.hold(attempt);
+            if ended {
+                self.hands.tracker.spawn(hold.observe_live());
             } else {
-                self.looks.insert(attempt, now + NEXT_LOOK);
+                self.hands.tracker.spawn(hold.diagnose());
             }
         }
     }
 
-    fn key(&self, attempt: Attempt) -> super::index::Key {
-        super::index::Key { task: self.graph.task(attempt.task).name.to_string(), attempt: attempt.number }
+    fn key(&self, attempt: Attempt) -> Key {
+        Key { task: self.graph.task(attempt.task).name.to_string(), attempt: attempt.number }
     }
 
     fn hold(&mut self, attempt: Attempt) -> Hold {
@@ -398,7 +378,7 @@ impl Session {
             return Turn::Finished;
         }
         let store = self.report.due(urgent).map(|at| at.saturating_duration_since(Instant::now()));
-        let look = self.looks.values().min().map(|at| at.saturating_duration_since(Instant::now()));
+        let look = self.looks.next().map(|at| at.saturating_duration_since(Instant::now()));
         let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         Turn::Again([store, look, wake].into_iter().flatten().min())
     }
