@@ -21,12 +21,16 @@ use crate::{
 
 /// How many creates go on at once.
 const CREATES: usize = 32;
+/// Label of its Jobs and pods: the run. A controller cannot tell its own apart by less than these three.
+const RUN: &str = "floor-run";
+/// Label of its Jobs and pods: the graph in the run; there is one.
+const GRAPH: &str = "floor-graph";
 /// Label of its Jobs and pods: the place of the task.
 const PLACE: &str = "floor-place";
 
 /// Runs `shape` once; seconds from the first create to the last pod seen as succeeded.
 pub async fn run(namespace: &Namespace, shape: &Shape) -> Result<f64> {
-    let config = watcher::Config::default().labels(PLACE);
+    let config = watcher::Config::default().labels(RUN);
     let mut pods = watcher(namespace.pods(), config).default_backoff().boxed();
     while !matches!(pods.next().await.context("the watch ended")??, watcher::Event::InitDone) {}
 
@@ -95,7 +99,7 @@ impl Creator {
 }
 
 fn job(place: usize) -> Result<Job> {
-    let labels = json!({PLACE: place.to_string()});
+    let labels = json!({RUN: "1", GRAPH: "0", PLACE: place.to_string()});
     let mut container = container();
     container["name"] = json!("main");
     Ok(serde_json::from_value(json!({
