@@ -23,8 +23,9 @@ pub fn check(name: Option<&str>, spec: &TaskGraphSpec, templates: &Templates) ->
     let Refusal { mut problems, missing } = refusal;
     let told: BTreeSet<String> = problems.iter().map(|problem| problem.path.clone()).collect();
     let named = name.and_then(jobs::name::check).map(|message| Problem { path: "metadata.name".into(), message });
-    let defaults =
-        spec.pod_defaults.iter().flat_map(|defaults| jobs::check::check_defaults(defaults, "spec.podDefaults"));
+    let own = spec.pod_defaults.iter().map(|defaults| ("spec.podDefaults", defaults));
+    let templates = report.defaults.iter().map(|(path, defaults)| (path.as_str(), defaults));
+    let defaults = own.chain(templates).flat_map(|(path, defaults)| jobs::check::check_defaults(defaults, path));
     let payloads =
         report.payloads.iter().flat_map(|payload| jobs::check::check(payload.kind, &payload.source, &payload.path));
     // of two problems of one field the first is enough
@@ -36,9 +37,13 @@ pub fn check(name: Option<&str>, spec: &TaskGraphSpec, templates: &Templates) ->
     }
 }
 
-/// Checks a template for itself, as a task would use it.
-pub fn check_template(template: &TaskTemplateSpec) -> Vec<Problem> {
-    let reference = TemplateRef { name: "checked".to_owned(), ..TemplateRef::default() };
+/// Checks a template for itself, as a task would use it. `templates`: those that it may run itself; of one that is not
+/// there nothing is said.
+pub fn check_template(
+    reference: &TemplateRef,
+    template: &TaskTemplateSpec,
+    templates: &Templates,
+) -> Vec<Problem> {
     // an expression, as its type is not known before the graph runs
     let arguments: Map<String, Value> = template
         .parameters
@@ -49,16 +54,16 @@ pub fn check_template(template: &TaskTemplateSpec) -> Vec<Problem> {
     let arguments = Some(arguments).filter(|arguments| !arguments.is_empty());
     let task = Task { name: "task".to_owned(), template_ref: Some(reference.clone()), arguments, ..Task::default() };
     let graph = TaskGraphSpec { tasks: vec![task], ..TaskGraphSpec::default() };
-    let templates = Templates::from([(reference.clone(), Arc::new(template.clone()))]);
-    let mut problems = check(None, &graph, &templates).err().map(|refusal| refusal.problems).unwrap_or_default();
-    let title = format!("{}: ", engine::validate::title(&reference));
-    for problem in &mut problems {
-        if let Some(path) = problem.path.strip_prefix(&title) {
-            problem.path = path.to_owned();
-        }
-    }
-    problems.retain(|problem| !problem.path.starts_with("spec.tasks"));
-    problems
+    let mut templates = templates.clone();
+    templates.insert(reference.clone(), Arc::new(template.clone()));
+    let problems = check(None, &graph, &templates).err().map(|refusal| refusal.problems).unwrap_or_default();
+    // what is wrong with the others is told of them
+    let title = format!("{}: ", engine::validate::title(reference));
+    let own = |problem: Problem| {
+        let path = problem.path.strip_prefix(&title)?.to_owned();
+        Some(Problem { path, ..problem })
+    };
+    problems.into_iter().filter_map(own).collect()
 }
 
 /// Where a field path stands in the order of a spec: the graph itself, tasks by number, `finally` by number, templates.
@@ -138,7 +143,8 @@ mod tests {
     fn templates_alone() {
         let check = |template: Value| -> Vec<String> {
             let template = serde_json::from_value(template).unwrap();
-            check_template(&template).iter().map(ToString::to_string).collect()
+            let reference = TemplateRef { name: "t".to_owned(), ..TemplateRef::default() };
+            check_template(&reference, &template, &Templates::new()).iter().map(ToString::to_string).collect()
         };
         let none: [String; 0] = [];
         let parameters = json!([{"name": "a", "required": true, "type": "integer"}, {"name": "b"}]);

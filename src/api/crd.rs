@@ -8,8 +8,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
 
 use super::{
-    ClusterTaskTemplate, DesiredState, EndingReason, FailurePolicy, GraphPhase, TaskGraph, TaskPhase, TaskTemplate,
-    TemplateKind, Trigger, ValueType, schema,
+    ClusterTaskTemplate, DesiredState, EndingReason, FailurePolicy, GraphPhase, TaskGraph, TaskGraphSpec, TaskPhase,
+    TaskTemplate, TemplateKind, Trigger, ValueType, schema,
 };
 
 /// The first line of every generated file.
@@ -22,6 +22,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     for root in crds.iter_mut().flat_map(schemas) {
         tidy(root, &enums);
     }
+    crds.iter_mut().skip(1).flat_map(schemas).for_each(without_one_run);
     if let Some(graph) = crds.first_mut() {
         schemas(graph).for_each(|root| root.x_kubernetes_validations = Some(graph_rules()));
     }
@@ -52,8 +53,8 @@ fn graph_rules() -> Vec<ValidationRule> {
     // The rest of an accepted spec cannot be compared here, since the API server does not look into containers:
     // the controller refuses such a change.
     let tasks = ValidationRule {
-        rule: "!has(oldSelf.status) || !has(oldSelf.status.revision) \
-               || self.spec.tasks.map(task, task.name) == oldSelf.spec.tasks.map(task, task.name)"
+        rule: "!has(oldSelf.status) || !has(oldSelf.status.revision) || !has(oldSelf.spec.tasks) \
+               || has(self.spec.tasks) && self.spec.tasks.map(task, task.name) == oldSelf.spec.tasks.map(task, task.name)"
             .to_owned(),
         message: Some("the tasks of an accepted graph stay the same: make a new graph".to_owned()),
         field_path: Some(".spec.tasks".to_owned()),
@@ -61,6 +62,19 @@ fn graph_rules() -> Vec<ValidationRule> {
         ..ValidationRule::default()
     };
     vec![name, tasks]
+}
+
+/// Takes out of a template's graph what belongs to one run of it: the API server then knows no such field.
+fn without_one_run(template: &mut JSONSchemaProps) {
+    let graph = template.properties.as_mut().and_then(|fields| fields.get_mut("spec")?.properties.as_mut()?.get_mut("graph"));
+    let Some(graph) = graph else { return };
+    for (field, _) in TaskGraphSpec::default().fields_of_one_run() {
+        graph.properties.iter_mut().for_each(|fields| _ = fields.remove(field));
+        // a rule over a field that is not there does not compile
+        let of_it = |rule: &ValidationRule| rule.rule.contains(&format!("elf.{field}"));
+        graph.x_kubernetes_validations.iter_mut().for_each(|rules| rules.retain(|rule| !of_it(rule)));
+    }
+    graph.required = Some(vec!["tasks".to_owned()]);
 }
 
 fn schemas(crd: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSONSchemaProps> {
@@ -235,7 +249,7 @@ mod tests {
         assert_eq!(
             names,
             [
-                format!("Namespaced TaskGraph tg {CATEGORY}: Phase Progress Failed Age Message"),
+                format!("Namespaced TaskGraph tg {CATEGORY}: Phase Progress Failed Age Template Message"),
                 format!("Namespaced TaskTemplate tt {CATEGORY}: Description Age"),
                 format!("Cluster ClusterTaskTemplate ctt {CATEGORY}: Description Age"),
             ]

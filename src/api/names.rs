@@ -22,8 +22,10 @@ pub const LABEL_TASK: &str = "taskgraph.dev/task";
 pub const LABEL_ATTEMPT: &str = "taskgraph.dev/attempt";
 /// Label: shard of the graph, 0 to 63.
 pub const LABEL_SHARD: &str = "taskgraph.dev/shard";
-/// Annotation on a Job: hash of the task definition that it was made from.
+/// Annotation on a Job or child graph: hash of the task definition that it was made from.
 pub const ANNOTATION_HASH: &str = "taskgraph.dev/definition-hash";
+/// Annotation on a child graph: the `ControllerRevision` of its parent that holds the templates it runs.
+pub const ANNOTATION_REVISION: &str = "taskgraph.dev/revision";
 /// Every label and annotation of ours starts with this; users may not set them on pods.
 pub const LABEL_PREFIX: &str = "taskgraph.dev/";
 

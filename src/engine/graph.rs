@@ -7,8 +7,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{expr::Expression, payload::Payload};
-use crate::api::{DesiredState, Duration, FailurePolicy, Output};
+use super::{
+    expr::{EvalError, Expression, Scope},
+    payload::{Arguments, Payload},
+};
+use crate::api::{DesiredState, Duration, FailurePolicy, Output, PodDefaults, TemplateRef};
 
 /// A task by its place: `spec.tasks` first, then `spec.finally`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,7 +36,7 @@ pub struct Identity {
 }
 
 /// A valid graph. It never changes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Graph {
     /// The tasks: `spec.tasks` first, then `spec.finally`.
     pub tasks: Vec<TaskDef>,
@@ -43,6 +46,19 @@ pub struct Graph {
     pub by_name: BTreeMap<Arc<str>, TaskId>,
     /// The graph's arguments.
     pub arguments: Arc<Map<String, Value>>,
+    /// What it returns once all ended well.
+    pub outputs: Vec<OutputDef>,
+    /// What its pods share.
+    pub pod_defaults: Option<PodDefaults>,
+}
+
+/// One value that a graph returns.
+#[derive(Debug)]
+pub struct OutputDef {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Expression,
 }
 
 impl Graph {
@@ -102,6 +118,13 @@ pub struct TaskDef {
     pub hash: u64,
 }
 
+impl TaskDef {
+    /// How long an attempt may wait for its pod to start; `None` where it has no pod of its own.
+    pub fn starts_within(&self) -> Option<Duration> {
+        matches!(self.work, Work::Job(_)).then_some(self.start_timeout)
+    }
+}
+
 /// One of `branches` of `decision` must have been taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
@@ -131,8 +154,41 @@ pub enum TriggerRule {
 pub enum Work {
     /// Each attempt is a Job.
     Job(Payload),
+    /// Each attempt is a child graph.
+    Graph(ChildDef),
     /// A branch is chosen; there is no Job.
     Decision(Vec<BranchDef>),
+}
+
+impl Work {
+    /// What an attempt is made from, all expressions replaced by their values; `None` where there are no attempts.
+    ///
+    /// Of a Job: its container or pod template. Of a child graph: its arguments.
+    pub fn render(&self, scope: &Scope<'_>) -> Option<Result<Arc<Value>, EvalError>> {
+        match self {
+            Self::Job(payload) => Some(payload.render(scope)),
+            Self::Graph(child) => Some(child.render(scope)),
+            Self::Decision(_) => None,
+        }
+    }
+}
+
+/// A graph template that a task runs.
+#[derive(Debug)]
+pub struct ChildDef {
+    /// Which template.
+    pub template: TemplateRef,
+    pub(crate) arguments: Arguments,
+    /// Hash of the template and of all that it runs.
+    pub content: u64,
+    /// How deep child graphs nest from here: 1 if this one has none itself.
+    pub depth: usize,
+}
+
+impl ChildDef {
+    fn render(&self, scope: &Scope<'_>) -> Result<Arc<Value>, EvalError> {
+        Ok(Arc::new(Value::Object(self.arguments.merge(scope)?.into_owned())))
+    }
 }
 
 /// A branch of a decision.

@@ -1,6 +1,6 @@
 //! Keeps a status within its bounds: what of large graphs is left out.
 
-use super::state::Run;
+use super::{policy::outputs, state::Run};
 use crate::api::{TaskPhase, TaskStatus};
 
 /// How many bytes of JSON the tasks of a status may take: 768 KiB for all of it, less what the rest of it needs.
@@ -16,14 +16,15 @@ impl Run {
     /// Whether its tasks, told in full, are over the bound. Never too low.
     pub(super) fn is_too_large(&self) -> bool {
         let tasks: usize = self.tasks.iter().map(|task| bytes(&task.status)).sum();
-        tasks + self.output_bytes + self.failure_bytes > MAX_TASK_BYTES
+        let returned = self.returned.as_ref().map_or(0, outputs::size);
+        tasks + self.output_bytes + returned + self.failure_bytes > MAX_TASK_BYTES
     }
 }
 
 /// How many bytes a task takes at most, outputs and failed attempts left out.
 fn bytes(task: &TaskStatus) -> usize {
     let text = |text: &str| FIELD + text.len() + 5 * text.bytes().filter(|byte| escaped(*byte)).count();
-    let texts = [&task.reason, &task.message, &task.job, &task.branch];
+    let texts = [&task.reason, &task.message, &task.job, &task.branch, &task.progress];
     let times = [task.ready_time, task.start_time, task.completion_time, task.wake_at];
     // braces, name, phase, attempts and disruptions, and the names of outputs and failedAttempts
     let fixed = text(&task.name) + 2 * FIELD + 2 * (FIELD + 10) + 2 * FIELD;

@@ -10,7 +10,7 @@ use super::{
     graph::TaskId,
     policy::{outputs, retry, trigger::Verdict},
     reason,
-    record::{MAX_REASON, Round, clip, clipped},
+    record::{MAX_PROGRESS, MAX_REASON, Round, clip, clipped},
     state::{Live, Run, StopCause, later, whole_millis},
 };
 use crate::api::{FailedAttempt, TaskPhase};
@@ -22,6 +22,7 @@ impl Run {
         let attempt = match &event {
             Event::Launched { attempt, .. }
             | Event::Started { attempt }
+            | Event::Progress { attempt, .. }
             | Event::Blocked { attempt, .. }
             | Event::Finished { attempt, .. }
             | Event::Gone { attempt } => *attempt,
@@ -33,12 +34,13 @@ impl Run {
         match event {
             Event::Launched { job, .. } => self.on_launched(attempt, job, round),
             Event::Started { .. } if live => self.on_started(attempt.task, round),
+            Event::Progress { progress, .. } if live => self.on_progress(attempt.task, progress, round),
             Event::Blocked { reason, message, cluster, .. } if live => {
                 self.on_blocked(attempt.task, &reason, &message, cluster, round);
             }
             Event::Finished { result, time, .. } if live => self.on_finished(attempt.task, result, time, round),
             Event::Gone { .. } => self.on_gone(attempt, round),
-            Event::Started { .. } | Event::Blocked { .. } | Event::Finished { .. } => {}
+            Event::Started { .. } | Event::Progress { .. } | Event::Blocked { .. } | Event::Finished { .. } => {}
         }
     }
 
@@ -87,8 +89,18 @@ impl Run {
         self.enter(id, TaskPhase::Running, None, None, round);
         let status = &mut self.tasks[id.index()].status;
         status.job = job;
+        status.progress = None;
         status.start_time = Some(round.now);
-        self.arm(id, Some(later(round.now, self.graph.task(id).start_timeout)));
+        let due = self.graph.task(id).starts_within().map(|limit| later(round.now, limit));
+        self.arm(id, due);
+    }
+
+    fn on_progress(&mut self, id: TaskId, progress: String, round: &mut Round) {
+        let shown = &mut self.tasks[id.index()].status.progress;
+        if shown.as_ref() != Some(&progress) && progress.len() <= MAX_PROGRESS {
+            *shown = Some(progress);
+            round.changed = true;
+        }
     }
 
     fn on_started(&mut self, id: TaskId, round: &mut Round) {

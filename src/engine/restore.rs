@@ -11,9 +11,9 @@ use super::{
     event::{Attempt, Blame, Failure, Launch},
     expr::Scope,
     graph::{Graph, Identity, Settings, TaskDef, Work},
-    policy::outputs,
+    policy::{outputs, returns},
     reason,
-    record::{MAX_FAILED_ATTEMPTS, MAX_HISTORY, MAX_MESSAGE, MAX_REASON, Round, clipped},
+    record::{MAX_FAILED_ATTEMPTS, MAX_HISTORY, MAX_MESSAGE, MAX_PROGRESS, MAX_REASON, Round, clipped},
     state::{Run, StopCause, later, whole_millis},
 };
 use crate::api::{CONDITION_SUSPENDED, TaskGraphStatus, TaskPhase, TaskStatus};
@@ -66,13 +66,14 @@ impl Run {
             .any(|task| cut_off(&task.status) && task.status.phase != TaskPhase::Failed);
         if run.open_tasks == 0 && run.open_finally == 0 {
             run.completion_time = status.completion_time.map(whole_millis);
+            run.returned = returns::restore(status);
         }
         run
     }
 
     /// What follows from a task's status for its last attempt.
     fn restore_attempt(&mut self, id: super::TaskId) {
-        let start_timeout = self.graph.task(id).start_timeout;
+        let starts_within = self.graph.task(id).starts_within();
         let task = &mut self.tasks[id.index()];
         let status = &task.status;
         let reason = status.reason.as_deref();
@@ -86,7 +87,7 @@ impl Run {
                     reason => call_off_reason(reason).map(StopCause::CallOff),
                 };
                 let start = status.start_time.unwrap_or(Timestamp::MIN);
-                task.live.stop.is_none().then(|| later(start, start_timeout))
+                starts_within.filter(|_| task.live.stop.is_none()).map(|limit| later(start, limit))
             }
             TaskPhase::Retrying => {
                 if status.wake_at.is_none() {
@@ -125,8 +126,9 @@ impl Run {
                     round.stops.insert(attempt);
                 }
                 TaskPhase::Running if task.status.job.is_none() && !task.live.started && !fresh.contains(&attempt) => {
-                    let Work::Job(payload) = &graph.task(id).work else { continue };
-                    match payload.render(&Scope { attempt: Some(attempt.number), ..self.scope() }) {
+                    let scope = Scope { attempt: Some(attempt.number), ..self.scope() };
+                    let Some(rendered) = graph.task(id).work.render(&scope) else { continue };
+                    match rendered {
                         Ok(rendered) => round.launches.push(Launch { attempt, rendered }),
                         Err(error) => {
                             let failure = Failure {
@@ -160,7 +162,7 @@ fn repair(stored: &TaskStatus, def: &TaskDef) -> TaskStatus {
     let mut status = stored.clone();
     let branches = match &def.work {
         Work::Decision(branches) => Some(branches),
-        Work::Job(_) => None,
+        Work::Job(_) | Work::Graph(_) => None,
     };
     status.phase = match (status.phase, branches) {
         // a decision that took no branch it has was not decided
@@ -191,6 +193,7 @@ fn repair(stored: &TaskStatus, def: &TaskDef) -> TaskStatus {
     if !status.phase.is_final() {
         status.completion_time = None;
     }
+    status.progress = status.progress.filter(|progress| progress.len() <= MAX_PROGRESS);
     status.disruptions = status.disruptions.min(status.attempts);
     status.message = status.message.map(clipped);
     if let Some(reason) = &mut status.reason {

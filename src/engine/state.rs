@@ -13,7 +13,10 @@ use super::{
     event::Attempt,
     expr::TaskLookup,
     graph::{Graph, Identity, Settings, TaskId, Work},
-    policy::trigger::{Tally, Verdict},
+    policy::{
+        returns::Returned,
+        trigger::{Tally, Verdict},
+    },
     reason,
 };
 use crate::api::{DesiredState, Duration, Ending, EndingReason, HistoryEntry, TaskPhase, TaskStatus};
@@ -36,6 +39,8 @@ pub struct Run {
     pub(super) finally_time: Option<Timestamp>,
     pub(super) completion_time: Option<Timestamp>,
     pub(super) ending: Option<Ending>,
+    /// What the graph returns, once it is finished.
+    pub(super) returned: Returned,
     /// `finallyTimeout` ran out.
     pub(super) finally_over: bool,
     pub(super) suspended: bool,
@@ -191,6 +196,7 @@ impl Run {
             finally_time: None,
             completion_time: None,
             ending: None,
+            returned: Ok(Map::new()),
             finally_over: false,
             suspended: false,
             suspended_before: false,
@@ -265,6 +271,11 @@ impl Run {
                 job: task.status.job.as_deref(),
             },
         )
+    }
+
+    /// Whether nothing new is started.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended
     }
 
     pub(super) fn is_decision(&self, id: TaskId) -> bool {

@@ -320,12 +320,13 @@ impl Run {
     /// Begins the next attempt of a Ready task.
     fn launch(&mut self, id: TaskId, round: &mut Round) {
         let graph = Arc::clone(&self.graph);
-        let Work::Job(payload) = &graph.task(id).work else { return };
+        let work = &graph.task(id).work;
         let Some(number) = self.task(id).attempts.checked_add(1) else {
             let message = "attempt numbers are used up".to_owned();
             return self.enter(id, TaskPhase::Failed, Some(reason::TOO_MANY_ATTEMPTS), Some(message), round);
         };
-        match payload.render(&Scope { attempt: Some(number), ..self.scope() }) {
+        let Some(rendered) = work.render(&Scope { attempt: Some(number), ..self.scope() }) else { return };
+        match rendered {
             Ok(rendered) => {
                 self.tasks[id.index()].status.attempts = number;
                 self.begin(id, None, round);

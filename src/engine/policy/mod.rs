@@ -4,4 +4,5 @@ pub mod calloff;
 pub mod guard;
 pub mod outputs;
 pub mod retry;
+pub mod returns;
 pub mod trigger;

@@ -54,7 +54,7 @@ impl Build {
             }
         }
         let by_name = tasks.iter().zip(0..).map(|(task, place)| (Arc::clone(&task.name), TaskId(place))).collect();
-        Arc::new(Graph { tasks, first_finally, by_name, arguments: Arc::new(Map::new()) })
+        Arc::new(Graph { tasks, first_finally, by_name, ..Graph::default() })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
             Expression, compile,
             reference::{Key, Reference, Root, TaskField},
         },
-        graph::order::Ancestors,
+        graph::{TaskId, order::Ancestors},
         payload::text::{Part, Piece, Text, split},
     },
 };
@@ -28,6 +28,8 @@ pub enum Site<'a> {
     Template(&'a [&'a str]),
     /// `retry.when`
     Retry,
+    /// What the graph returns: all its tasks are final.
+    Output,
 }
 
 /// The expressions of one graph.
@@ -37,6 +39,8 @@ pub struct Expressions<'a> {
     first_finally: usize,
     ancestors: Ancestors,
     arguments: Option<&'a Map<String, Value>>,
+    /// What is said of an argument that is not there.
+    missing_argument: &'static str,
     // never iterated over, so its order does not matter
     compiled: HashMap<String, Result<Expression, Vec<String>>>,
 }
@@ -50,7 +54,13 @@ impl<'a> Expressions<'a> {
         ancestors: Ancestors,
         arguments: Option<&'a Map<String, Value>>,
     ) -> Self {
-        Self { names, tasks, first_finally, ancestors, arguments, compiled: HashMap::new() }
+        let missing_argument = "spec.arguments has no";
+        Self { names, tasks, first_finally, ancestors, arguments, missing_argument, compiled: HashMap::new() }
+    }
+
+    /// The same, in the graph of a template: arguments are those of the template.
+    pub fn in_template(self) -> Self {
+        Self { missing_argument: "the template has no parameter", ..self }
     }
 
     /// The expression, if it compiles; what is wrong with it is reported at `path`.
@@ -128,6 +138,7 @@ impl<'a> Expressions<'a> {
                 reference.root.variable()
             )),
             (Root::Attempt, Site::Condition(_)) => Err("there is no attempt yet when this is looked at".to_owned()),
+            (Root::Attempt, Site::Output) => Err("the graph as a whole has no attempts".to_owned()),
             (Root::ExitCode | Root::Reason, _) => {
                 Err(format!("{} is known only in retry.when", reference.root.variable()))
             }
@@ -141,21 +152,32 @@ impl<'a> Expressions<'a> {
             ),
             (Root::Arguments, _) => {
                 let names = self.arguments.into_iter().flat_map(Map::keys).map(String::as_str);
-                check_argument(reference, expression, names, "spec.arguments has no", problems)
+                check_argument(reference, expression, names, self.missing_argument, problems)
             }
             (Root::Task { name, .. }, Site::Template(_)) => Err(format!(
                 "a template sees its arguments and no tasks: hand what task {name:?} leaves over as an argument"
             )),
             (Root::Task { id, name, field }, Site::Condition(own) | Site::Attempt(own)) => {
                 self.check_task(id.index(), name, own)?;
-                let decides = self.tasks.get(id.index()).is_some_and(|task| task.decision.is_some());
-                match (field, reference.path.first()) {
-                    (Some(TaskField::Outputs), Some(Key::Member(output))) if decides => {
-                        Err(format!("task {name:?} is a decision and leaves no outputs, so no {output:?}"))
-                    }
-                    _ => Ok(()),
-                }
+                self.check_outputs(*id, name, *field, reference)
             }
+            (Root::Task { id, name, field }, Site::Output) => self.check_outputs(*id, name, *field, reference),
+        }
+    }
+
+    fn check_outputs(
+        &self,
+        task: TaskId,
+        name: &str,
+        field: Option<TaskField>,
+        reference: &Reference,
+    ) -> Result<(), String> {
+        let decides = self.tasks.get(task.index()).is_some_and(|task| task.decision.is_some());
+        match (field, reference.path.first()) {
+            (Some(TaskField::Outputs), Some(Key::Member(output))) if decides => {
+                Err(format!("task {name:?} is a decision and leaves no outputs, so no {output:?}"))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -4,8 +4,11 @@ use serde_json::Value;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
-    api::{Duration, PodDefaults},
-    engine::{graph::Work, payload::PayloadKind},
+    api::{Duration, PodDefaults, TaskGraphSpec},
+    engine::{
+        graph::{TaskDef, Work},
+        payload::PayloadKind,
+    },
 };
 
 /// A hash of all that an attempt's Job is made from, expressions as they were written.
@@ -22,6 +25,17 @@ pub fn definition(work: &Work, pod_defaults: Option<&PodDefaults>, timeout: Opti
                 text(&mut hasher, branch.when.as_ref().map_or("", |when| when.text()));
             }
         }
+        Work::Graph(child) => {
+            hasher.update(b"graph");
+            text(&mut hasher, child.template.kind.name());
+            text(&mut hasher, &child.template.name);
+            hasher.update(&child.content.to_le_bytes());
+            object(&mut hasher, &child.arguments.values);
+            if let Some(defaults) = pod_defaults.and_then(|defaults| serde_json::to_value(defaults).ok()) {
+                value(&mut hasher, &defaults);
+            }
+            hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
+        }
         Work::Job(payload) => {
             hasher.update(match payload.kind {
                 PayloadKind::Container => b"container",
@@ -36,6 +50,18 @@ pub fn definition(work: &Work, pod_defaults: Option<&PodDefaults>, timeout: Opti
             }
             hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
         }
+    }
+    hasher.digest()
+}
+
+/// A hash of a graph template: what it says, and what its tasks are made from.
+pub fn content(graph: &TaskGraphSpec, tasks: &[TaskDef]) -> u64 {
+    let mut hasher = Xxh3::new();
+    if let Ok(graph) = serde_json::to_value(graph) {
+        value(&mut hasher, &graph);
+    }
+    for task in tasks {
+        hasher.update(&task.hash.to_le_bytes());
     }
     hasher.digest()
 }

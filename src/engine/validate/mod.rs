@@ -6,6 +6,7 @@
 
 mod dependencies;
 mod expressions;
+mod graphs;
 #[cfg(test)]
 mod fuzz;
 mod hash;
@@ -23,6 +24,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use self::{
     expressions::Expressions,
+    graphs::Chain,
     names::Names,
     problems::Problems,
     tasks::{Words, all_tasks, check_words},
@@ -30,14 +32,15 @@ use self::{
 };
 pub(crate) use self::{names::suggest, templates::title};
 pub use self::{
+    graphs::{MAX_DEPTH, MAX_PINNED_BYTES},
     payloads::PayloadSource,
     size::{MAX_DEPENDENCIES, MAX_FINALLY, MAX_SPEC_BYTES, MAX_TASKS},
 };
 use super::{
-    graph::{Graph, Settings, TaskDef, TaskId, order::Order},
+    graph::{Graph, OutputDef, Settings, TaskDef, TaskId, order::Order},
     payload::places,
 };
-use crate::api::{TaskGraphSpec, TaskTemplateSpec, TemplateRef};
+use crate::api::{PodDefaults, TaskGraphSpec, TaskTemplateSpec, TemplateRef};
 
 /// How many members of a cycle a message names.
 const MAX_CYCLE_SHOWN: usize = 20;
@@ -85,6 +88,8 @@ pub struct Report {
     pub outcome: Result<Plan, Refusal>,
     /// Every container and pod template, each template's once: also of specs that were refused.
     pub payloads: Vec<PayloadSource>,
+    /// The `podDefaults` of all graph templates, with their field paths.
+    pub defaults: Vec<(String, PodDefaults)>,
 }
 
 /// Checks a spec and makes it ready to run.
@@ -96,11 +101,38 @@ pub fn compile(spec: &TaskGraphSpec, templates: &Templates) -> Result<Plan, Refu
 ///
 /// A spec beyond the bounds on its size is refused for that alone: nothing else of it is looked at.
 pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
-    let mut problems = Problems::default();
+    let mut found = Found::default();
+    let plan = match &spec.template_ref {
+        Some(reference) => graphs::whole(spec, reference, templates, &mut found),
+        None => plan(spec, &Chain::new(templates), &mut found),
+    };
+    graphs::check_size(spec, &mut found);
+    let Found { problems, missing, payloads, defaults, .. } = found;
+    let outcome = match plan {
+        Some(plan) if problems.list.is_empty() && missing.is_empty() => Ok(plan),
+        _ => Err(Refusal { problems: problems.list, missing }),
+    };
+    Report { outcome, payloads, defaults }
+}
+
+/// What a check has found so far.
+#[derive(Default)]
+struct Found {
+    problems: Problems,
+    missing: Vec<(String, TemplateRef)>,
+    payloads: Vec<PayloadSource>,
+    defaults: Vec<(String, PodDefaults)>,
+    templates: BTreeMap<TemplateRef, Template>,
+}
+
+/// Checks one graph, the templates that it uses included; no plan if anything is wrong with it.
+fn plan(spec: &TaskGraphSpec, chain: &Chain<'_>, found: &mut Found) -> Option<Plan> {
+    let mut problems = std::mem::take(&mut found.problems);
+    let before_all = (problems.list.len(), found.missing.len());
     size::check(spec, &mut problems);
-    if !problems.list.is_empty() {
-        let refusal = Refusal { problems: problems.list, missing: Vec::new() };
-        return Report { outcome: Err(refusal), payloads: Vec::new() };
+    if problems.list.len() > before_all.0 {
+        found.problems = problems;
+        return None;
     }
     if spec.tasks.is_empty() {
         problems.add("spec.tasks", "a graph has at least one task");
@@ -127,11 +159,12 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     let expressions = Expressions::new(names, tasks, spec.tasks.len(), order.ancestors(), spec.arguments.as_ref());
     let mut checker = Checker {
         spec,
-        templates,
-        expressions,
-        compiled_templates: BTreeMap::new(),
-        payloads: Vec::new(),
-        missing: Vec::new(),
+        chain,
+        expressions: if chain.is_empty() { expressions } else { expressions.in_template() },
+        compiled_templates: std::mem::take(&mut found.templates),
+        payloads: std::mem::take(&mut found.payloads),
+        defaults: std::mem::take(&mut found.defaults),
+        missing: std::mem::take(&mut found.missing),
         problems,
     };
     let definitions: Vec<Option<TaskDef>> = all_tasks(spec)
@@ -139,23 +172,22 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
         .enumerate()
         .map(|(number, ((place, task), waiting))| checker.task(number, place, task, waiting))
         .collect();
-    let Checker { problems, missing, payloads, .. } = checker;
-    let outcome = match definitions.into_iter().collect::<Option<Vec<_>>>() {
-        Some(tasks) if problems.list.is_empty() && missing.is_empty() => {
-            Ok(Plan { graph: Arc::new(link(spec, tasks, &order)), settings })
-        }
-        _ => Err(Refusal { problems: problems.list, missing }),
-    };
-    Report { outcome, payloads }
+    let outputs = checker.returns();
+    let Checker { problems, missing, payloads, defaults, compiled_templates: templates, .. } = checker;
+    let fine = (problems.list.len(), missing.len()) == before_all;
+    *found = Found { problems, missing, payloads, defaults, templates };
+    let tasks = definitions.into_iter().collect::<Option<Vec<_>>>().filter(|_| fine)?;
+    Some(Plan { graph: Arc::new(link(spec, tasks, outputs, &order)), settings })
 }
 
 /// What the check of tasks shares.
 struct Checker<'a> {
     spec: &'a TaskGraphSpec,
-    templates: &'a Templates,
+    chain: &'a Chain<'a>,
     expressions: Expressions<'a>,
     compiled_templates: BTreeMap<TemplateRef, Template>,
     payloads: Vec<PayloadSource>,
+    defaults: Vec<(String, PodDefaults)>,
     missing: Vec<(String, TemplateRef)>,
     problems: Problems,
 }
@@ -210,7 +242,7 @@ fn report_cycles(spec: &TaskGraphSpec, order: &Order, problems: &mut Problems) {
 }
 
 /// Puts the tasks together: dependents, and which tasks are failure handlers.
-fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, order: &Order) -> Graph {
+fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, outputs: Vec<OutputDef>, order: &Order) -> Graph {
     let mut dependents: Vec<Vec<TaskId>> = vec![Vec::new(); tasks.len()];
     let mut by_name = BTreeMap::new();
     for (number, task) in tasks.iter().enumerate() {
@@ -241,5 +273,7 @@ fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, order: &Order) -> Graph {
         first_finally: spec.tasks.len(),
         by_name,
         arguments: Arc::new(spec.arguments.clone().unwrap_or_default()),
+        outputs,
+        pod_defaults: spec.pod_defaults.clone(),
     }
 }
