@@ -13,6 +13,7 @@ use super::{
     report::{REVISION_TAKEN, Report, Verdict, cut},
     revision::Pinned,
     session::Session,
+    templates::Found,
     view::GraphView,
 };
 use crate::{
@@ -113,11 +114,36 @@ async fn check_current(ctx: &Context, view: &GraphView) -> Result<Result<(Plan, 
         Ok(spec) => spec,
         Err(verdict) => return Ok(Err(verdict)),
     };
-    let templates = ctx.templates.of(&spec, view.namespace());
-    Ok(match check(view, spec.clone(), templates.clone()).await? {
+    let templates = match view.parent() {
+        Some((parent, revision)) => match parents_templates(ctx, view, parent, revision).await? {
+            Some(templates) => templates,
+            None => return Ok(Err(no_parent(revision))),
+        },
+        None => ctx.templates.of(&spec, view.namespace()),
+    };
+    Ok(match check(view, spec.clone(), templates.specs.clone()).await? {
         Ok(plan) => Ok((plan, Pinned::new(spec, &templates))),
         Err(refusal) => Err(verdict_of(&refusal)),
     })
+}
+
+/// The templates that the parent of a child graph began with: the child runs those, whatever they are by now.
+async fn parents_templates(
+    ctx: &Context,
+    view: &GraphView,
+    parent: &str,
+    revision: &str,
+) -> Result<Option<Found>, AcceptError> {
+    match ctx.hands.cluster.get_revision(view.namespace(), revision).await {
+        Ok(object) => Ok(Pinned::of_graph(&object, parent).map(|pinned| pinned.found())),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(AcceptError::Call("read the ControllerRevision of the parent graph", error)),
+    }
+}
+
+fn no_parent(revision: &str) -> Verdict {
+    let message = format!("the ControllerRevision {revision} of the parent graph, which holds the templates, is gone");
+    Verdict::Refused("ParentRevisionGone", message)
 }
 
 fn read_spec(spec: &Value) -> Result<TaskGraphSpec, Verdict> {
@@ -200,6 +226,7 @@ async fn begin(
         live_status(ctx, view).await?
     };
     status.revision = Some(Pinned::name(view));
+    status.templates = pinned.told();
     let identity = identity(view);
     info!(graph = view.name(), namespace = view.namespace(), tasks = plan.graph.tasks.len(), "accepted");
     ctx.recorder.accepted(view, plan.graph.tasks.len());
@@ -239,6 +266,7 @@ async fn resume(
         },
     };
     status.revision = Some(Pinned::name(view));
+    status.templates = pinned.told();
     let plan = match check(view, pinned.spec.clone(), pinned.templates()).await? {
         Ok(plan) => plan,
         // accepted once, by an operator with other rules

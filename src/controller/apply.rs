@@ -10,6 +10,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -17,7 +18,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
-    cluster::{CallError, Cluster},
+    children::STOP_LOOK,
+    cluster::{CallError, Cluster, Stored},
     registry::{Mailbox, Note},
 };
 use crate::{
@@ -106,8 +108,10 @@ pub struct Hold {
     pub attempt: Attempt,
     /// Name of its task.
     pub task: Arc<str>,
-    /// Name of its Job.
+    /// Name of its Job, or child graph.
     pub job: String,
+    /// Whether it has a child graph in place of a Job.
+    pub is_child: bool,
     /// Hash of the definition that its Job is made from.
     pub hash: u64,
     /// Ends the attempt's work in the background, but for stopping it and looking until its pods are gone.
@@ -176,7 +180,7 @@ impl Hold {
             if !self.may_act() {
                 return Try::Again;
             }
-            self.hands.cluster.create_job(&self.identity.namespace, job).await
+            self.create(job).await
         };
         let launched = || Event::Launched { attempt: self.attempt, job: self.job.clone() };
         match created {
@@ -207,14 +211,34 @@ impl Hold {
         }
     }
 
+    async fn create(&self, object: &Value) -> Result<Stored, CallError> {
+        let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
+        if self.is_child {
+            cluster.create_graph(namespace, object).await
+        } else {
+            cluster.create_job(namespace, object).await
+        }
+    }
+
+    /// The metadata of what has the attempt's name.
+    async fn existing(&self) -> Result<ObjectMeta, CallError> {
+        let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
+        if self.is_child {
+            Ok(cluster.get_graph(namespace, &self.job).await?.metadata)
+        } else {
+            Ok(cluster.get_job(namespace, &self.job).await?.metadata)
+        }
+    }
+
     /// A Job of that name is there: ours, made by an earlier try or another operator, or somebody else's.
     async fn meet_existing(&self, launched: impl FnOnce() -> Event) -> Try {
-        match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
-            Ok(job) if self.is_ours(&job) => Try::Done(launched()),
+        match self.existing().await {
+            Ok(metadata) if self.is_ours(&metadata) => Try::Done(launched()),
             Ok(_) => Try::Done(self.failed(Failure {
                 reason: "NameTaken".into(),
                 message: Some(format!(
-                    "a Job named {} that is not this attempt's stands in its way; delete or rename it",
+                    "a {} named {} that is not this attempt's stands in its way; delete or rename it",
+                    if self.is_child { "TaskGraph" } else { "Job" },
                     self.job
                 )),
                 exit_code: None,
@@ -231,12 +255,14 @@ impl Hold {
     pub async fn stop(self) {
         self.cancel.cancel();
         let _gate = self.gate.lock().await;
-        for pause in backoff() {
+        for mut pause in backoff() {
             if !self.is_awaited() {
                 return;
             }
             match self.try_stop().await {
                 Ok(true) => return self.mailbox.event(Event::Gone { attempt: self.attempt }),
+                // the watch tells of the end of a child
+                Ok(false) if self.is_child => pause = STOP_LOOK,
                 Ok(false) => {}
                 Err(error) => self.failed_call(&error, "stopping an attempt"),
             }
@@ -245,9 +271,12 @@ impl Hold {
     }
 
     async fn try_stop(&self) -> Result<bool, CallError> {
+        if self.is_child {
+            return self.try_stop_child().await;
+        }
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
         let orphaned = match cluster.get_job(namespace, &self.job).await {
-            Ok(job) if self.is_ours(&job) => {
+            Ok(job) if self.is_ours(&job.metadata) => {
                 if job.metadata.deletion_timestamp.is_none() {
                     cluster.delete_job(namespace, &self.job, &job.uid().unwrap_or_default()).await?;
                 }
@@ -285,9 +314,10 @@ impl Hold {
             }
             match self.try_confirm_lost().await {
                 Ok(Some(true)) => {
+                    let (reason, kind) = if self.is_child { ("ChildLost", "child graph") } else { ("JobLost", "Job") };
                     return self.mailbox.event(self.failed(Failure {
-                        reason: "JobLost".into(),
-                        message: Some(format!("the Job {} was deleted while the attempt ran", self.job)),
+                        reason: reason.into(),
+                        message: Some(format!("the {kind} {} was deleted while the attempt ran", self.job)),
                         exit_code: None,
                         blame: Blame::Cluster,
                     }));
@@ -302,8 +332,11 @@ impl Hold {
 
     /// `None`: lost, but something of it still runs.
     async fn try_confirm_lost(&self) -> Result<Option<bool>, CallError> {
+        if self.is_child {
+            return self.try_confirm_child_lost().await;
+        }
         match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
-            Ok(job) if self.is_ours(&job) => {
+            Ok(job) if self.is_ours(&job.metadata) => {
                 return Ok(Some(false));
             }
             Ok(_) => {}
@@ -316,6 +349,9 @@ impl Hold {
     /// Whether a live list shows no pod that is not terminal: of one attempt, or of all the task's. Pods whose Job
     /// is gone are deleted: nobody else would.
     async fn pods_gone(&self, attempt: Option<u32>, orphaned: bool) -> Result<bool, CallError> {
+        if self.is_child {
+            return self.child_gone().await;
+        }
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
         let number = attempt.map(|number| number.to_string());
         let mut labels = BTreeMap::from([(LABEL_GRAPH_UID, self.identity.uid.as_str()), (LABEL_TASK, &*self.task)]);
@@ -391,7 +427,7 @@ impl Hold {
         }
     }
 
-    fn is_ours(&self, job: &JobView) -> bool {
+    pub(super) fn is_ours(&self, existing: &ObjectMeta) -> bool {
         let order = Order {
             graph: &self.identity,
             task: &self.task,
@@ -402,11 +438,11 @@ impl Hold {
             rendered: &Value::Null,
             defaults: None,
         };
-        order.is_ours(job)
+        order.is_ours(existing)
     }
 
     /// Notes a call that did not work; it is made again.
-    fn failed_call(&self, error: &impl fmt::Display, doing: &str) {
+    pub(super) fn failed_call(&self, error: &impl fmt::Display, doing: &str) {
         debug!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %self.task,
             attempt = self.attempt.number, %error, "{doing}");
     }
@@ -415,7 +451,7 @@ impl Hold {
         Event::Finished { attempt: self.attempt, result: AttemptResult::Failed(failure), time: super::now() }
     }
 
-    fn may_act(&self) -> bool {
+    pub(super) fn may_act(&self) -> bool {
         !self.cancel.is_cancelled() && self.hands.leadership.holds()
     }
 
@@ -431,7 +467,7 @@ impl Hold {
         }
     }
 
-    async fn pause(&self, pause: Duration) {
+    pub(super) async fn pause(&self, pause: Duration) {
         tokio::select! {
             () = self.cancel.cancelled() => {}
             () = tokio::time::sleep(pause) => {}

@@ -6,10 +6,12 @@
 //! | [`accept`] | takes a graph up: check, pin, or find out how far it has come |
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
+//! | [`children`] | child graphs: seen, called off, suspended with their parent |
 //! | [`report`] | stores the status, coalesced |
 
 pub mod accept;
 pub mod apply;
+pub mod children;
 pub mod cluster;
 pub mod events;
 pub mod index;
@@ -245,6 +247,9 @@ async fn look(view: &GraphView, ctx: &Context, slot: &Arc<Slot>) -> Result<Actio
             // created late, by an operator that was held up, or left by one that was not able to delete them any more
             for job in ctx.index.jobs_that_go_on(view.uid()) {
                 ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).discard(job));
+            }
+            for child in ctx.index.children_that_go_on(view.uid()) {
+                ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).retire(child));
             }
             return expire(view, ctx, finished).await;
         }

@@ -6,12 +6,15 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::view::GraphView;
+use super::{templates::Found, view::GraphView};
 use crate::{
-    api::{GROUP, LABEL_GRAPH, LABEL_GRAPH_UID, TaskGraphSpec, TaskTemplateSpec, TemplateRef, VERSION},
+    api::{GROUP, LABEL_GRAPH, LABEL_GRAPH_UID, TaskGraphSpec, TaskTemplateSpec, TemplateRef, TemplateStatus, VERSION},
     engine::Templates,
     jobs,
 };
+
+/// How many templates the status names; all of them stand in the revision.
+const TEMPLATES_TOLD: usize = 64;
 
 /// The accepted spec and its templates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,17 +30,21 @@ pub struct Pinned {
 struct PinnedTemplate {
     #[serde(flatten)]
     reference: TemplateRef,
+    /// Generation of its spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generation: Option<i64>,
     spec: TaskTemplateSpec,
 }
 
 impl Pinned {
     /// Pins a spec with the templates that it uses.
-    pub fn new(spec: TaskGraphSpec, templates: &Templates) -> Self {
-        let templates = templates
-            .iter()
-            .map(|(reference, spec)| PinnedTemplate { reference: reference.clone(), spec: spec.as_ref().clone() })
-            .collect();
-        Self { spec, templates }
+    pub fn new(spec: TaskGraphSpec, templates: &Found) -> Self {
+        let pinned = templates.specs.iter().map(|(reference, spec)| PinnedTemplate {
+            reference: reference.clone(),
+            generation: templates.generations.get(reference).copied(),
+            spec: spec.as_ref().clone(),
+        });
+        Self { spec, templates: pinned.collect() }
     }
 
     /// The pinned templates.
@@ -45,9 +52,32 @@ impl Pinned {
         self.templates.iter().map(|t| (t.reference.clone(), Arc::new(t.spec.clone()))).collect()
     }
 
+    /// The pinned templates, for a child graph that needs some of them.
+    pub fn found(&self) -> Found {
+        let generations = self.templates.iter().filter_map(|t| Some((t.reference.clone(), t.generation?)));
+        Found { generations: generations.collect(), specs: self.templates() }
+    }
+
+    /// One of the pinned templates.
+    pub fn template(&self, reference: &TemplateRef) -> Option<&TaskTemplateSpec> {
+        self.templates.iter().find(|template| template.reference == *reference).map(|template| &template.spec)
+    }
+
+    /// What the status tells of the pinned templates.
+    pub fn told(&self) -> Vec<TemplateStatus> {
+        let told = |template: &PinnedTemplate| TemplateStatus {
+            kind: template.reference.kind,
+            name: template.reference.name.clone(),
+            generation: template.generation,
+        };
+        self.templates.iter().take(TEMPLATES_TOLD).map(told).collect()
+    }
+
     /// The spec with another one's settings: those fields that may change while the graph runs.
     pub fn with_settings_of(&self, spec: &TaskGraphSpec) -> TaskGraphSpec {
         TaskGraphSpec {
+            template_ref: self.spec.template_ref.clone(),
+            outputs: self.spec.outputs.clone(),
             arguments: self.spec.arguments.clone(),
             pod_defaults: self.spec.pod_defaults.clone(),
             tasks: self.spec.tasks.clone(),
@@ -60,6 +90,8 @@ impl Pinned {
     pub fn changed_fields(&self, spec: &TaskGraphSpec) -> Vec<&'static str> {
         let pinned = &self.spec;
         [
+            ("spec.templateRef", pinned.template_ref == spec.template_ref),
+            ("spec.outputs", pinned.outputs == spec.outputs),
             ("spec.arguments", pinned.arguments == spec.arguments),
             ("spec.podDefaults", pinned.pod_defaults == spec.pod_defaults),
             ("spec.tasks", pinned.tasks == spec.tasks),
@@ -100,8 +132,13 @@ impl Pinned {
 
     /// Reads a stored object; `None` if it is not this graph's or cannot be read.
     pub fn from_object(object: &ControllerRevision, view: &GraphView) -> Option<Self> {
+        Self::of_graph(object, view.uid())
+    }
+
+    /// The same, of the graph with this UID.
+    pub fn of_graph(object: &ControllerRevision, uid: &str) -> Option<Self> {
         let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
-        if !owners.iter().any(|owner| owner.uid == view.uid()) {
+        if !owners.iter().any(|owner| owner.uid == uid) {
             return None;
         }
         serde_json::from_value(object.data.as_ref()?.0.clone()).ok()

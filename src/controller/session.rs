@@ -7,13 +7,14 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
     apply::{Hands, Hold},
-    events,
+    children, events,
     index::{Changed, Index, Key},
     looks::Looks,
     registry::{Mailbox, Note},
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     api::{GraphPhase, ROLE_TASK, TaskPhase},
-    engine::{Action, Attempt, Event, Graph, Identity, Run, TaskId, Transition},
+    engine::{Action, Attempt, Event, Graph, Identity, Launch, Run, TaskId, Transition, graph::Work},
     jobs::{self, JobView, Order},
 };
 
@@ -58,6 +59,10 @@ pub struct Session {
     searched: BTreeSet<Attempt>,
     /// Those of `searched` of which something changed meanwhile: the look may have come too early.
     changed_since: BTreeSet<Attempt>,
+    /// The child graphs of live attempts.
+    children: BTreeMap<Attempt, Arc<GraphView>>,
+    /// Whether they were told that the graph is suspended.
+    told_suspended: bool,
     /// Attempts that are being stopped.
     stopping: BTreeSet<Attempt>,
     /// A first attempt was launched.
@@ -82,6 +87,8 @@ struct Seen {
     events: Vec<Event>,
     /// Attempts whose Job ended, and none of whose pods is cached.
     podless: Vec<Attempt>,
+    /// Child graphs that changed.
+    children: Vec<(Attempt, Arc<GraphView>)>,
     /// When the first of the pods that ended was seen to.
     since: Option<Instant>,
 }
@@ -128,6 +135,8 @@ impl Session {
             looks: Looks::default(),
             searched: BTreeSet::new(),
             changed_since: BTreeSet::new(),
+            children: BTreeMap::new(),
+            told_suspended: false,
             stopping: BTreeSet::new(),
             started,
         }
@@ -167,7 +176,7 @@ impl Session {
         for attempt in looked {
             self.look_again(attempt, around.index, now, &mut seen);
         }
-        let Seen { events, podless, since } = seen;
+        let Seen { events, podless, children, since } = seen;
         self.watch_for_pods(&events);
 
         let step = self.run.step(events, now);
@@ -193,6 +202,7 @@ impl Session {
                 self.discard(&job);
             }
         }
+        self.steer(children);
         // they may have been stored before
         self.release_held();
         self.look_for_pods(around.index);
@@ -219,6 +229,11 @@ impl Session {
         // a task that the graph does not have: a Job of another revision, or labels set by hand
         let Some(task) = self.graph.find(&changed.key.task) else { return };
         let attempt = Attempt { task, number: changed.key.attempt };
+        if let Some(child) = &changed.cached.child {
+            seen.events.extend(children::observe(attempt, child, now));
+            seen.children.push((attempt, Arc::clone(child)));
+            return;
+        }
         let pods: Vec<_> = changed.cached.pods.values().map(AsRef::as_ref).collect();
         if let Some(job) = &changed.cached.job {
             if jobs::needs_live_pods(job, &pods) {
@@ -251,7 +266,7 @@ impl Session {
     fn look_again(&mut self, attempt: Attempt, index: &Index, now: Timestamp, seen: &mut Seen) {
         let key = self.key(attempt);
         let cached = index.attempt(&self.identity.uid, &key);
-        if cached.job.is_some() {
+        if cached.job.is_some() || cached.child.is_some() {
             self.observe(&Changed { key, cached, since: Instant::now() }, now, seen);
         } else if self.is_live(attempt) {
             self.search(attempt);
@@ -287,10 +302,12 @@ impl Session {
         let now = Instant::now();
         for event in events {
             match event {
+                // a child graph has no pod of its own
+                Event::Launched { attempt, .. } if self.is_child(*attempt) => {}
                 Event::Launched { attempt, .. } => self.looks.expect(*attempt, now),
                 Event::Started { attempt } | Event::Finished { attempt, .. } => self.looks.settle(*attempt, now),
                 Event::Gone { attempt } => self.looks.forget(*attempt),
-                Event::Blocked { .. } => {}
+                Event::Blocked { .. } | Event::Progress { .. } => {}
             }
         }
     }
@@ -330,6 +347,7 @@ impl Session {
             attempt,
             task: Arc::clone(&task.name),
             job: jobs::job_name(&self.identity.name, &self.identity.uid, ROLE_TASK, &task.name, attempt.number),
+            is_child: matches!(task.work, Work::Graph(_)),
             hash: task.hash,
             cancel,
             ended: self.ended.clone(),
@@ -341,9 +359,7 @@ impl Session {
         for action in actions {
             match action {
                 Action::Launch(launch) => {
-                    let task = self.graph.task(launch.attempt.task);
-                    let order = Order::new(&self.identity, task, &launch, self.pinned.spec.pod_defaults.as_ref());
-                    let Some(job) = order.map(|order| order.build()) else { continue };
+                    let Some(job) = self.build(&launch) else { continue };
                     let hold = self.hold(launch.attempt);
                     self.hands.tracker.spawn(hold.launch(job, since));
                 }
@@ -359,6 +375,47 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// The Job or child graph of an attempt.
+    fn build(&self, launch: &Launch) -> Option<Value> {
+        let (task, defaults) = (self.graph.task(launch.attempt.task), self.graph.pod_defaults.as_ref());
+        if let Work::Graph(child) = &task.work {
+            let order = Order::of_child(&self.identity, task, launch, defaults);
+            let revision = self.report.status.revision.as_deref().unwrap_or_default();
+            return Some(order.child(&child.template, self.pinned.template(&child.template), revision));
+        }
+        Order::new(&self.identity, task, launch, defaults).map(|order| order.build())
+    }
+
+    /// Has child graphs follow their parent: they are suspended with it, and called off when their attempt is over.
+    fn steer(&mut self, changed: Vec<(Attempt, Arc<GraphView>)>) {
+        let suspended = self.run.is_suspended();
+        let mut look: BTreeSet<Attempt> = changed.iter().map(|(attempt, _)| *attempt).collect();
+        self.children.extend(changed);
+        if self.told_suspended != suspended {
+            self.told_suspended = suspended;
+            look.extend(self.children.keys());
+        }
+        for attempt in look {
+            let Some(child) = self.children.get(&attempt).map(Arc::clone) else { continue };
+            if !children::goes_on(&child) {
+                self.children.remove(&attempt);
+            } else if self.is_over(attempt) {
+                self.children.remove(&attempt);
+                // its end must not be mistaken for the attempt's, which is not stored yet
+                self.held.push((self.run.sequence(), vec![Action::Stop { attempt }]));
+            } else if let Some(wanted) = children::wanted(&child, suspended)
+                && !self.stopping.contains(&attempt)
+            {
+                let hold = self.hold(attempt);
+                self.hands.tracker.spawn(hold.steer(child.uid().to_owned(), wanted));
+            }
+        }
+    }
+
+    fn is_child(&self, attempt: Attempt) -> bool {
+        matches!(self.graph.task(attempt.task).work, Work::Graph(_))
     }
 
     fn finish_turn(&mut self, around: &Surroundings<'_>, now: Timestamp, wake_at: Option<Timestamp>) -> Turn {
@@ -413,7 +470,8 @@ impl Session {
     pub fn search_for_missing(&mut self, index: &Index) {
         let known: Vec<_> = self.run.live().filter(|live| live.job.is_some()).map(|live| live.attempt).collect();
         for attempt in known {
-            if index.attempt(&self.identity.uid, &self.key(attempt)).job.is_none() {
+            let cached = index.attempt(&self.identity.uid, &self.key(attempt));
+            if cached.job.is_none() && cached.child.is_none() {
                 self.search(attempt);
             }
         }

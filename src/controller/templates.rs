@@ -1,6 +1,9 @@
 //! The templates of the cluster, cached, and the graphs that wait for one.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kube::{
     core::DeserializeGuard,
@@ -10,9 +13,24 @@ use parking_lot::Mutex;
 
 use super::view::GraphView;
 use crate::{
-    api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate, TemplateKind},
+    api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate, TaskTemplateSpec, TemplateKind, TemplateRef},
     engine::Templates,
 };
+
+/// Templates that were found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// What they say.
+    pub specs: Templates,
+    /// The generation of each.
+    pub generations: BTreeMap<TemplateRef, i64>,
+}
+
+/// The templates that a spec names.
+fn references(spec: &TaskGraphSpec) -> Vec<TemplateRef> {
+    let tasks = spec.tasks.iter().chain(&spec.finally).filter_map(|task| task.template_ref.as_ref());
+    spec.template_ref.iter().chain(tasks).cloned().collect()
+}
 
 /// The caches of both kinds of template.
 #[derive(Debug)]
@@ -33,26 +51,36 @@ impl TemplateCache {
         Self { namespaced, cluster, waiting: Mutex::default() }
     }
 
-    /// Those templates that a spec names and that are there. One that cannot be read counts as not there.
-    pub fn of(&self, spec: &TaskGraphSpec, namespace: &str) -> Templates {
-        let references = spec.tasks.iter().chain(&spec.finally).filter_map(|task| task.template_ref.as_ref());
-        let mut templates = Templates::new();
-        for reference in references {
-            let found = match reference.kind {
-                TemplateKind::TaskTemplate => self
-                    .namespaced
-                    .get(&ObjectRef::new(&reference.name).within(namespace))
-                    .and_then(|template| template.0.as_ref().ok().map(|template| template.spec.clone())),
-                TemplateKind::ClusterTaskTemplate => self
-                    .cluster
-                    .get(&ObjectRef::new(&reference.name))
-                    .and_then(|template| template.0.as_ref().ok().map(|template| template.spec.0.clone())),
-            };
-            if let Some(spec) = found {
-                templates.entry(reference.clone()).or_insert_with(|| Arc::new(spec));
+    /// Those templates that a spec needs and that are there: the ones that it names, and those that these name in turn.
+    /// One that cannot be read counts as not there.
+    pub fn of(&self, spec: &TaskGraphSpec, namespace: &str) -> Found {
+        let mut found = Found::default();
+        let mut wanted = references(spec);
+        while let Some(reference) = wanted.pop() {
+            if found.specs.contains_key(&reference) {
+                continue;
+            }
+            let Some((spec, generation)) = self.get(&reference, namespace) else { continue };
+            wanted.extend(spec.graph.iter().flat_map(|graph| references(graph)));
+            found.generations.extend(generation.map(|generation| (reference.clone(), generation)));
+            found.specs.insert(reference, Arc::new(spec));
+        }
+        found
+    }
+
+    fn get(&self, reference: &TemplateRef, namespace: &str) -> Option<(TaskTemplateSpec, Option<i64>)> {
+        match reference.kind {
+            TemplateKind::TaskTemplate => {
+                let found = self.namespaced.get(&ObjectRef::new(&reference.name).within(namespace))?;
+                let template = found.0.as_ref().ok()?;
+                Some((template.spec.clone(), template.metadata.generation))
+            }
+            TemplateKind::ClusterTaskTemplate => {
+                let found = self.cluster.get(&ObjectRef::new(&reference.name))?;
+                let template = found.0.as_ref().ok()?;
+                Some((template.spec.0.clone(), template.metadata.generation))
             }
         }
-        templates
     }
 
     /// Notes that a graph waits for a template, or waits no more.

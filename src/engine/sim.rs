@@ -239,6 +239,7 @@ impl<W: World> Simulation<'_, W> {
                 Event::Gone { .. } => None,
                 Event::Launched { attempt, .. }
                 | Event::Started { attempt }
+                | Event::Progress { attempt, .. }
                 | Event::Blocked { attempt, .. }
                 | Event::Finished { attempt, .. } => self.attempts.get(attempt).and_then(|known| known.silent),
             };

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     name::{job_name, shard},
-    view::{JobView, MAIN},
+    view::{MAIN, controller_uid},
 };
 use crate::{
     api::{
@@ -89,34 +89,38 @@ impl<'a> Order<'a> {
                 "namespace": self.graph.namespace,
                 "labels": labels,
                 "annotations": {ANNOTATION_HASH: self.hash()},
-                "ownerReferences": [{
-                    "apiVersion": format!("{GROUP}/{VERSION}"),
-                    "kind": "TaskGraph",
-                    "name": self.graph.name,
-                    "uid": self.graph.uid,
-                    "controller": true,
-                    "blockOwnerDeletion": true,
-                }],
+                "ownerReferences": [self.owner()],
             },
             "spec": spec,
         })
     }
 
-    /// Whether a Job that stands in the way of a create is the one that the create would have made:
-    /// the answer to that create was lost, or another operator was faster.
-    pub fn is_ours(&self, existing: &JobView) -> bool {
-        let metadata = &existing.metadata;
-        let same_labels = self.labels().iter().all(|(key, value)| label(metadata, key) == value.as_str());
-        let hash = metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_HASH));
-        existing.owner_uid() == Some(&self.graph.uid) && same_labels && hash == Some(&self.hash())
+    /// The graph as the owner of what is made for it.
+    pub(super) fn owner(&self) -> Value {
+        json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": "TaskGraph",
+            "name": self.graph.name,
+            "uid": self.graph.uid,
+            "controller": true,
+            "blockOwnerDeletion": true,
+        })
     }
 
-    fn hash(&self) -> String {
+    /// Whether a Job that stands in the way of a create is the one that the create would have made:
+    /// the answer to that create was lost, or another operator was faster.
+    pub fn is_ours(&self, existing: &ObjectMeta) -> bool {
+        let same_labels = self.labels().iter().all(|(key, value)| label(existing, key) == value.as_str());
+        let hash = existing.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_HASH));
+        controller_uid(existing) == Some(&self.graph.uid) && same_labels && hash == Some(&self.hash())
+    }
+
+    pub(super) fn hash(&self) -> String {
         format!("{:016x}", self.definition)
     }
 
     /// Labels of the Job and of its pod.
-    fn labels(&self) -> Map<String, Value> {
+    pub(super) fn labels(&self) -> Map<String, Value> {
         [
             (LABEL_GRAPH, self.graph.name.clone()),
             (LABEL_GRAPH_UID, self.graph.uid.clone()),

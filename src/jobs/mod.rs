@@ -6,6 +6,7 @@
 //! | [`mod@check`] | containers and pod templates: what is wrong with them |
 //! | [`name`] | names of Jobs, and shards |
 //! | [`build`] | an attempt as a Job |
+//! | [`child`] | an attempt as a child graph |
 //! | [`view`] | what we read of a Job and a Pod |
 //! | [`mod@observe`] | a Job and its Pods as events of the engine |
 //! | [`outcome`] | how an attempt ended |
@@ -13,6 +14,7 @@
 
 pub mod build;
 pub mod check;
+pub mod child;
 pub mod name;
 pub mod observe;
 pub mod outcome;

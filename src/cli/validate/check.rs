@@ -203,7 +203,7 @@ fn refuse_template(object: &Object, known: &Known) -> Option<Refusal> {
         Kind::ClusterTemplate => TemplateKind::ClusterTaskTemplate,
         Kind::Template | Kind::Graph => TemplateKind::TaskTemplate,
     };
-    let reference = TemplateRef { name: object.name.clone().unwrap_or_default(), kind };
+    let reference = TemplateRef { name: object.name.clone().unwrap_or_else(|| "(no name)".to_owned()), kind };
     let templates = templates_for(object.namespace.as_deref(), known);
     let problems = validate::check_template(&reference, &spec::<TaskTemplateSpec>(object)?, &templates);
     Some(Refusal { problems, missing: Vec::new() })
