@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
-    api::{DesiredState, Duration, FailurePolicy, Output, TaskGraphSpec, TaskGraphStatus, TaskPhase},
+    api::{DesiredState, Duration, FailurePolicy, Output, TaskGraphSpec, TaskGraphStatus, TaskPhase, TemplateRef},
     engine::{
         Action, Attempt, AttemptResult, Blame, Event, Failure, Graph, Identity, Plan, Run, Settings, Step, TaskId,
         Templates, compile,
@@ -182,6 +182,18 @@ impl Driver {
     /// Of a spec as users write it.
     pub fn of(spec: Value) -> Self {
         let plan = planned(spec);
+        Self::begin(plan.graph, plan.settings)
+    }
+
+    /// Of a spec that uses these templates.
+    pub fn with_templates(spec: Value, templates: Value) -> Self {
+        let spec: TaskGraphSpec = serde_json::from_value(spec).expect("a spec");
+        let Value::Object(templates) = templates else { panic!("templates by name") };
+        let templates = templates.into_iter().map(|(name, template)| {
+            let template = serde_json::from_value(template).expect("a template");
+            (TemplateRef { name, ..TemplateRef::default() }, Arc::new(template))
+        });
+        let plan = compile(&spec, &templates.collect()).expect("a valid spec");
         Self::begin(plan.graph, plan.settings)
     }
 

@@ -154,10 +154,10 @@ fn knows_its_own_job_again() {
     let graph = graph();
     let container = json!({"image": "i"});
     let order = order(&graph, PayloadKind::Container, &container);
-    let stored = |change: fn(&mut Value)| -> JobView {
-        let mut job = order.build();
-        change(&mut job["metadata"]);
-        serde_json::from_value(job).unwrap()
+    let stored = |change: fn(&mut Value)| -> ObjectMeta {
+        let mut metadata = order.build()["metadata"].take();
+        change(&mut metadata);
+        serde_json::from_value(metadata).unwrap()
     };
     assert!(order.is_ours(&stored(|_| {})));
     assert!(order.is_ours(&stored(|metadata| metadata["labels"]["more"] = "x".into())));
