@@ -6,8 +6,8 @@ use anyhow::Result;
 use taskgraph::api::{Task, TaskGraph, TaskPhase, Trigger};
 
 use super::{
-    namespace::{Namespace, status},
-    sight::{Key, Object, Sight, Sighting},
+    namespace::{Namespace, finished, status},
+    sight::{self, Key, Object, Sight, Sighting},
 };
 
 /// Watches a namespace from before its first graph, and judges at the end.
@@ -80,7 +80,25 @@ pub fn violations(seen: &[Sighting]) -> Vec<String> {
                     pod.ended.get_or_insert(one.version);
                 }
             }
-            Object::Graph(graph) => graphs.entry(&one.uid).or_default().push((one.version, graph)),
+            Object::Graph(graph) => {
+                graphs.entry(&one.uid).or_default().push((one.version, graph));
+                let key = sight::key(&**graph);
+                if key.graph.is_empty() {
+                    continue;
+                }
+                // a child graph is the attempt's Job and its pod in one
+                let over = one.gone || finished(graph).is_some();
+                for lives in [&mut jobs, &mut pods] {
+                    let child = lives.entry(&one.uid).or_insert_with(|| Life {
+                        key: key.clone(),
+                        created: one.version,
+                        ended: None,
+                    });
+                    if over {
+                        child.ended.get_or_insert(one.version);
+                    }
+                }
+            }
         }
     }
     let (jobs, pods): (Vec<Life>, Vec<Life>) = (jobs.into_values().collect(), pods.into_values().collect());
@@ -91,7 +109,8 @@ pub fn violations(seen: &[Sighting]) -> Vec<String> {
         let of_graph = |life: &&Life| life.key.graph == uid;
         let jobs: Vec<&Life> = jobs.iter().filter(of_graph).collect();
         let pods: Vec<&Life> = pods.iter().filter(of_graph).collect();
-        if let Some((_, graph)) = versions.last() {
+        // the tasks of a template stand elsewhere
+        if let Some((_, graph)) = versions.last().filter(|(_, graph)| graph.spec.template_ref.is_none()) {
             broken.extend(none_too_early(graph, &jobs, &pods));
         }
         broken.extend(final_stays_final(&versions, &jobs));

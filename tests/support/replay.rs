@@ -16,8 +16,8 @@ use taskgraph::{
 };
 
 use super::{
-    namespace::{Namespace, status},
-    sight::{Object, PodState, Sighting},
+    namespace::{Namespace, condition, finished, status},
+    sight::{self, Object, PodState, Sighting},
 };
 
 /// How long after a Job vanished its loss is told. Longer than what lies between a watch and the operator.
@@ -31,6 +31,8 @@ struct Seen {
     ended: Option<Instant>,
     pod: Option<PodState>,
     job_gone: Option<Instant>,
+    /// How its child graph ended.
+    child: Option<AttemptResult>,
     waits: Option<String>,
 }
 
@@ -69,7 +71,10 @@ pub type Phases = BTreeMap<String, TaskPhase>;
 fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
     let mut attempts = BTreeMap::<(String, u32), Seen>::new();
     for one in seen {
-        let (Object::Job(key) | Object::Pod(key, _)) = &one.object else { continue };
+        let key = match &one.object {
+            Object::Job(key) | Object::Pod(key, _) => key.clone(),
+            Object::Graph(graph) => sight::key(&**graph),
+        };
         if key.graph != uid {
             continue;
         }
@@ -83,7 +88,15 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
             }
             Object::Pod(_, state) if state.phase == "Running" => _ = attempt.running.get_or_insert(one.at),
             Object::Pod(_, PodState { waits: Some(reason), .. }) => attempt.waits = Some(reason.clone()),
-            Object::Pod(..) | Object::Graph(_) => {}
+            Object::Graph(_) if one.gone => attempt.job_gone = Some(one.at),
+            Object::Graph(graph) => {
+                attempt.stored.get_or_insert(one.at);
+                if let Some(end) = finished(graph) {
+                    attempt.ended.get_or_insert(one.at);
+                    attempt.child.get_or_insert_with(|| child_result(graph, end == "Complete"));
+                }
+            }
+            Object::Pod(..) => {}
         }
     }
     attempts
@@ -108,8 +121,16 @@ fn fate(seen: Option<&Seen>) -> Fate {
     // one that ended so fast that it was never seen running did run; one of which nothing is left perhaps not
     let start = start.or_else(|| seen.ended.map(|ended| since(ended, stored)));
     let begin = seen.running.or(seen.ended).unwrap_or(stored);
-    let result = seen.pod.as_ref().map_or_else(lost, result);
+    let result = seen.child.clone().unwrap_or_else(|| seen.pod.as_ref().map_or_else(lost, result));
     Fate { start, run: Some(since(ended, begin)), result, ..never }
+}
+
+fn child_result(graph: &TaskGraph, complete: bool) -> AttemptResult {
+    if complete {
+        return AttemptResult::Succeeded { outputs: status(graph).outputs, message: None };
+    }
+    let reason = condition(graph, "Failed").map(|failed| failed.reason.clone()).unwrap_or_default();
+    AttemptResult::Failed(Failure { reason, message: None, exit_code: None, blame: Blame::Task })
 }
 
 fn lost() -> AttemptResult {
