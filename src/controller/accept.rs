@@ -116,7 +116,7 @@ async fn check_current(ctx: &Context, view: &GraphView) -> Result<Result<(Plan, 
     };
     let templates = match view.parent() {
         Some((parent, revision)) => match parents_templates(ctx, view, parent, revision).await? {
-            Some(templates) => templates,
+            Some(templates) => templates.needed_by(&spec),
             None => return Ok(Err(no_parent(revision))),
         },
         None => ctx.templates.of(&spec, view.namespace()),

@@ -26,6 +26,34 @@ pub struct Found {
     pub generations: BTreeMap<TemplateRef, i64>,
 }
 
+impl Found {
+    /// Those of them that a spec needs.
+    pub fn needed_by(&self, spec: &TaskGraphSpec) -> Self {
+        needed(spec, |reference| {
+            Some((Arc::clone(self.specs.get(reference)?), self.generations.get(reference).copied()))
+        })
+    }
+}
+
+/// The templates that a spec names, and those that these name in turn.
+fn needed(
+    spec: &TaskGraphSpec,
+    get: impl Fn(&TemplateRef) -> Option<(Arc<TaskTemplateSpec>, Option<i64>)>,
+) -> Found {
+    let mut found = Found::default();
+    let mut wanted = references(spec);
+    while let Some(reference) = wanted.pop() {
+        if found.specs.contains_key(&reference) {
+            continue;
+        }
+        let Some((spec, generation)) = get(&reference) else { continue };
+        wanted.extend(spec.graph.iter().flat_map(|graph| references(graph)));
+        found.generations.extend(generation.map(|generation| (reference.clone(), generation)));
+        found.specs.insert(reference, spec);
+    }
+    found
+}
+
 /// The templates that a spec names.
 fn references(spec: &TaskGraphSpec) -> Vec<TemplateRef> {
     let tasks = spec.tasks.iter().chain(&spec.finally).filter_map(|task| task.template_ref.as_ref());
@@ -51,34 +79,22 @@ impl TemplateCache {
         Self { namespaced, cluster, waiting: Mutex::default() }
     }
 
-    /// Those templates that a spec needs and that are there: the ones that it names, and those that these name in turn.
-    /// One that cannot be read counts as not there.
+    /// Those templates that a spec needs and that are there. One that cannot be read counts as not there.
     pub fn of(&self, spec: &TaskGraphSpec, namespace: &str) -> Found {
-        let mut found = Found::default();
-        let mut wanted = references(spec);
-        while let Some(reference) = wanted.pop() {
-            if found.specs.contains_key(&reference) {
-                continue;
-            }
-            let Some((spec, generation)) = self.get(&reference, namespace) else { continue };
-            wanted.extend(spec.graph.iter().flat_map(|graph| references(graph)));
-            found.generations.extend(generation.map(|generation| (reference.clone(), generation)));
-            found.specs.insert(reference, Arc::new(spec));
-        }
-        found
+        needed(spec, |reference| self.get(reference, namespace))
     }
 
-    fn get(&self, reference: &TemplateRef, namespace: &str) -> Option<(TaskTemplateSpec, Option<i64>)> {
+    fn get(&self, reference: &TemplateRef, namespace: &str) -> Option<(Arc<TaskTemplateSpec>, Option<i64>)> {
         match reference.kind {
             TemplateKind::TaskTemplate => {
                 let found = self.namespaced.get(&ObjectRef::new(&reference.name).within(namespace))?;
                 let template = found.0.as_ref().ok()?;
-                Some((template.spec.clone(), template.metadata.generation))
+                Some((Arc::new(template.spec.clone()), template.metadata.generation))
             }
             TemplateKind::ClusterTaskTemplate => {
                 let found = self.cluster.get(&ObjectRef::new(&reference.name))?;
                 let template = found.0.as_ref().ok()?;
-                Some((template.spec.0.clone(), template.metadata.generation))
+                Some((Arc::new(template.spec.0.clone()), template.metadata.generation))
             }
         }
     }
@@ -96,5 +112,36 @@ impl TemplateCache {
     /// The graphs that wait: a template was added or changed.
     pub fn waiting(&self) -> Vec<ObjectRef<GraphView>> {
         self.waiting.lock().iter().map(|(namespace, name)| ObjectRef::new(name).within(namespace)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn templates_of_templates_are_found_once_each() {
+        let reference = |name: &str| TemplateRef { name: name.to_owned(), ..TemplateRef::default() };
+        let running = |names: &[&str]| -> Value {
+            names.iter().map(|name| json!({"name": name, "templateRef": {"name": name}})).collect()
+        };
+        let all = Found {
+            specs: [("a", running(&["b", "c"])), ("b", running(&["a", "gone"])), ("c", running(&[])), ("other", running(&[]))]
+                .into_iter()
+                .map(|(name, tasks)| {
+                    let spec = serde_json::from_value(json!({"graph": {"tasks": tasks}})).unwrap();
+                    (reference(name), Arc::new(spec))
+                })
+                .collect(),
+            generations: BTreeMap::from([(reference("a"), 3)]),
+        };
+        for spec in [json!({"templateRef": {"name": "a"}}), json!({"tasks": running(&["c", "a"])})] {
+            let found = all.needed_by(&serde_json::from_value(spec).unwrap());
+            let names: Vec<_> = found.specs.keys().map(|reference| reference.name.as_str()).collect();
+            assert_eq!(names, ["a", "b", "c"]);
+            assert_eq!(found.generations, all.generations);
+        }
     }
 }

@@ -40,7 +40,7 @@ pub fn task_time(status: &TaskStatus, now: Timestamp) -> String {
     }
 }
 
-/// `took good`, or `rows=1000 quality=0.97`.
+/// `took good`, or `rows=1000 quality=0.97`; of a child graph also its name and how far it is.
 pub fn result(status: &TaskStatus) -> Option<String> {
     let branch = status.branch.as_ref().map(|branch| format!("took {}", text::one_line(branch)));
     let outputs = status.outputs.iter().take(MAX_OUTPUTS).map(|(name, value)| {
@@ -52,7 +52,11 @@ pub fn result(status: &TaskStatus) -> Option<String> {
         let value: String = value.chars().take(4 * MAX_VALUE).collect();
         format!("{}={}", text::one_line(name), text::cut(&text::one_line(&value), MAX_VALUE))
     });
-    let words: Vec<String> = branch.into_iter().chain(outputs).collect();
+    let child = status.progress.as_ref().map(|progress| {
+        let name = status.job.as_deref().unwrap_or_default();
+        text::one_line(format!("graph {name} {progress}").as_str())
+    });
+    let words: Vec<String> = branch.into_iter().chain(child).chain(outputs).collect();
     (!words.is_empty()).then(|| words.join(" "))
 }
 
