@@ -39,11 +39,7 @@ pub fn check(name: Option<&str>, spec: &TaskGraphSpec, templates: &Templates) ->
 
 /// Checks a template for itself, as a task would use it. `templates`: those that it may run itself; of one that is not
 /// there nothing is said.
-pub fn check_template(
-    reference: &TemplateRef,
-    template: &TaskTemplateSpec,
-    templates: &Templates,
-) -> Vec<Problem> {
+pub fn check_template(reference: &TemplateRef, template: &TaskTemplateSpec, templates: &Templates) -> Vec<Problem> {
     // an expression, as its type is not known before the graph runs
     let arguments: Map<String, Value> = template
         .parameters
@@ -60,7 +56,11 @@ pub fn check_template(
     // what is wrong with the others is told of them
     let title = format!("{}: ", engine::validate::title(reference));
     let own = |problem: Problem| {
-        let path = problem.path.strip_prefix(&title)?.to_owned();
+        let path = match problem.path.strip_prefix(&title) {
+            Some(path) => path.to_owned(),
+            None if engine::validate::is_shared(&problem) => "spec.graph".to_owned(),
+            None => return None,
+        };
         Some(Problem { path, ..problem })
     };
     problems.into_iter().filter_map(own).collect()
@@ -158,6 +158,51 @@ mod tests {
             paths,
             ["spec.timeout", "spec.container.env[0].value", "spec.container.imag", "spec.container.image"],
             "{wrong:#?}"
+        );
+    }
+
+    #[test]
+    fn graph_templates_alone_and_with_those_that_they_run() {
+        let reference = |name: &str| TemplateRef { name: name.to_owned(), ..TemplateRef::default() };
+        let check = |template: Value, others: Value| -> Vec<String> {
+            let others: Vec<(String, TaskTemplateSpec)> = serde_json::from_value(others).unwrap();
+            let others = others.into_iter().map(|(name, template)| (reference(&name), Arc::new(template))).collect();
+            let template = serde_json::from_value(template).unwrap();
+            check_template(&reference("a"), &template, &others).iter().map(ToString::to_string).collect()
+        };
+        let runs = |name: &str| {
+            json!({"parameters": [{"name": "p", "required": true}],
+            "graph": {"tasks": [{"name": "t", "templateRef": {"name": name}, "arguments": {"p": "${{ args.p }}"}}]}})
+        };
+        let none: [String; 0] = [];
+        assert_eq!(check(runs("gone"), json!([])), none, "what is not there cannot be judged");
+        assert_eq!(
+            check(runs("b"), json!([["b", {"container": {"image": "i"}}]])),
+            ["spec.graph.tasks[0].arguments.p: template \"b\" (TaskTemplate) has no parameter \"p\""]
+        );
+        let itself = check(runs("a"), json!([]));
+        assert_eq!(itself, ["spec.graph.tasks[0].templateRef: a graph template cannot run itself: a → a"]);
+        for (other, way) in [("a", "a → b → a"), ("b", "a → b → b")] {
+            let found = check(runs("b"), json!([["b", runs(other)]]));
+            assert_eq!(found, [format!("spec.graph: a graph template cannot run itself: {way}")]);
+        }
+
+        let wrong = json!({"graph": {
+            "podDefaults": {"tolerations": [{"operater": "Exists"}]}, "ttlAfterFinished": "1h",
+            "tasks": [{"name": "t", "container": {"imag": "i"}}],
+        }});
+        let paths: Vec<_> = check(wrong, json!([]))
+            .iter()
+            .filter_map(|problem| problem.split_once(": ").map(|(path, _)| path.to_owned()))
+            .collect();
+        assert_eq!(
+            paths,
+            [
+                "spec.graph.ttlAfterFinished",
+                "spec.graph.podDefaults.tolerations[0].operater",
+                "spec.graph.tasks[0].container.imag",
+                "spec.graph.tasks[0].container.image",
+            ]
         );
     }
 }

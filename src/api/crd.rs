@@ -66,7 +66,8 @@ fn graph_rules() -> Vec<ValidationRule> {
 
 /// Takes out of a template's graph what belongs to one run of it: the API server then knows no such field.
 fn without_one_run(template: &mut JSONSchemaProps) {
-    let graph = template.properties.as_mut().and_then(|fields| fields.get_mut("spec")?.properties.as_mut()?.get_mut("graph"));
+    let graph =
+        template.properties.as_mut().and_then(|fields| fields.get_mut("spec")?.properties.as_mut()?.get_mut("graph"));
     let Some(graph) = graph else { return };
     for (field, _) in TaskGraphSpec::default().fields_of_one_run() {
         graph.properties.iter_mut().for_each(|fields| _ = fields.remove(field));

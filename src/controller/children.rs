@@ -2,11 +2,7 @@
 //!
 //! A child is a graph like any other: it has a session of its own, and its parent looks at nothing but its status.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tracing::{debug, warn};
@@ -17,7 +13,10 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{CONDITION_ACCEPTED, CONDITION_COMPLETE, CONDITION_FAILED, CONDITION_STALLED, DesiredState, GROUP, LABEL_GRAPH, VERSION},
+    api::{
+        CONDITION_ACCEPTED, CONDITION_COMPLETE, CONDITION_FAILED, CONDITION_STALLED, DesiredState, GROUP, LABEL_GRAPH,
+        VERSION,
+    },
     engine::{Attempt, AttemptResult, Blame, Event, Failure},
     jobs::PodView,
 };
@@ -142,9 +141,7 @@ impl Hold {
         match self.hands.cluster.get_graph(namespace, &self.job).await {
             Ok(child) if self.is_ours(&child.metadata) => Ok(Some(false)),
             Ok(_) => Ok(Some(true)),
-            Err(error) if error.is_not_found() => {
-                Ok(is_gone(&self.hands, namespace, &self.job).await?.then_some(true))
-            }
+            Err(error) if error.is_not_found() => Ok(is_gone(&self.hands, namespace, &self.job).await?.then_some(true)),
             Err(error) => Err(error),
         }
     }
@@ -180,7 +177,8 @@ impl Hands {
             }
             let called_off = async {
                 let live = self.cluster.get_graph(namespace, name).await?;
-                let ours = live.metadata.uid.as_deref() == Some(uid) && live.spec.desired_state() != DesiredState::Cancel;
+                let ours =
+                    live.metadata.uid.as_deref() == Some(uid) && live.spec.desired_state() != DesiredState::Cancel;
                 if !ours || live.is_finished() {
                     return Ok(());
                 }

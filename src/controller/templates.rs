@@ -28,6 +28,7 @@ pub struct Found {
 
 impl Found {
     /// Those of them that a spec needs.
+    #[must_use]
     pub fn needed_by(&self, spec: &TaskGraphSpec) -> Self {
         needed(spec, |reference| {
             Some((Arc::clone(self.specs.get(reference)?), self.generations.get(reference).copied()))
@@ -36,10 +37,7 @@ impl Found {
 }
 
 /// The templates that a spec names, and those that these name in turn.
-fn needed(
-    spec: &TaskGraphSpec,
-    get: impl Fn(&TemplateRef) -> Option<(Arc<TaskTemplateSpec>, Option<i64>)>,
-) -> Found {
+fn needed(spec: &TaskGraphSpec, get: impl Fn(&TemplateRef) -> Option<(Arc<TaskTemplateSpec>, Option<i64>)>) -> Found {
     let mut found = Found::default();
     let mut wanted = references(spec);
     while let Some(reference) = wanted.pop() {
@@ -128,13 +126,18 @@ mod tests {
             names.iter().map(|name| json!({"name": name, "templateRef": {"name": name}})).collect()
         };
         let all = Found {
-            specs: [("a", running(&["b", "c"])), ("b", running(&["a", "gone"])), ("c", running(&[])), ("other", running(&[]))]
-                .into_iter()
-                .map(|(name, tasks)| {
-                    let spec = serde_json::from_value(json!({"graph": {"tasks": tasks}})).unwrap();
-                    (reference(name), Arc::new(spec))
-                })
-                .collect(),
+            specs: [
+                ("a", running(&["b", "c"])),
+                ("b", running(&["a", "gone"])),
+                ("c", running(&[])),
+                ("other", running(&[])),
+            ]
+            .into_iter()
+            .map(|(name, tasks)| {
+                let spec = serde_json::from_value(json!({"graph": {"tasks": tasks}})).unwrap();
+                (reference(name), Arc::new(spec))
+            })
+            .collect(),
             generations: BTreeMap::from([(reference("a"), 3)]),
         };
         for spec in [json!({"templateRef": {"name": "a"}}), json!({"tasks": running(&["c", "a"])})] {

@@ -4,9 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::build::Order;
 use crate::{
-    api::{
-        ANNOTATION_HASH, ANNOTATION_REVISION, GROUP, MANAGER, PodDefaults, TaskTemplateSpec, TemplateRef, VERSION,
-    },
+    api::{ANNOTATION_HASH, ANNOTATION_REVISION, GROUP, MANAGER, PodDefaults, TaskTemplateSpec, TemplateRef, VERSION},
     engine::{Identity, Launch, graph::TaskDef, payload::PayloadKind},
 };
 

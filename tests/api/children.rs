@@ -65,7 +65,8 @@ async fn children(fixture: &Fixture) -> Result<Vec<TaskGraph>> {
 /// Waits until the task `child` has a child graph for which `wanted` holds; its name.
 async fn until_child(fixture: &Fixture, what: &str, wanted: impl Fn(&TaskGraph) -> bool) -> String {
     let is_it = |graph: &&TaskGraph| graph.labels().contains_key(LABEL_GRAPH) && wanted(graph);
-    let graphs = fixture.namespace.until_all::<TaskGraph>(what, |graphs| graphs.iter().any(|graph| is_it(&graph))).await;
+    let graphs =
+        fixture.namespace.until_all::<TaskGraph>(what, |graphs| graphs.iter().any(|graph| is_it(&graph))).await;
     graphs.iter().find(is_it).map(ResourceExt::name_any).unwrap_or_default()
 }
 
@@ -75,7 +76,8 @@ async fn a_task_runs_a_graph_and_hands_on_what_it_returns() -> Result<()> {
     let mut end = task("end", &["child"]);
     end["container"]["env"] = json!([{"name": "ROWS", "value": "${{ tasks.child.outputs.rows }}"}]);
     let defaults = json!({"nodeSelector": {"disk": "fast"}});
-    let graph = fixture.run("g", json!({"podDefaults": defaults, "tasks": [child(json!({"timeout": "10m"})), end]})).await?;
+    let graph =
+        fixture.run("g", json!({"podDefaults": defaults, "tasks": [child(json!({"timeout": "10m"})), end]})).await?;
     assert_eq!(finished(&graph), Some("Complete"));
     let told = task_status(&graph, "child").expect("it is there");
     assert_eq!(Value::Object(told.outputs), json!({"rows": 7, "source": "orders.csv"}));
@@ -98,7 +100,8 @@ async fn a_task_runs_a_graph_and_hands_on_what_it_returns() -> Result<()> {
     // the runs of a template, child graphs and others
     fixture.run("whole", json!({"templateRef": {"name": "load"}, "arguments": {"source": "x"}})).await?;
     let runs = ListParams::default().fields("spec.templateRef.name=load");
-    let mut runs: Vec<_> = fixture.namespace.graphs().list(&runs).await?.items.iter().map(ResourceExt::name_any).collect();
+    let mut runs: Vec<_> =
+        fixture.namespace.graphs().list(&runs).await?.items.iter().map(ResourceExt::name_any).collect();
     runs.sort();
     assert_eq!(runs, [children[0].name_any(), "whole".to_owned()]);
     fixture.judge().await?;
@@ -120,7 +123,8 @@ async fn a_template_as_the_whole_of_a_graph() -> Result<()> {
     let message = condition(&graph, "Accepted").map(|one| one.message.clone()).unwrap_or_default();
     assert!(message.contains("spec.templateRef") && message.contains("load"), "{message}");
     fixture.namespace.create_template("load", load()).await?;
-    let names_write = |graph: &TaskGraph| condition(graph, "Accepted").is_some_and(|one| one.message.contains("\"write\""));
+    let names_write =
+        |graph: &TaskGraph| condition(graph, "Accepted").is_some_and(|one| one.message.contains("\"write\""));
     fixture.namespace.until("g", "waiting for the template of the template", names_write).await;
     fixture.namespace.create_template("write", json!({"container": container()})).await?;
     let graph = fixture.namespace.until_finished("g").await;

@@ -80,7 +80,7 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
         }
         let attempt = attempts.entry((key.task.clone(), key.attempt)).or_default();
         match &one.object {
-            Object::Job(_) if one.gone => attempt.job_gone = Some(one.at),
+            Object::Job(_) | Object::Graph(_) if one.gone => attempt.job_gone = Some(one.at),
             Object::Job(_) => _ = attempt.stored.get_or_insert(one.at),
             Object::Pod(_, state) if state.is_terminal() => {
                 attempt.ended.get_or_insert(one.at);
@@ -88,7 +88,6 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
             }
             Object::Pod(_, state) if state.phase == "Running" => _ = attempt.running.get_or_insert(one.at),
             Object::Pod(_, PodState { waits: Some(reason), .. }) => attempt.waits = Some(reason.clone()),
-            Object::Graph(_) if one.gone => attempt.job_gone = Some(one.at),
             Object::Graph(graph) => {
                 attempt.stored.get_or_insert(one.at);
                 if let Some(end) = finished(graph) {

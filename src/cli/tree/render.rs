@@ -55,7 +55,8 @@ pub fn draw(graph: &TaskGraph, now: Timestamp, width: usize, style: Style) -> Ve
         .filter(|task| !named.contains(task.name.as_str()))
         .map(|task| Task { name: task.name.clone(), ..Task::default() })
         .collect();
-    let template = graph.spec.template_ref.as_ref().map(|template| format!("template {}", text::one_line(&template.name)));
+    let template =
+        graph.spec.template_ref.as_ref().map(|template| format!("template {}", text::one_line(&template.name)));
     let elsewhere = template.as_deref().unwrap_or("not in the spec");
     let sections = [("", &graph.spec.tasks), ("finally", &graph.spec.finally), (elsewhere, &others)];
     let rows: Vec<Vec<Row<'_>>> = sections.iter().map(|(_, tasks)| picture.rows(tasks, &statuses)).collect();

@@ -224,6 +224,9 @@ fn child_graphs_and_graphs_of_templates() {
     let parent = graph(spec, json!({"phase": "Running", "progress": "1/2", "tasks": [child, running]}));
     assert_snapshot!(picture(&parent, 90));
     let tasks = [succeeded("write", "00:00", "00:20"), succeeded("read", "00:20", "00:21")];
-    let whole = graph(json!({"templateRef": {"name": "load"}}), json!({"phase": "Complete", "progress": "2/2", "tasks": tasks}));
+    let whole = graph(
+        json!({"templateRef": {"name": "load"}}),
+        json!({"phase": "Complete", "progress": "2/2", "tasks": tasks}),
+    );
     assert_snapshot!(picture(&whole, 90));
 }

@@ -22,7 +22,9 @@ fn every_way_in_which_a_form_is_wrong() {
         ("specs: {}", &["specs: unknown field (did you mean \"spec\"?)", "spec: is missing"]),
         (
             "spec: {}",
-            &["spec: a graph has either tasks, or templateRef without tasks, finally and outputs, which are the template's"],
+            &[
+                "spec: a graph has either tasks, or templateRef without tasks, finally and outputs, which are the template's",
+            ],
         ),
         ("spec: {tasks: []}", &["spec.tasks: must not be empty"]),
         ("spec: {tasks: a}", &["spec.tasks: must be a list, not a string: write [a]"]),

@@ -1,3 +1,5 @@
+#![allow(clippy::needless_pass_by_value, reason = "json! gives values")]
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -8,8 +10,10 @@ fn attempt() -> Attempt {
 }
 
 fn child(spec: Value, status: Value) -> GraphView {
-    serde_json::from_value(json!({"metadata": {"name": "g-t-1", "namespace": "ns", "uid": "u"}, "spec": spec, "status": status}))
-        .unwrap()
+    serde_json::from_value(
+        json!({"metadata": {"name": "g-t-1", "namespace": "ns", "uid": "u"}, "spec": spec, "status": status}),
+    )
+    .unwrap()
 }
 
 fn condition(type_: &str, reason: &str) -> Value {

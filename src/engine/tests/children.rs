@@ -1,5 +1,7 @@
 //! Tasks that run graph templates, and what graphs return.
 
+#![allow(clippy::needless_pass_by_value, reason = "json! gives values")]
+
 use serde_json::{Value, json};
 
 use super::fixture::*;
@@ -65,7 +67,8 @@ fn a_child_waits_for_no_pod() {
 fn progress_is_shown_and_begins_anew_with_an_attempt() {
     let mut driver = driver(json!({"retry": {"limit": 1}}));
     driver.ok_with("a", json!({"place": "x"}));
-    let progress = |driver: &Driver, text: &str| Event::Progress { attempt: driver.attempt("child"), progress: text.into() };
+    let progress =
+        |driver: &Driver, text: &str| Event::Progress { attempt: driver.attempt("child"), progress: text.into() };
     assert!(driver.step([progress(&driver, "1/3")]).changed);
     assert!(!driver.step([progress(&driver, "1/3")]).changed, "nothing new");
     assert!(!driver.step([progress(&driver, &"x".repeat(40))]).changed, "no text of this program");
@@ -137,7 +140,8 @@ fn cancel_stops_a_child_and_waits_for_its_end() {
 #[test]
 fn a_child_holds_one_slot() {
     let container = json!({"image": "i"});
-    let template = json!({"graph": {"tasks": [{"name": "t", "container": container}, {"name": "u", "container": container}]}});
+    let template =
+        json!({"graph": {"tasks": [{"name": "t", "container": container}, {"name": "u", "container": container}]}});
     let spec = json!({"parallelism": 1, "tasks": [
         {"name": "child", "templateRef": {"name": "x"}}, {"name": "b", "container": container}]});
     let mut driver = Driver::with_templates(spec, json!({"x": template}));

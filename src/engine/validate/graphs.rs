@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
-    Checker, Found, Plan, Templates,
+    Checker, Found, Plan, Problem, Templates,
     expressions::{Expressions, Site},
     hash,
     names::{Names, member_problem, shorten},
@@ -28,6 +28,14 @@ pub const MAX_DEPTH: usize = 5;
 pub const MAX_PINNED_BYTES: usize = 1 << 20;
 /// Most values that a graph returns.
 const MAX_OUTPUTS: usize = 64;
+
+const RUNS_ITSELF: &str = "a graph template cannot run itself";
+const NESTS_TOO_DEEP: &str = "child graphs nest more than";
+
+/// Whether a problem is one of several templates together: each of them has it.
+pub fn is_shared(problem: &Problem) -> bool {
+    [RUNS_ITSELF, NESTS_TOO_DEEP].iter().any(|known| problem.message.starts_with(known))
+}
 
 /// The graph templates that lead to the graph that is being checked, the outermost first.
 pub struct Chain<'a> {
@@ -65,13 +73,9 @@ impl<'a> Chain<'a> {
 }
 
 /// Checks a graph that runs a template as the whole of it.
-pub fn whole(
-    spec: &TaskGraphSpec,
-    reference: &TemplateRef,
-    templates: &Templates,
-    found: &mut Found,
-) -> Option<Plan> {
-    let own = [("tasks", spec.tasks.is_empty()), ("finally", spec.finally.is_empty()), ("outputs", spec.outputs.is_empty())];
+pub fn whole(spec: &TaskGraphSpec, reference: &TemplateRef, templates: &Templates, found: &mut Found) -> Option<Plan> {
+    let own =
+        [("tasks", spec.tasks.is_empty()), ("finally", spec.finally.is_empty()), ("outputs", spec.outputs.is_empty())];
     for (field, _) in own.iter().filter(|(_, empty)| !empty) {
         let problem = format!("with templateRef the {field} are the template's: leave them out, or templateRef");
         found.problems.add(format!("spec.{field}"), problem);
@@ -214,7 +218,8 @@ pub fn check_size(spec: &TaskGraphSpec, found: &mut Found) {
     let templates: usize = found.templates.values().map(|template| outputs::size(&*template.spec)).sum();
     let bytes = outputs::size(spec).saturating_add(templates);
     if templates > 0 && bytes > MAX_PINNED_BYTES {
-        let problem = format!("{bytes} bytes as JSON with all templates that it needs; the limit is {MAX_PINNED_BYTES}");
+        let problem =
+            format!("{bytes} bytes as JSON with all templates that it needs; the limit is {MAX_PINNED_BYTES}");
         found.problems.add("spec", problem);
     }
 }
@@ -223,7 +228,7 @@ impl<'a> Checker<'a> {
     /// Whether a graph template may be run here: it runs itself nowhere, and does not nest too deep.
     pub(super) fn may_nest(&mut self, reference: &TemplateRef, path: &str) -> bool {
         if self.chain.names.contains(&reference) {
-            let problem = format!("a graph template cannot run itself: {}", self.chain.with(reference));
+            let problem = format!("{RUNS_ITSELF}: {}", self.chain.with(reference));
             self.problems.add(path, problem);
             return false;
         }
@@ -235,7 +240,7 @@ impl<'a> Checker<'a> {
         let fits = self.chain.depth() + depth <= MAX_DEPTH;
         if !fits {
             let chain = self.chain.with(reference);
-            self.problems.add(path, format!("child graphs nest more than {MAX_DEPTH} deep: {chain}"));
+            self.problems.add(path, format!("{NESTS_TOO_DEEP} {MAX_DEPTH} deep: {chain}"));
         }
         fits
     }

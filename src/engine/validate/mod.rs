@@ -6,9 +6,9 @@
 
 mod dependencies;
 mod expressions;
-mod graphs;
 #[cfg(test)]
 mod fuzz;
+mod graphs;
 mod hash;
 mod names;
 mod payloads;
@@ -30,7 +30,7 @@ use self::{
     tasks::{Words, all_tasks, check_words},
     templates::Template,
 };
-pub(crate) use self::{names::suggest, templates::title};
+pub(crate) use self::{graphs::is_shared, names::suggest, templates::title};
 pub use self::{
     graphs::{MAX_DEPTH, MAX_PINNED_BYTES},
     payloads::PayloadSource,

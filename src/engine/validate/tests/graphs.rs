@@ -69,15 +69,12 @@ fn what_a_graph_returns_is_checked() {
             json!([{"name": "o", "value": "1"}, {"name": "o", "value": "2"}]),
             Some("spec.outputs[1].name: \"o\" is the name of outputs[0] already"),
         ),
+        (json!([{"name": "o", "value": "tasks.b.phase"}]), Some("spec.outputs[0].value: no task \"b\"")),
+        (json!([{"name": "o", "value": "args.y"}]), Some("spec.outputs[0].value: spec.arguments has no \"y\"")),
         (
-            json!([{"name": "o", "value": "tasks.b.phase"}]),
-            Some("spec.outputs[0].value: no task \"b\""),
+            json!([{"name": "o", "value": "attempt"}]),
+            Some("spec.outputs[0].value: the graph as a whole has no attempts"),
         ),
-        (
-            json!([{"name": "o", "value": "args.y"}]),
-            Some("spec.outputs[0].value: spec.arguments has no \"y\""),
-        ),
-        (json!([{"name": "o", "value": "attempt"}]), Some("spec.outputs[0].value: the graph as a whole has no attempts")),
         (
             json!([{"name": "o", "value": "tasks.choice.outputs.z"}]),
             Some("spec.outputs[0].value: task \"choice\" is a decision and leaves no outputs, so no \"z\""),
@@ -116,16 +113,18 @@ fn a_template_as_the_whole_of_a_graph() {
             json!({"tasks": [{"name": "a", "container": {"image": "i"}}], "outputs": [{"name": "o", "value": "1"}]}),
             vec![
                 "spec.tasks: with templateRef the tasks are the template's: leave them out, or templateRef".to_owned(),
-                "spec.outputs: with templateRef the outputs are the template's: leave them out, or templateRef".to_owned(),
+                "spec.outputs: with templateRef the outputs are the template's: leave them out, or templateRef"
+                    .to_owned(),
             ],
         ),
         (
             json!({"templateRef": {"name": "task"}, "arguments": {}}),
             vec!["spec.templateRef: template \"task\" (TaskTemplate) is no graph: run it as a task of one".to_owned()],
         ),
-        (json!({"parallelism": 0}), vec![
-            "spec.parallelism: 0 is out of range: write 1 to 2000, or leave it out for no limit".to_owned(),
-        ]),
+        (
+            json!({"parallelism": 0}),
+            vec!["spec.parallelism: 0 is out of range: write 1 to 2000, or leave it out for no limit".to_owned()],
+        ),
     ] {
         assert_eq!(problems_with(whole(more.clone()), &templates), expected, "{more}");
     }
@@ -136,7 +135,8 @@ fn a_template_as_the_whole_of_a_graph() {
 #[test]
 fn settings_of_the_graph_win_over_the_templates() {
     let templates = templates(&[("load", load())]);
-    let plan = compile(&spec(json!({"templateRef": {"name": "load"}, "arguments": {"source": "s"}})), &templates).unwrap();
+    let plan =
+        compile(&spec(json!({"templateRef": {"name": "load"}, "arguments": {"source": "s"}})), &templates).unwrap();
     assert_eq!((plan.settings.parallelism, plan.settings.failure_policy), (Some(3), FailurePolicy::FinishBranches));
     assert_eq!(plan.settings.timeout.map(|timeout| timeout.to_string()), Some("1h".to_owned()));
     assert_eq!(serde_json::Value::Object((*plan.graph.arguments).clone()), json!({"source": "s", "rows": 10}));
@@ -171,7 +171,9 @@ fn what_is_wrong_in_a_template_has_its_path_there() {
     let nested: Vec<String> = ["parallelism", "tasks[0].dependsOn[0]", "tasks[0].container.image"].map(at).into();
     let rest = ["template \"task\" (TaskTemplate): spec.container.command[0]".to_owned(), at("outputs[0].value")];
     let run: Vec<String> = ["arguments", "desiredState", "tags"].map(at).into();
-    let child = paths(json!({"tasks": [{"name": "t", "templateRef": {"name": "bad"}}, {"name": "u", "templateRef": {"name": "bad"}}]}));
+    let child = paths(
+        json!({"tasks": [{"name": "t", "templateRef": {"name": "bad"}}, {"name": "u", "templateRef": {"name": "bad"}}]}),
+    );
     assert_eq!(child, [run.clone(), nested.clone(), rest.to_vec()].concat(), "once, however many tasks run it");
     let whole = paths(json!({"templateRef": {"name": "bad"}}));
     assert_eq!(whole, [run, nested, rest.to_vec()].concat());
@@ -202,9 +204,12 @@ fn child_graphs_nest_five_deep_and_no_deeper() {
     let none: [String; 0] = [];
     assert_eq!(problems_with(user_of_a(), &templates(&chain(MAX_DEPTH))), none);
     let too_deep = problems_with(user_of_a(), &templates(&chain(MAX_DEPTH + 1)));
-    assert_eq!(too_deep, [
-        "template \"e\" (TaskTemplate): spec.graph.tasks[0].templateRef: child graphs nest more than 5 deep: a → b → c → d → e → f"
-    ]);
+    assert_eq!(
+        too_deep,
+        [
+            "template \"e\" (TaskTemplate): spec.graph.tasks[0].templateRef: child graphs nest more than 5 deep: a → b → c → d → e → f"
+        ]
+    );
     // the whole of a graph is no child
     let whole = json!({"templateRef": {"name": "a"}});
     assert_eq!(problems_with(whole.clone(), &templates(&chain(MAX_DEPTH + 1))), none);
@@ -212,10 +217,12 @@ fn child_graphs_nest_five_deep_and_no_deeper() {
     // a template that is known already is as deep as it is, wherever it is used
     let mut shared = chain(MAX_DEPTH);
     shared.push(("x", running("a")));
-    let spec = json!({"tasks": [{"name": "t", "templateRef": {"name": "a"}}, {"name": "u", "templateRef": {"name": "x"}}]});
-    assert_eq!(problems_with(spec, &templates(&shared)), [
-        "template \"x\" (TaskTemplate): spec.graph.tasks[0].templateRef: child graphs nest more than 5 deep: x → a"
-    ]);
+    let spec =
+        json!({"tasks": [{"name": "t", "templateRef": {"name": "a"}}, {"name": "u", "templateRef": {"name": "x"}}]});
+    assert_eq!(
+        problems_with(spec, &templates(&shared)),
+        ["template \"x\" (TaskTemplate): spec.graph.tasks[0].templateRef: child graphs nest more than 5 deep: x → a"]
+    );
 }
 
 #[test]
