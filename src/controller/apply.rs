@@ -25,12 +25,14 @@ use super::{
 use crate::{
     api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_TASK},
     engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, payload::PayloadKind},
-    jobs::{self, JobView, Order, Refused},
+    jobs::{self, JobView, Order, PodView, Refused},
     runtime::{lease::Leadership, metrics::Metrics},
 };
 
 /// Creates in flight at once, over all graphs: more only makes each slower.
 const CREATES: usize = 64;
+/// A child graph that is not gone after waits of this length is looked at more rarely.
+const SLOW: Duration = Duration::from_secs(2);
 /// Tries to delete a Job whose attempt is over.
 const DISCARDS: usize = 20;
 
@@ -261,8 +263,8 @@ impl Hold {
             }
             match self.try_stop().await {
                 Ok(true) => return self.mailbox.event(Event::Gone { attempt: self.attempt }),
-                // the watch tells of the end of a child
-                Ok(false) if self.is_child => pause = STOP_LOOK,
+                // what takes its time may take an hour, and the watch tells of its end
+                Ok(false) if self.is_child && pause > SLOW => pause = STOP_LOOK,
                 Ok(false) => {}
                 Err(error) => self.failed_call(&error, "stopping an attempt"),
             }
@@ -275,18 +277,19 @@ impl Hold {
             return self.try_stop_child().await;
         }
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
-        let orphaned = match cluster.get_job(namespace, &self.job).await {
+        match cluster.get_job(namespace, &self.job).await {
             Ok(job) if self.is_ours(&job.metadata) => {
                 if job.metadata.deletion_timestamp.is_none() {
                     cluster.delete_job(namespace, &self.job, &job.uid().unwrap_or_default()).await?;
                 }
-                false
+                // its pods go first; until it has followed, one more could be made by a controller that lags
+                return Ok(false);
             }
-            Ok(_) => true,
-            Err(error) if error.is_not_found() => true,
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
-        };
-        self.pods_gone(Some(self.attempt.number), orphaned).await
+        }
+        self.pods_gone(Some(self.attempt.number), true).await
     }
 
     /// Tells when no pod of the task is left that is not terminal.
@@ -358,8 +361,9 @@ impl Hold {
         if let Some(number) = &number {
             labels.insert(LABEL_ATTEMPT, number);
         }
-        let live: Vec<_> =
-            cluster.list_pods(namespace, &labels).await?.into_iter().filter(|pod| !pod.terminal()).collect();
+        // a pod that no Job controls is somebody's copy, labels and all: not ours to wait for, or to delete
+        let ours = |pod: &PodView| !pod.terminal() && pod.owner_uid().is_some();
+        let live: Vec<_> = cluster.list_pods(namespace, &labels).await?.into_iter().filter(ours).collect();
         for pod in live.iter().filter(|pod| orphaned && pod.metadata.deletion_timestamp.is_none()) {
             cluster.delete_pod(namespace, &pod.name_any(), &pod.uid().unwrap_or_default()).await?;
         }
