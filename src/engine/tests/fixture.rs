@@ -10,7 +10,8 @@ use crate::{
     engine::{
         Action, Attempt, AttemptResult, Blame, Event, Failure, Graph, Identity, Plan, Run, Settings, Step, TaskId,
         Templates, compile,
-        graph::{BranchDef, Guard, TaskDef, TriggerRule, Work},
+        graph::{BranchDef, ChildDef, Guard, TaskDef, TriggerRule, Work},
+        payload::Arguments,
     },
 };
 
@@ -89,6 +90,17 @@ impl TaskBuild<'_> {
     pub fn decision(self, branches: &[&str]) -> Self {
         self.def.work =
             Work::Decision(branches.iter().map(|name| BranchDef { name: (*name).into(), when: None }).collect());
+        self
+    }
+
+    /// Runs a graph template, in place of a container.
+    pub fn child(self) -> Self {
+        self.def.work = Work::Graph(ChildDef {
+            template: TemplateRef { name: "template".into(), ..TemplateRef::default() },
+            arguments: Arguments::default(),
+            content: 0,
+            depth: 1,
+        });
         self
     }
 

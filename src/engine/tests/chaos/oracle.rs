@@ -87,7 +87,10 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
         let reason = status.reason.as_deref().unwrap_or_default();
         let attempt = crate::engine::Attempt { task: id, number: status.attempts };
         let why = format!("{} is {}/{reason}", status.name, status.phase.name());
-        let is_job = matches!(def.work, Work::Job(_));
+        let is_job = matches!(def.work, Work::Job(_) | Work::Graph(_));
+        let is_child = matches!(def.work, Work::Graph(_));
+        assert!(!is_child || reason != "StartTimeout", "{why}: a child graph waits for no pod");
+        assert!(is_child || status.progress.is_none(), "{why}");
         match (status.phase, reason) {
             (TaskPhase::Succeeded, _) if is_job => {
                 assert!(cluster.succeeded.contains(&attempt), "{why}, but its attempt did not succeed");

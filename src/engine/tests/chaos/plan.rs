@@ -43,6 +43,8 @@ pub struct TaskPlan {
     pub dependencies: Vec<(usize, Option<bool>)>,
     pub trigger: TriggerRule,
     pub decision: bool,
+    /// Runs a graph template, if it is no decision.
+    pub child: bool,
     pub retries: u32,
     pub allow_failure: bool,
     pub priority: u8,
@@ -61,7 +63,9 @@ impl TaskPlan {
 #[derive(Clone, Debug)]
 pub struct Script {
     pub create: i64,
-    /// After the Job exists; `None`: never.
+    /// It is that of a child graph.
+    pub child: bool,
+    /// After the Job exists; `None`: never. A child graph is accepted at last, however long it takes.
     pub start: Option<i64>,
     pub blocked_by_cluster: bool,
     /// After the pod started.
@@ -91,7 +95,11 @@ impl Plan {
             let made = made.after(&names).retries(task.retries).priority(task.priority).start_timeout(120);
             // a task without dependencies has no trigger
             let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
-            let made = if task.decision { made.decision(&["yes", "no"]) } else { made };
+            let made = match (task.decision, task.child) {
+                (true, _) => made.decision(&["yes", "no"]),
+                (false, true) => made.child(),
+                (false, false) => made,
+            };
             if task.allow_failure {
                 made.allow_failure();
             }
@@ -126,9 +134,12 @@ impl Plan {
             8 => failed(Blame::Cluster),
             _ => failed(Blame::Final),
         };
+        let child = self.tasks[attempt.task.index()].child;
+        let start = if child { Some(millis(3, 200_000)) } else { (draw(2, 12) > 0).then(|| millis(3, 20_000)) };
         Script {
             create: millis(1, 2_000),
-            start: (draw(2, 12) > 0).then(|| millis(3, 20_000)),
+            child,
+            start,
             blocked_by_cluster: draw(4, 2) == 0,
             run: millis(5, 60_000),
             result,
@@ -150,11 +161,13 @@ fn trigger() -> impl Strategy<Value = TriggerRule> {
 
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
-    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, prop::bool::weighted(0.1), 0..3u8).prop_map(
-        |(dependencies, trigger, decision, retries, allow_failure, priority)| TaskPlan {
+    let form = (prop::bool::weighted(0.2), prop::bool::weighted(0.25));
+    (dependencies, trigger(), form, 0..3u32, prop::bool::weighted(0.1), 0..3u8).prop_map(
+        |(dependencies, trigger, (decision, child), retries, allow_failure, priority)| TaskPlan {
             dependencies,
             trigger,
             decision,
+            child,
             retries,
             allow_failure,
             priority,
