@@ -12,6 +12,8 @@ pub struct Standing {
     pub begun: bool,
     /// Whether it belongs to `finally`.
     pub finally: bool,
+    /// Whether it undoes a task.
+    pub compensation: bool,
     /// Whether it is a failure handler.
     pub handler: bool,
 }
@@ -21,6 +23,8 @@ pub struct Standing {
 pub struct Causes {
     /// What ended the graph before its tasks were done.
     pub ending: Option<EndingReason>,
+    /// `compensationTimeout` ran out.
+    pub compensation_over: bool,
     /// `finallyTimeout` ran out.
     pub finally_over: bool,
     /// The failure policy, if a task has failed that is not of `finally`.
@@ -46,12 +50,16 @@ pub fn ending_reason(ending: EndingReason) -> &'static str {
     }
 }
 
-/// What becomes of a task. An ending takes all of `tasks`, and none of `finally`; the failure policy spares handlers.
+/// What becomes of a task. An ending takes all of `tasks`, and neither compensations nor `finally`; the failure
+/// policy spares handlers.
 pub fn decide(causes: Causes, task: Standing) -> CallOff {
     if task.phase.is_final() {
         return CallOff::No;
     }
     let off = |reason| if task.begun { CallOff::Cancel(reason) } else { CallOff::Omit(reason) };
+    if task.compensation {
+        return if causes.compensation_over { off(reason::DEADLINE_EXCEEDED) } else { CallOff::No };
+    }
     if task.finally {
         return if causes.finally_over { off(reason::DEADLINE_EXCEEDED) } else { CallOff::No };
     }

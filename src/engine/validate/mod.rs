@@ -4,6 +4,7 @@
 //! checks that need Kubernetes' types run over those, and their problems join the others. [`compile`] is for callers
 //! that need only the outcome.
 
+mod compensations;
 mod dependencies;
 mod expressions;
 #[cfg(test)]
@@ -28,6 +29,8 @@ use self::{
     tasks::{Words, all_tasks, check_words},
     templates::Template,
 };
+#[cfg(test)]
+pub(crate) use self::compensations::attach;
 pub(crate) use self::{names::suggest, templates::title};
 pub use self::{
     payloads::PayloadSource,
@@ -124,7 +127,9 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     report_cycles(spec, &order, &mut problems);
 
     let tasks = all_tasks(spec).map(|(_, task)| task).collect();
-    let expressions = Expressions::new(names, tasks, spec.tasks.len(), order.ancestors(), spec.arguments.as_ref());
+    let compensated = compensations::compensated(spec).collect();
+    let expressions =
+        Expressions::new(names, tasks, spec.tasks.len(), compensated, order.ancestors(), spec.arguments.as_ref());
     let mut checker = Checker {
         spec,
         templates,
@@ -139,10 +144,11 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
         .enumerate()
         .map(|(number, ((place, task), waiting))| checker.task(number, place, task, waiting))
         .collect();
+    let compensations = checker.compensations();
     let Checker { problems, missing, payloads, .. } = checker;
     let outcome = match definitions.into_iter().collect::<Option<Vec<_>>>() {
         Some(tasks) if problems.list.is_empty() && missing.is_empty() => {
-            Ok(Plan { graph: Arc::new(link(spec, tasks, &order)), settings })
+            Ok(Plan { graph: Arc::new(link(spec, tasks, compensations, &order)), settings })
         }
         _ => Err(Refusal { problems: problems.list, missing }),
     };
@@ -209,8 +215,8 @@ fn report_cycles(spec: &TaskGraphSpec, order: &Order, problems: &mut Problems) {
     }
 }
 
-/// Puts the tasks together: dependents, and which tasks are failure handlers.
-fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, order: &Order) -> Graph {
+/// Puts the tasks together: dependents, which tasks are failure handlers, and what undoes them.
+fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, compensations: Vec<TaskDef>, order: &Order) -> Graph {
     let mut dependents: Vec<Vec<TaskId>> = vec![Vec::new(); tasks.len()];
     let mut by_name = BTreeMap::new();
     for (number, task) in tasks.iter().enumerate() {
@@ -236,9 +242,12 @@ fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, order: &Order) -> Graph {
             task.handler |= follows;
         }
     }
+    let first_compensation = tasks.len();
+    compensations::attach(&mut tasks, compensations, order);
     Graph {
         tasks,
         first_finally: spec.tasks.len(),
+        first_compensation,
         by_name,
         arguments: Arc::new(spec.arguments.clone().unwrap_or_default()),
     }

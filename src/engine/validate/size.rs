@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{problems::Problems, tasks::all_tasks};
-use crate::{api::TaskGraphSpec, engine::policy::outputs};
+use crate::{api::{JobTask, TaskGraphSpec}, engine::policy::outputs};
 
 /// Most tasks in `spec.tasks`.
 pub const MAX_TASKS: usize = 2000;
@@ -33,9 +33,17 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
     let whole = std::iter::once(("spec.arguments".to_owned(), deep(&spec.arguments)));
     let parts = all_tasks(spec).flat_map(|(place, task)| {
         let path = place.path();
-        let job = task.job.as_ref().is_some_and(|job| too_deep(&job.template));
-        [("arguments", deep(&task.arguments)), ("container", deep(&task.container)), ("job.template", job)]
-            .map(|(field, deep)| (format!("{path}.{field}"), deep))
+        let in_job = |job: &Option<JobTask>| job.as_ref().is_some_and(|job| too_deep(&job.template));
+        let undo = task.compensate.as_ref();
+        [
+            ("arguments", deep(&task.arguments)),
+            ("container", deep(&task.container)),
+            ("job.template", in_job(&task.job)),
+            ("compensate.arguments", undo.is_some_and(|undo| deep(&undo.arguments))),
+            ("compensate.container", undo.is_some_and(|undo| deep(&undo.container))),
+            ("compensate.job.template", undo.is_some_and(|undo| in_job(&undo.job))),
+        ]
+        .map(|(field, deep)| (format!("{path}.{field}"), deep))
     });
     let too_deep: Vec<String> = whole.chain(parts).filter(|(_, deep)| *deep).map(|(path, _)| path).collect();
     for path in &too_deep {

@@ -45,6 +45,8 @@ pub struct TaskPlan {
     pub decision: bool,
     pub retries: u32,
     pub allow_failure: bool,
+    /// It can be undone, and that is retried so often.
+    pub compensate: Option<u32>,
     pub priority: u8,
 }
 
@@ -92,8 +94,9 @@ impl Plan {
             // a task without dependencies has no trigger
             let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
             let made = if task.decision { made.decision(&["yes", "no"]) } else { made };
-            if task.allow_failure {
-                made.allow_failure();
+            let made = if task.allow_failure { made.allow_failure() } else { made };
+            if let Some(retries) = task.compensate.filter(|_| !finally && !task.decision) {
+                made.compensate(retries);
             }
         }
         build.graph()
@@ -150,13 +153,15 @@ fn trigger() -> impl Strategy<Value = TriggerRule> {
 
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
-    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, prop::bool::weighted(0.1), 0..3u8).prop_map(
-        |(dependencies, trigger, decision, retries, allow_failure, priority)| TaskPlan {
+    let compensate = prop::option::of(0..3u32);
+    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8).prop_map(
+        |(dependencies, trigger, decision, retries, allow_failure, compensate, priority)| TaskPlan {
             dependencies,
             trigger,
             decision,
             retries,
             allow_failure,
+            compensate,
             priority,
         },
     )
