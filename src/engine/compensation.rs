@@ -17,9 +17,7 @@ const MAX_NAMED: usize = 3;
 impl Run {
     /// Whether a task did something that would have to be undone: it Succeeded, has `compensate`, and the graph goes on.
     pub fn may_be_compensated(&self, id: TaskId) -> bool {
-        !self.is_finished()
-            && self.graph.task(id).compensation.is_some()
-            && self.task(id).phase == TaskPhase::Succeeded
+        !self.is_finished() && self.graph.task(id).compensation.is_some() && self.task(id).phase == TaskPhase::Succeeded
     }
 
     /// Whether what a task did was undone, or somebody tried to.
@@ -44,20 +42,24 @@ impl Run {
         self.ending.is_some() || self.first_failed().is_some() || lost > 0
     }
 
+    fn count_open_compensations(&self) -> usize {
+        self.graph.compensations().filter(|id| self.has_work(*id) && !self.task(*id).phase.is_final()).count()
+    }
+
     /// Whether a compensation has something to undo.
-    fn has_work(&self, id: TaskId) -> bool {
+    pub(super) fn has_work(&self, id: TaskId) -> bool {
         self.graph.task(id).undoes.is_some_and(|undone| self.task(undone).phase == TaskPhase::Succeeded)
     }
 
     /// Whether it undoes what Succeeded now: `finally` waits.
     pub(super) fn is_compensating(&self) -> bool {
-        let running = self.compensations.get(TaskPhase::Running);
-        // a Job of a compensation that runs before its time can only come from elsewhere; it is seen to its end
-        if self.compensation_time.is_some() { self.open_compensations > 0 } else { running > 0 }
+        // one that runs though it is not its time can only come from elsewhere; it is seen to its end
+        self.open_compensations > 0 || self.compensations.get(TaskPhase::Running) > 0
     }
 
     pub(super) fn begin_compensations(&mut self, round: &mut Round) {
         self.compensation_time = Some(round.now);
+        self.open_compensations = self.count_open_compensations();
         self.record_history(round.now, reason::COMPENSATING, None);
         self.record_graph_fact(round);
         for id in self.graph.compensations() {
@@ -119,6 +121,9 @@ impl Run {
     pub(super) fn restore_compensations(&mut self, status: &TaskGraphStatus) {
         if self.open_tasks == 0 {
             self.compensation_time = status.compensation_time.map(whole_millis);
+        }
+        if self.compensation_time.is_some() {
+            self.open_compensations = self.count_open_compensations();
         }
         self.compensation_over = self.was_cut_off(self.graph.compensations());
     }

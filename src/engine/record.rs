@@ -190,8 +190,7 @@ impl Run {
     /// Builds the indexes from the phases of all tasks, and asks for all that are not final to be looked at.
     pub(super) fn index(&mut self) {
         self.open_tasks = self.graph.first_finally.min(self.tasks.len());
-        self.open_compensations = self.tasks.len().saturating_sub(self.graph.first_compensation);
-        self.open_finally = self.tasks.len().saturating_sub(self.open_tasks + self.open_compensations);
+        self.open_finally = self.graph.first_compensation.saturating_sub(self.open_tasks);
         for id in self.graph.ids() {
             self.index_task(id);
         }
@@ -229,7 +228,9 @@ impl Run {
         let task = graph.task(id);
         let Some(outcome) = Outcome::of(self.task(id).phase, task.allow_failure) else { return };
         if task.undoes.is_some() {
-            self.open_compensations = self.open_compensations.saturating_sub(1);
+            if self.has_work(id) {
+                self.open_compensations = self.open_compensations.saturating_sub(1);
+            }
         } else if task.finally {
             self.open_finally = self.open_finally.saturating_sub(1);
         } else {

@@ -70,7 +70,7 @@ pub struct Run {
     pub(super) compensations: PhaseCounts,
     /// Tasks of `tasks` that are not final.
     pub(super) open_tasks: usize,
-    /// Compensations that are not final, begun or not.
+    /// Compensations that have something to undo and are not final; 0 before the graph compensates.
     pub(super) open_compensations: usize,
     /// Tasks of `finally` that are not final.
     pub(super) open_finally: usize,

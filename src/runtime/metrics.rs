@@ -255,7 +255,10 @@ mod tests {
             assert!(text.contains(&sample), "{} is missing in\n{text}", row.name);
         }
         assert!(text.contains("taskgraph_tasks_finished_total{outcome=\"Omitted\"} 1\n"), "{text}");
-        assert!(text.contains("# HELP taskgraph_tasks_running Tasks, and compensations of tasks, that have a Job now.\n"), "{text}");
+        assert!(
+            text.contains("# HELP taskgraph_tasks_running Tasks, and compensations of tasks, that have a Job now.\n"),
+            "{text}"
+        );
         assert!(text.ends_with("# EOF\n"));
     }
 

@@ -99,12 +99,11 @@ mod tests {
 
     #[test]
     fn tells_of_compensations() {
-        let task = |phase: &str| json!({"name": "pay", "phase": "Succeeded", "compensation": {"phase": phase, "attempts": 1}});
-        let [before, after] = ["Running", "Succeeded"].map(|phase| graph(json!({"phase": "Compensating", "tasks": [task(phase)]})));
-        assert_eq!(
-            changes(None, &before),
-            ["pay: Succeeded", "compensation of pay: Running", "graph: Compensating"]
-        );
+        let task =
+            |phase: &str| json!({"name": "pay", "phase": "Succeeded", "compensation": {"phase": phase, "attempts": 1}});
+        let [before, after] =
+            ["Running", "Succeeded"].map(|phase| graph(json!({"phase": "Compensating", "tasks": [task(phase)]})));
+        assert_eq!(changes(None, &before), ["pay: Succeeded", "compensation of pay: Running", "graph: Compensating"]);
         assert_eq!(changes(Some(&before), &after), ["compensation of pay: Succeeded"]);
     }
 

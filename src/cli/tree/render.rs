@@ -55,10 +55,11 @@ pub fn draw(graph: &TaskGraph, now: Timestamp, width: usize, style: Style) -> Ve
     let sections = [("", &graph.spec.tasks), ("finally", &graph.spec.finally), ("not in the spec", &others)];
     let undone: BTreeMap<&str, TaskStatus> = statuses
         .iter()
-        .filter_map(|(name, task)| Some((*name, (**task.compensation.as_ref()?).clone().into_task("compensation".into()))))
+        .filter_map(|(name, task)| {
+            Some((*name, (**task.compensation.as_ref()?).clone().into_task("compensation".into())))
+        })
         .collect();
-    let rows: Vec<Vec<Row<'_>>> =
-        sections.iter().map(|(_, tasks)| picture.rows(tasks, &statuses, &undone)).collect();
+    let rows: Vec<Vec<Row<'_>>> = sections.iter().map(|(_, tasks)| picture.rows(tasks, &statuses, &undone)).collect();
     let columns = Columns::of(&rows, picture.width);
     for ((title, _), rows) in sections.iter().zip(&rows) {
         if !rows.is_empty() && !title.is_empty() {

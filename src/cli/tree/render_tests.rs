@@ -227,5 +227,13 @@ fn compensating() {
         "phase": "Compensating", "progress": "3/3", "startTime": "2026-03-01T12:00:00Z",
         "message": "failed: ship-order (Error)", "tasks": [reserve, charge, ship],
     });
-    assert_snapshot!(picture(&graph(spec, status), 90), @"");
+    assert_snapshot!(picture(&graph(spec, status), 90), @r"
+    ↻ prod/data-processing  Compensating  3/3  2m
+      failed: ship-order (Error)
+    ✔ reserve-inventory  Succeeded      4.0s
+    │ ○ compensation     Pending
+    └ ✔ charge-payment   Succeeded      4.0s
+      │ ● compensation   Running    ×2  5.0s
+      └ ✘ ship-order     Failed               Error
+    ");
 }

@@ -66,7 +66,10 @@ fn nothing_is_undone_of_a_graph_that_does_not_fail() {
     assert_eq!((status.phase, status.progress.as_deref()), (Some(GraphPhase::Complete), Some("4/4")));
     assert_eq!((status.compensation_time, status.history.len()), (None, 2));
     assert!(status.tasks.iter().all(|task| task.compensation.is_none()));
-    let stray = Event::Launched { attempt: crate::engine::Attempt { number: 1, ..driver.attempt("undo:ship") }, job: "x".into() };
+    let stray = Event::Launched {
+        attempt: crate::engine::Attempt { number: 1, ..driver.attempt("undo:ship") },
+        job: "x".into(),
+    };
     driver.step([stray]);
     assert_eq!(driver.actions(), ["stop undo:ship/1"], "what nobody asked for does not run");
 }
@@ -216,8 +219,7 @@ fn a_timeout_undoes_what_was_done() {
 
 #[test]
 fn compensation_timeout_covers_all_compensations() {
-    let mut driver =
-        Driver::with(order(), Settings { compensation_timeout: Duration::from_secs(30), ..settings() });
+    let mut driver = Driver::with(order(), Settings { compensation_timeout: Duration::from_secs(30), ..settings() });
     driver.ok("reserve");
     driver.ok("charge");
     driver.fail("ship");

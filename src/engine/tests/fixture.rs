@@ -280,9 +280,12 @@ impl Driver {
         format!("{undo}{}", task.name)
     }
 
-    /// Phases and reasons of all tasks, in one line: `a=Succeeded b=Omitted/DependencyFailed`.
+    /// Phases and reasons of all tasks, in one line: `a=Succeeded b=Omitted/DependencyFailed`. Compensations that are
+    /// Pending are left out.
     pub fn line(&self) -> String {
-        let words = self.graph.ids().map(|id| {
+        let waits =
+            |id: &TaskId| self.graph.task(*id).undoes.is_some() && self.run.task(*id).phase == TaskPhase::Pending;
+        let words = self.graph.ids().filter(|id| !waits(id)).map(|id| {
             let status = self.run.task(id);
             let reason = status.reason.as_ref().map(|reason| format!("/{reason}")).unwrap_or_default();
             format!("{}={}{reason}", self.name(id), status.phase.name())

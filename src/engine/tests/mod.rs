@@ -4,8 +4,8 @@ mod fixture;
 
 mod attempts;
 mod branches;
-mod compensations;
 mod chaos;
+mod compensations;
 mod endings;
 mod expressions;
 mod failure;

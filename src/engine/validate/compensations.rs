@@ -1,8 +1,7 @@
 //! `compensate`: what undoes tasks, and in which order.
 
 use super::{
-    Checker,
-    hash,
+    Checker, hash,
     problems::Problems,
     settings,
     tasks::{Place, START_TIMEOUT, all_tasks},
@@ -45,13 +44,7 @@ impl Checker<'_> {
     }
 
     /// What undoes the task at `index`, `number` being its own place.
-    fn compensation(
-        &mut self,
-        number: usize,
-        index: usize,
-        undone: &Task,
-        compensate: &Compensate,
-    ) -> Option<TaskDef> {
+    fn compensation(&mut self, number: usize, index: usize, undone: &Task, compensate: &Compensate) -> Option<TaskDef> {
         let path = format!("{}.compensate", Place { finally: false, index }.path());
         let forms = [
             ("container", compensate.container.is_some()),
@@ -175,6 +168,8 @@ fn nearest(tasks: &[TaskDef], compensations: &[TaskDef], order: &Order) -> Vec<V
     };
     compensations
         .iter()
-        .map(|compensation| compensation.undoes.and_then(|undone| reached.get(undone.index())).map(places).unwrap_or_default())
+        .map(|compensation| {
+            compensation.undoes.and_then(|undone| reached.get(undone.index())).map(places).unwrap_or_default()
+        })
         .collect()
 }

@@ -165,7 +165,12 @@ impl<'a> Expressions<'a> {
     fn check_task(&self, named: usize, name: &str, own: usize) -> Result<(), String> {
         if let Some(undone) = own.checked_sub(self.tasks.len()).and_then(|place| self.undone.get(place)) {
             // what undoes a task runs after it, and may read what it left
-            return if named == *undone { Ok(()) } else { self.check_task(named, name, *undone) };
+            let ran = named == *undone || self.ancestors.holds(named, *undone);
+            return if ran {
+                Ok(())
+            } else {
+                Err(format!("task {name:?} does not come before the task that is undone, so it may not have run"))
+            };
         }
         let in_finally = own >= self.first_finally;
         if named == own {

@@ -22,6 +22,8 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+#[cfg(test)]
+pub(crate) use self::compensations::attach;
 use self::{
     expressions::Expressions,
     names::Names,
@@ -29,8 +31,6 @@ use self::{
     tasks::{Words, all_tasks, check_words},
     templates::Template,
 };
-#[cfg(test)]
-pub(crate) use self::compensations::attach;
 pub(crate) use self::{names::suggest, templates::title};
 pub use self::{
     payloads::PayloadSource,

@@ -31,12 +31,8 @@ pub fn settings(spec: &TaskGraphSpec, problems: &mut Problems) -> Settings {
         parallelism: spec.parallelism,
         failure_policy: spec.failure_policy.unwrap_or_default(),
         timeout: duration(spec.timeout.as_ref(), "spec.timeout", problems),
-        compensation_timeout: duration(
-            spec.compensation_timeout.as_ref(),
-            "spec.compensationTimeout",
-            problems,
-        )
-        .unwrap_or(COMPENSATION_TIMEOUT),
+        compensation_timeout: duration(spec.compensation_timeout.as_ref(), "spec.compensationTimeout", problems)
+            .unwrap_or(COMPENSATION_TIMEOUT),
         finally_timeout: duration(spec.finally_timeout.as_ref(), "spec.finallyTimeout", problems)
             .unwrap_or(FINALLY_TIMEOUT),
         ttl_after_finished: duration(spec.ttl_after_finished.as_ref(), "spec.ttlAfterFinished", problems),

@@ -3,7 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::{problems::Problems, tasks::all_tasks};
-use crate::{api::{JobTask, TaskGraphSpec}, engine::policy::outputs};
+use crate::{
+    api::{JobTask, TaskGraphSpec},
+    engine::policy::outputs,
+};
 
 /// Most tasks in `spec.tasks`.
 pub const MAX_TASKS: usize = 2000;

@@ -182,7 +182,10 @@ fn what_undoes_a_task_is_told_from_the_task() {
     assert_ne!(task.name(), undo.name());
     let job = undo.build();
     for labels in [&job["metadata"]["labels"], &job["spec"]["template"]["metadata"]["labels"]] {
-        assert_eq!((&labels["taskgraph.dev/role"], &labels["taskgraph.dev/task"]), (&json!("compensation"), &json!("extract")));
+        assert_eq!(
+            (&labels["taskgraph.dev/role"], &labels["taskgraph.dev/task"]),
+            (&json!("compensation"), &json!("extract"))
+        );
     }
     let stored: JobView = serde_json::from_value(job).unwrap();
     assert!(undo.is_ours(&stored) && !task.is_ours(&stored));

@@ -58,9 +58,11 @@ fn may_start(graph: &Graph, run: &Run, id: TaskId) -> bool {
     let dependencies = dependencies(graph, run, id);
     let main_done = graph.ids().take(graph.first_finally).all(|id| run.task(id).phase.is_final());
     if let Some(undone) = task.undoes {
-        let wrong = status_of(run).ending.is_some() || graph.ids().take(graph.first_finally).any(|id| went_wrong(run, id));
+        let wrong =
+            status_of(run).ending.is_some() || graph.ids().take(graph.first_finally).any(|id| went_wrong(run, id));
         let after = behind(graph, undone);
-        let undone_after = graph.compensations().filter(|id| graph.task(*id).undoes.is_some_and(|id| after.contains(&id)));
+        let undone_after =
+            graph.compensations().filter(|id| graph.task(*id).undoes.is_some_and(|id| after.contains(&id)));
         return main_done
             && wrong
             && run.task(undone).phase == TaskPhase::Succeeded

@@ -154,8 +154,8 @@ fn trigger() -> impl Strategy<Value = TriggerRule> {
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
     let compensate = prop::option::of(0..3u32);
-    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8).prop_map(
-        |(dependencies, trigger, decision, retries, allow_failure, compensate, priority)| TaskPlan {
+    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8)
+        .prop_map(|(dependencies, trigger, decision, retries, allow_failure, compensate, priority)| TaskPlan {
             dependencies,
             trigger,
             decision,
@@ -163,8 +163,7 @@ fn task() -> impl Strategy<Value = TaskPlan> {
             allow_failure,
             compensate,
             priority,
-        },
-    )
+        })
 }
 
 fn policy() -> impl Strategy<Value = FailurePolicy> {
