@@ -86,7 +86,8 @@ const FAILURE: Shape = Shape {
 const SAGA: Shape = Shape {
     name: "saga",
     spec: || {
-        let undo = json!({"compensate": {"container": container(), "retry": {"limit": 1, "backoff": {"initial": "50ms"}}}});
+        let undo =
+            json!({"compensate": {"container": container(), "retry": {"limit": 1, "backoff": {"initial": "50ms"}}}});
         json!({
             "tasks": [
                 task_with("reserve", &[], undo.clone()), task_with("charge", &["reserve"], undo.clone()),

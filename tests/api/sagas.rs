@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     ResourceExt,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::{Value, json};
 use taskgraph::api::{GraphPhase, TaskGraph, TaskPhase};
@@ -173,5 +173,54 @@ async fn a_graph_deleted_while_compensating_leaves_nothing() -> Result<()> {
     let undone = fixture.auditor.judge().await?;
     let reserve = |one: &&crate::support::sight::Sighting| matches!(&one.object, crate::support::sight::Object::Job(key) if key.role == "compensation" && key.task == "reserve");
     assert_eq!(undone.iter().filter(reserve).count(), 0, "deleting a graph undoes nothing");
+    Ok(())
+}
+
+/// The graph in the first block of YAML of a document, or in an example.
+fn graph_of(file: &str) -> Result<TaskGraph> {
+    let text = std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR")))?;
+    let block = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    Ok(serde_saphyr::from_str(block.unwrap_or(&text))?)
+}
+
+/// What users read goes as it says; what the containers do is played.
+#[tokio::test]
+async fn the_document_and_the_examples_go_as_they_say() -> Result<()> {
+    let fixture = Fixture::new("saga-doc", |task, attempt| match (task, attempt) {
+        ("reserve-inventory", _) => Play::succeeds(r#"{"reservation": "R-17"}"#),
+        ("charge-payment", _) => Play::succeeds(r#"{"payment": "P-4", "amount": 59.8}"#),
+        ("undo:charge-payment", 1) => Play::fails(1),
+        ("ship-order", _) => Play::fails(1),
+        _ => Play::succeeds(""),
+    })
+    .await?;
+    for (file, name) in [("docs/sagas.md", "order"), ("examples/orders/failing.yaml", "order-failing")] {
+        let graph = graph_of(file)?;
+        fixture.namespace.graphs().create(&PostParams::default(), &graph).await?;
+        let graph = fixture.namespace.until_finished(name).await;
+        let undo = |task: &str| task_status(&graph, task).and_then(|task| task.compensation);
+        let charge = undo("charge-payment").expect("it was undone");
+        assert_eq!((charge.phase, charge.attempts), (TaskPhase::Succeeded, 2), "{file}");
+        assert_eq!(undo("reserve-inventory").map(|undo| undo.phase), Some(TaskPhase::Succeeded), "{file}");
+        assert!(undo("ship-order").is_none(), "{file}");
+    }
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_example_that_goes_well_undoes_nothing() -> Result<()> {
+    let fixture = Fixture::new("saga-complete", |task, _| match task {
+        "reserve-inventory" => Play::succeeds(r#"{"reservation": "R-17"}"#),
+        "charge-payment" => Play::succeeds(r#"{"payment": "P-4", "amount": 59.8}"#),
+        _ => Play::succeeds(r#"{"shipment": "S-1"}"#),
+    })
+    .await?;
+    let graph = graph_of("examples/orders/complete.yaml")?;
+    fixture.namespace.graphs().create(&PostParams::default(), &graph).await?;
+    let graph = fixture.namespace.until_finished("order-complete").await;
+    assert_eq!((finished(&graph), status(&graph).progress.as_deref()), (Some("Complete"), Some("4/4")));
+    assert!(status(&graph).tasks.iter().all(|task| task.compensation.is_none()));
+    fixture.judge().await?;
     Ok(())
 }

@@ -214,7 +214,5 @@ pub fn outcome(graph: &TaskGraph) -> Vec<(String, TaskPhase, u32, Option<String>
         let undo = task.compensation.clone().map(|undo| undo.into_task(format!("undo:{}", task.name)));
         std::iter::once(task).chain(undo)
     });
-    tasks
-        .map(|task| (task.name, task.phase, task.attempts, task.branch, Value::Object(task.outputs)))
-        .collect()
+    tasks.map(|task| (task.name, task.phase, task.attempts, task.branch, Value::Object(task.outputs))).collect()
 }
