@@ -34,7 +34,7 @@ use self::{
 pub(crate) use self::{names::suggest, templates::title};
 pub use self::{
     payloads::PayloadSource,
-    size::{MAX_DEPENDENCIES, MAX_FINALLY, MAX_SPEC_BYTES, MAX_TASKS},
+    size::{MAX_COMPENSATIONS, MAX_DEPENDENCIES, MAX_FINALLY, MAX_SPEC_BYTES, MAX_TASKS},
 };
 use super::{
     graph::{Graph, Settings, TaskDef, TaskId, order::Order},

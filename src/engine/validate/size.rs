@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{problems::Problems, tasks::all_tasks};
+use super::{compensations::compensated, problems::Problems, tasks::all_tasks};
 use crate::{
     api::{JobTask, TaskGraphSpec},
     engine::policy::outputs,
@@ -12,6 +12,8 @@ use crate::{
 pub const MAX_TASKS: usize = 2000;
 /// Most tasks in `spec.finally`.
 pub const MAX_FINALLY: usize = 64;
+/// Most tasks with `compensate`: while they are undone, the status tells of each twice.
+pub const MAX_COMPENSATIONS: usize = 500;
 /// Most entries of `dependsOn`, over all tasks.
 pub const MAX_DEPENDENCIES: usize = 100_000;
 /// Most bytes of a spec, as JSON.
@@ -27,6 +29,10 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
         if count > limit {
             problems.add(path, format!("{count} tasks; the limit is {limit}"));
         }
+    }
+    let undone = compensated(spec).count();
+    if undone > MAX_COMPENSATIONS {
+        problems.add("spec.tasks", format!("{undone} tasks with compensate; the limit is {MAX_COMPENSATIONS}"));
     }
     let dependencies: usize = all_tasks(spec).map(|(_, task)| task.depends_on.len()).sum();
     if dependencies > MAX_DEPENDENCIES {

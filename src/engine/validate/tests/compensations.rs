@@ -59,6 +59,17 @@ fn forms_and_places() {
 }
 
 #[test]
+fn at_most_so_many() {
+    let list = |count: usize| {
+        let undo = json!({"container": {}});
+        let task = |place| json!({"name": format!("t{place}"), "compensate": undo});
+        tasks(Value::Array((0..count).map(task).collect()))
+    };
+    assert_eq!(problems(list(MAX_COMPENSATIONS)), Vec::<String>::new());
+    assert_eq!(problems(list(MAX_COMPENSATIONS + 1)), ["spec.tasks: 501 tasks with compensate; the limit is 500"]);
+}
+
+#[test]
 fn what_it_may_read() {
     let env = |expression: &str| {
         undone(json!({"container": {"env": [{"name": "X", "value": format!("${{{{ {expression} }}}}")}]}}))
