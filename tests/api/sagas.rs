@@ -3,19 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use k8s_openapi::api::{
-    apps::v1::ControllerRevision,
-    batch::v1::Job,
-    core::v1::{ConfigMap, Pod},
-};
-use kube::{
-    ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
-};
+use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 use taskgraph::api::{GraphPhase, TaskGraph, TaskPhase};
 
 use crate::{
+    control::nothing_is_left,
     fixture::{Fixture, container, task, task_with},
     support::{
         Play,
@@ -54,19 +47,6 @@ fn undone(graph: &TaskGraph, name: &str) -> Option<TaskPhase> {
 
 fn is_compensating(graph: &TaskGraph) -> bool {
     status(graph).phase == Some(GraphPhase::Compensating)
-}
-
-/// Deletes the graph, and waits until nothing of it is left.
-async fn nothing_is_left(fixture: &Fixture) -> Result<()> {
-    let namespace = &fixture.namespace;
-    namespace.graphs().delete("g", &DeleteParams::default()).await?;
-    namespace.until_object(namespace.graphs(), "g", "deleted", |graph| graph.is_none().then_some(())).await;
-    namespace.until_all::<Job>("gone", <[Job]>::is_empty).await;
-    namespace.until_all::<Pod>("gone", <[Pod]>::is_empty).await;
-    namespace.until_all::<ControllerRevision>("gone", <[ControllerRevision]>::is_empty).await;
-    let ours = |map: &ConfigMap| map.name_any() != "kube-root-ca.crt";
-    namespace.until_all::<ConfigMap>("gone", |maps| !maps.iter().any(ours)).await;
-    Ok(())
 }
 
 #[tokio::test]
