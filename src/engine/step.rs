@@ -9,7 +9,7 @@ use super::{
     expr::Scope,
     graph::{TaskId, Work},
     policy::{
-        calloff::{self, CallOff, Causes, Standing},
+        calloff::{self, CallOff, Causes, Part, Standing},
         compensation,
         trigger::{self, Verdict},
     },
@@ -196,11 +196,17 @@ impl Run {
         let graph = Arc::clone(&self.graph);
         for id in graph.ids() {
             let (task, def) = (&self.tasks[id.index()], graph.task(id));
+            if def.undoes.is_some() && !self.has_work(id) {
+                continue;
+            }
             let standing = Standing {
                 phase: task.status.phase,
                 begun: task.status.attempts > 0,
-                finally: def.finally,
-                compensation: def.undoes.is_some(),
+                part: match def.undoes {
+                    Some(_) => Part::Compensations,
+                    None if def.finally => Part::Finally,
+                    None => Part::Tasks,
+                },
                 handler: def.handler,
             };
             match calloff::decide(causes, standing) {

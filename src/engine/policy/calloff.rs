@@ -10,12 +10,21 @@ pub struct Standing {
     pub phase: TaskPhase,
     /// Whether it has an attempt.
     pub begun: bool,
-    /// Whether it belongs to `finally`.
-    pub finally: bool,
-    /// Whether it undoes a task.
-    pub compensation: bool,
+    /// What it belongs to.
+    pub part: Part,
     /// Whether it is a failure handler.
     pub handler: bool,
+}
+
+/// The parts of a graph that are called off each for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `tasks`
+    Tasks,
+    /// What undoes them.
+    Compensations,
+    /// `finally`
+    Finally,
 }
 
 /// What the graph as a whole is called off by.
@@ -57,11 +66,13 @@ pub fn decide(causes: Causes, task: Standing) -> CallOff {
         return CallOff::No;
     }
     let off = |reason| if task.begun { CallOff::Cancel(reason) } else { CallOff::Omit(reason) };
-    if task.compensation {
-        return if causes.compensation_over { off(reason::DEADLINE_EXCEEDED) } else { CallOff::No };
-    }
-    if task.finally {
-        return if causes.finally_over { off(reason::DEADLINE_EXCEEDED) } else { CallOff::No };
+    let over = match task.part {
+        Part::Tasks => None,
+        Part::Compensations => Some(causes.compensation_over),
+        Part::Finally => Some(causes.finally_over),
+    };
+    if let Some(over) = over {
+        return if over { off(reason::DEADLINE_EXCEEDED) } else { CallOff::No };
     }
     match (causes.ending, causes.failure) {
         (Some(ending), _) => off(ending_reason(ending)),

@@ -150,7 +150,7 @@ fn what_undoes_a_task_stands_behind_all_tasks() {
     assert_eq!(graph_.task(graph_.compensations().next().unwrap()).priority, 9);
     assert!(graph_.ids().take(6).all(|id| graph_.task(id).dependencies.iter().all(|id| id.index() < 6)));
     // a task's hash is of what does it, not of what undoes it
-    let plain = compile(&spec(tasks(json!([{"name": "a"}]))), &Templates::new()).unwrap();
-    assert_eq!(graph_.tasks[0].hash, plain.graph.tasks[0].hash);
+    let alone = compile(&spec(tasks(json!([{"name": "a"}]))), &Templates::new()).unwrap();
+    assert_eq!(graph_.tasks[0].hash, alone.graph.tasks[0].hash);
     assert_ne!(graph_.tasks[0].hash, graph_.tasks[6].hash);
 }
