@@ -19,9 +19,10 @@ use tracing::{debug, warn};
 use super::{
     cluster::{CallError, Cluster},
     registry::{Mailbox, Note},
+    volumes::{self, VOLUME_LOST},
 };
 use crate::{
-    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_TASK},
+    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_TASK, VolumeStatus},
     engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, payload::PayloadKind},
     jobs::{self, JobView, Order, Refused},
     runtime::{lease::Leadership, metrics::Metrics},
@@ -110,6 +111,8 @@ pub struct Hold {
     pub job: String,
     /// Hash of the definition that its Job is made from.
     pub hash: u64,
+    /// The claims that its pod mounts.
+    pub volumes: Vec<VolumeStatus>,
     /// Ends the attempt's work in the background, but for stopping it and looking until its pods are gone.
     pub cancel: CancellationToken,
     /// Ends that, too: nobody waits for the answer any more.
@@ -169,6 +172,9 @@ impl Hold {
     }
 
     async fn try_create(&self, job: &Value, shown: &mut Option<&'static str>) -> Try {
+        if let Some(instead) = self.look_at_volumes().await {
+            return instead;
+        }
         let created = {
             // closed never: both live as long as `self`
             let _own = self.creates.acquire().await;
@@ -203,6 +209,35 @@ impl Hold {
             Err(error) => {
                 self.failed_call(&error, "creating a Job");
                 Try::Again
+            }
+        }
+    }
+
+    /// A Job must not mount a claim that is not the one the tasks before it left their files on.
+    async fn look_at_volumes(&self) -> Option<Try> {
+        match volumes::lost(&self.hands.cluster, &self.identity.namespace, &self.volumes).await {
+            Ok(None) => None,
+            Ok(Some(lost)) => {
+                let failed = || {
+                    let (reason, message) = (VOLUME_LOST.to_owned(), Some(lost));
+                    Try::Done(self.failed(Failure { reason, message, exit_code: None, blame: Blame::Final }))
+                };
+                // it may have been launched before, by a call that was not answered or before a restart
+                Some(match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
+                    Ok(job) if self.is_ours(&job) => {
+                        Try::Done(Event::Launched { attempt: self.attempt, job: self.job.clone() })
+                    }
+                    Ok(_) => failed(),
+                    Err(error) if error.is_not_found() => failed(),
+                    Err(error) => {
+                        self.failed_call(&error, "looking for a Job");
+                        Try::Again
+                    }
+                })
+            }
+            Err(error) => {
+                self.failed_call(&error, "looking at a PersistentVolumeClaim");
+                Some(Try::Again)
             }
         }
     }
@@ -401,6 +436,7 @@ impl Hold {
             kind: PayloadKind::Container,
             rendered: &Value::Null,
             defaults: None,
+            volumes: &[],
         };
         order.is_ours(job)
     }

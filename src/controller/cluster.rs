@@ -147,6 +147,10 @@ impl Cluster {
         self.call(Method::GET, path, "application/json", "application/json", None).await
     }
 
+    async fn get_metadata(&self, path: &str) -> Result<Stored, CallError> {
+        self.call(Method::GET, path, "application/json", METADATA_ONLY, None).await
+    }
+
     async fn post(&self, path: &str, body: &Value) -> Result<Stored, CallError> {
         let path = format!("{path}?fieldManager={MANAGER}&fieldValidation=Strict");
         self.call(Method::POST, &path, "application/json", METADATA_ONLY, Some(body)).await
@@ -197,6 +201,20 @@ impl Cluster {
     pub async fn list_events(&self, namespace: &str, uid: &str) -> Result<Vec<v1::Event>, CallError> {
         let path = format!("/api/v1/namespaces/{namespace}/events?fieldSelector=involvedObject.uid%3D{uid}");
         Ok(self.get::<ObjectList<v1::Event>>(&path).await?.items)
+    }
+
+    /// Creates a `PersistentVolumeClaim`; `dry_run`: only asks whether it would be taken.
+    pub async fn create_claim(&self, namespace: &str, claim: &Value, dry_run: bool) -> Result<Stored, CallError> {
+        let path = format!(
+            "/api/v1/namespaces/{namespace}/persistentvolumeclaims?fieldManager={MANAGER}&fieldValidation=Strict"
+        );
+        let path = if dry_run { format!("{path}&dryRun=All") } else { path };
+        self.call(Method::POST, &path, "application/json", METADATA_ONLY, Some(claim)).await
+    }
+
+    /// Reads the metadata of a `PersistentVolumeClaim`.
+    pub async fn get_claim(&self, namespace: &str, name: &str) -> Result<Stored, CallError> {
+        self.get_metadata(&format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}")).await
     }
 
     /// Creates a `ControllerRevision`.

@@ -6,6 +6,7 @@
 //! | [`accept`] | takes a graph up: check, pin, or find out how far it has come |
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
+//! | [`volumes`] | makes the claims of a graph |
 //! | [`report`] | stores the status, coalesced |
 
 pub mod accept;
@@ -20,6 +21,7 @@ pub mod revision;
 pub mod session;
 pub mod templates;
 pub mod view;
+pub mod volumes;
 pub mod watch;
 
 use std::{

@@ -22,7 +22,7 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{GraphPhase, ROLE_TASK, TaskPhase},
+    api::{GraphPhase, ROLE_TASK, TaskPhase, VolumeStatus},
     engine::{Action, Attempt, Event, Graph, Identity, Run, TaskId, Transition},
     jobs::{self, JobView, Order},
 };
@@ -331,10 +331,18 @@ impl Session {
             task: Arc::clone(&task.name),
             job: jobs::job_name(&self.identity.name, &self.identity.uid, ROLE_TASK, &task.name, attempt.number),
             hash: task.hash,
+            volumes: self.claims_of(attempt.task),
             cancel,
             ended: self.ended.clone(),
             gate,
         }
+    }
+
+    /// The claims that a task mounts.
+    fn claims_of(&self, task: TaskId) -> Vec<VolumeStatus> {
+        let mounts = &self.graph.task(task).volumes;
+        let known = self.report.status.volumes.iter();
+        known.filter(|volume| mounts.iter().any(|mount| mount.name == volume.name)).cloned().collect()
     }
 
     fn perform(&mut self, actions: Vec<Action>, since: Option<Instant>) {

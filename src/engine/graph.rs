@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{expr::Expression, payload::Payload};
-use crate::api::{DesiredState, Duration, FailurePolicy, Output};
+use crate::api::{DesiredState, Duration, FailurePolicy, Output, VolumeUse};
 
 /// A task by its place: `spec.tasks` first, then `spec.finally`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -98,6 +98,8 @@ pub struct TaskDef {
     pub priority: u8,
     /// Declared outputs.
     pub outputs: Vec<Output>,
+    /// Claims of the graph that its containers mount.
+    pub volumes: Vec<VolumeUse>,
     /// Hash of all that an attempt is made from (not of the values of expressions).
     pub hash: u64,
 }

@@ -18,6 +18,7 @@ mod tasks;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -113,6 +114,7 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     };
     check_words(&words, "spec", &mut problems);
     check_pod_defaults(spec, &mut problems);
+    volumes::check_claims(&spec.volume_claim_templates, &mut problems);
     let settings = settings::settings(spec, &mut problems);
 
     let ids = intern(spec, &mut problems);

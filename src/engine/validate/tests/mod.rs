@@ -4,6 +4,7 @@
 
 mod places;
 mod templates;
+mod volumes;
 
 use serde_json::{Value, json};
 
