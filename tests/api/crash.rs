@@ -82,6 +82,21 @@ const FAILURE: Shape = Shape {
     condition: "Failed",
 };
 
+/// A claim that two tasks mount: found again after each crash, never made anew.
+const VOLUME: Shape = Shape {
+    name: "volume",
+    spec: || {
+        let mount = json!({"volumes": [{"name": "files", "mountPath": "/files"}]});
+        let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}});
+        json!({
+            "volumeClaimTemplates": [{"name": "files", "spec": claim}],
+            "tasks": [task_with("write", &[], mount.clone()), task_with("read", &["write"], mount)],
+        })
+    },
+    script: |_, _| Play::succeeds(""),
+    condition: "Complete",
+};
+
 /// What one run came to.
 #[derive(Debug)]
 struct Ran {
@@ -163,4 +178,9 @@ async fn between_any_two_writes_of_a_retry() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn between_any_two_writes_of_a_failure() -> Result<()> {
     sweep(FAILURE).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_volume() -> Result<()> {
+    sweep(VOLUME).await
 }
