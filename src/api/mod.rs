@@ -1,5 +1,6 @@
 //! The kinds of group `taskgraph.dev`: a file each. The CRDs in `crds/` are generated from here.
 
+pub mod cache;
 #[cfg(feature = "kubernetes")]
 pub mod crd;
 pub mod duration;
@@ -13,6 +14,7 @@ pub mod task;
 pub mod template;
 pub mod volume;
 
+pub use cache::*;
 pub use duration::{Duration, DurationText};
 pub use graph::*;
 pub use names::*;

@@ -36,6 +36,10 @@ pub const LABEL_PREFIX: &str = "taskgraph.dev/";
 /// Value of [`LABEL_ROLE`]: an attempt of a task.
 pub const ROLE_TASK: &str = "task";
 
+/// Value of [`LABEL_ROLE`]: a success that is remembered.
+pub const ROLE_CACHE: &str = "cache";
+/// Annotation on a success that is remembered: until when.
+pub const ANNOTATION_EXPIRES: &str = "taskgraph.dev/expires";
 /// Value of [`LABEL_ROLE`]: a claim of a graph.
 pub const ROLE_VOLUME: &str = "volume";
 

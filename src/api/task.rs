@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{duration::DurationText, schema, volume::VolumeUse};
+use super::{cache::Cache, duration::DurationText, schema, volume::VolumeUse};
 
 /// One task. It has exactly one of `container`, `job`, `templateRef`, `decision`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -100,6 +100,9 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub volumes: Vec<VolumeUse>,
+    /// When the outputs of an earlier success stand in for a run of this task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
 }
 
 /// Which outcomes of its dependencies let a task start.

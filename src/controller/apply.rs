@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
+    cache::Cache,
     cluster::{CallError, Cluster},
     registry::{Mailbox, Note},
     volumes::{self, VOLUME_LOST},
@@ -44,13 +45,16 @@ pub struct Hands {
     pub metrics: Metrics,
     /// All background work.
     pub tracker: TaskTracker,
+    /// Successes that are remembered.
+    pub cache: Cache,
     creates: Semaphore,
 }
 
 impl Hands {
     /// Ready to act.
     pub fn new(cluster: Cluster, leadership: Leadership, metrics: Metrics) -> Self {
-        Self { cluster, leadership, metrics, tracker: TaskTracker::new(), creates: Semaphore::new(CREATES) }
+        let (tracker, creates) = (TaskTracker::new(), Semaphore::new(CREATES));
+        Self { cluster, leadership, metrics, tracker, cache: Cache::default(), creates }
     }
 
     /// Deletes the Job of an attempt that is over, unless it has ended or is about to. Gives up in the end: whoever sees

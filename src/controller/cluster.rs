@@ -25,6 +25,9 @@ const LISTS: usize = 8;
 /// Only the metadata of the answer is read: anything else would be serialized, sent and parsed for nothing.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
+/// The same of a list.
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -225,6 +228,31 @@ impl Cluster {
     /// Reads a `ControllerRevision`.
     pub async fn get_revision(&self, namespace: &str, name: &str) -> Result<ControllerRevision, CallError> {
         self.get(&format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions/{name}")).await
+    }
+
+    /// Deletes exactly this `ControllerRevision`.
+    pub async fn delete_revision(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions/{name}");
+        self.delete(&path, uid, "Background").await
+    }
+
+    /// Reads the metadata of all `ControllerRevision`s with a label, in one namespace or in all, from the API server's
+    /// cache.
+    pub async fn list_revisions(
+        &self,
+        namespace: Option<&str>,
+        (label, value): (&str, &str),
+    ) -> Result<Vec<Stored>, CallError> {
+        #[derive(Deserialize)]
+        struct Listed {
+            #[serde(default)]
+            items: Vec<Stored>,
+        }
+        let place = namespace.map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
+        let selector = format!("{}%3D{value}", label.replace('/', "%2F"));
+        let path = format!("/apis/apps/v1/{place}controllerrevisions?labelSelector={selector}&resourceVersion=0");
+        let listed: Listed = self.call(Method::GET, &path, "application/json", METADATA_LIST, None).await?;
+        Ok(listed.items)
     }
 
     fn graph_path(namespace: &str, name: &str) -> String {

@@ -16,6 +16,8 @@ pub const FAILURE_POLICY: &str = "FailurePolicy";
 pub const CANCELLED: &str = "Cancelled";
 /// The graph's `timeout`, or `finallyTimeout`, ran out.
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+/// The outputs are those of an earlier success.
+pub const CACHED: &str = "Cached";
 /// An expression gave no value.
 pub const EXPRESSION_ERROR: &str = "ExpressionError";
 /// No branch of a decision holds.

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::{
+    cache::LookUp,
     event::Attempt,
     expr::TaskLookup,
     graph::{Graph, Identity, Settings, TaskId, Work},
@@ -109,6 +110,8 @@ pub(super) struct Live {
     pub stop: Option<StopCause>,
     /// It ended, and its pods are gone.
     pub gone: bool,
+    /// Of a Ready task: whether an earlier success stands in for it.
+    pub look_up: LookUp,
 }
 
 /// Why an attempt is being stopped.

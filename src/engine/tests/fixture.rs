@@ -10,7 +10,7 @@ use crate::{
     engine::{
         Action, Attempt, AttemptResult, Blame, Event, Failure, Graph, Identity, Plan, Run, Settings, Step, TaskId,
         Templates, compile,
-        graph::{BranchDef, Guard, TaskDef, TriggerRule, Work},
+        graph::{BranchDef, CacheRule, Guard, TaskDef, TriggerRule, Work},
     },
 };
 
@@ -109,6 +109,12 @@ impl TaskBuild<'_> {
 
     pub fn allow_failure(self) -> Self {
         self.def.allow_failure = true;
+        self
+    }
+
+    /// It may reuse a success of the last minute.
+    pub fn cached(self) -> Self {
+        self.def.cache = Some(CacheRule { key: None, max_age: Duration::from_secs(60) });
         self
     }
 
@@ -260,6 +266,7 @@ impl Driver {
         let describe = |attempt: &Attempt| format!("{}/{}", self.graph.task(attempt.task).name, attempt.number);
         let word = |action: &Action| match action {
             Action::Launch(launch) => format!("launch {}", describe(&launch.attempt)),
+            Action::LookUp { task, .. } => format!("look up {}", self.graph.task(*task).name),
             Action::Stop { attempt } => format!("stop {}", describe(attempt)),
             Action::AwaitGone { attempt } => format!("await {}", describe(attempt)),
         };

@@ -52,7 +52,8 @@ pub fn definition(
     hasher.digest()
 }
 
-fn text(hasher: &mut Xxh3, text: &str) {
+/// Adds a text.
+pub fn text(hasher: &mut Xxh3, text: &str) {
     hasher.update(&(text.len() as u64).to_le_bytes());
     hasher.update(text.as_bytes());
 }
@@ -68,7 +69,8 @@ fn object(hasher: &mut Xxh3, object: &serde_json::Map<String, Value>) {
     hasher.update(b"}");
 }
 
-fn value(hasher: &mut Xxh3, json: &Value) {
+/// Adds a JSON value, the order of members left out of account.
+pub fn value(hasher: &mut Xxh3, json: &Value) {
     match json {
         Value::Null => hasher.update(b"n"),
         Value::Bool(held) => hasher.update(if *held { b"t" } else { b"f" }),

@@ -4,11 +4,12 @@
 //! checks that need Kubernetes' types run over those, and their problems join the others. [`compile`] is for callers
 //! that need only the outcome.
 
+mod cache;
 mod dependencies;
 mod expressions;
 #[cfg(test)]
 mod fuzz;
-mod hash;
+pub(in crate::engine) mod hash;
 mod names;
 mod payloads;
 mod problems;

@@ -134,6 +134,7 @@ impl<'a> Checker<'a> {
         let outputs =
             merge_outputs(defaults.map(|defaults| defaults.outputs.as_slice()).unwrap_or_default(), &task.outputs);
         self.volumes(task, &path, work.as_ref());
+        let cache = self.cache(number, place, task, work.as_ref());
         let (work, (when, retry)) = (work?, when.ok().zip(retry)?);
         Some(TaskDef {
             name: task.name.as_str().into(),
@@ -157,6 +158,7 @@ impl<'a> Checker<'a> {
             ),
             outputs,
             volumes: task.volumes.clone(),
+            cache,
         })
     }
 
@@ -278,6 +280,7 @@ impl<'a> Checker<'a> {
             ("startTimeout", task.start_timeout.is_some()),
             ("outputs", !task.outputs.is_empty()),
             ("volumes", !task.volumes.is_empty()),
+            ("cache", task.cache.is_some()),
         ];
         for (field, _) in meaningless.iter().filter(|(_, given)| *given) {
             self.problems.add(format!("{path}.{field}"), format!("a decision has no Job: {field} has no meaning"));
