@@ -1,6 +1,6 @@
 //! Results that are reused: before its first attempt, a task with `cache` asks for an earlier success of the same work.
 //!
-//! While it asks, the task stays Ready and takes no slot. Nothing of this is stored before the success is: after a
+//! While it asks, the task stays Ready and holds a slot. Nothing of this is stored before the success is: after a
 //! restart it asks again. No answer within [`LOOK_UP_TIMEOUT`] means that there is none.
 
 use std::{cmp::Reverse, fmt, sync::Arc};
@@ -105,6 +105,7 @@ impl Run {
             Some(Ok(key)) => {
                 self.ready.remove(&(Reverse(self.graph.task(id).priority), id));
                 self.tasks[id.index()].live.look_up = LookUp::Asked(key);
+                self.asking.insert(id);
                 self.arm(id, Some(later(round.now, LOOK_UP_TIMEOUT)));
                 round.look_ups.push((id, key));
             }
@@ -143,6 +144,7 @@ impl Run {
     /// There is no earlier success, or nobody said in time: the task is launched as any other.
     pub(super) fn not_remembered(&mut self, id: TaskId) {
         self.arm(id, None);
+        self.asking.remove(&id);
         let live = &mut self.tasks[id.index()].live;
         if matches!(live.look_up, LookUp::Asked(_)) {
             live.look_up = LookUp::Missed;

@@ -75,6 +75,7 @@ impl Run {
     ) {
         self.arm(id, None);
         self.blocked.remove(&id);
+        self.asking.remove(&id);
         let task = &mut self.tasks[id.index()];
         let from = std::mem::replace(&mut task.status.phase, to);
         task.live = Live::default();

@@ -71,6 +71,8 @@ pub struct Run {
     pub(super) failed: BTreeSet<TaskId>,
     /// Running tasks that cannot start for now.
     pub(super) blocked: BTreeSet<TaskId>,
+    /// Ready tasks that ask for an earlier success; each holds a slot, so that none loses its turn by asking.
+    pub(super) asking: BTreeSet<TaskId>,
     /// What the outputs of all tasks take, in bytes of JSON.
     pub(super) output_bytes: usize,
     /// The failed attempts that the status keeps, oldest first.
@@ -212,6 +214,7 @@ impl Run {
             open_finally: 0,
             failed: BTreeSet::new(),
             blocked: BTreeSet::new(),
+            asking: BTreeSet::new(),
             output_bytes: 0,
             failures: VecDeque::new(),
             failure_bytes: 0,

@@ -171,7 +171,7 @@ impl Run {
     }
 
     fn has_slot(&self) -> bool {
-        let occupied = self.phases.get(TaskPhase::Running);
+        let occupied = self.phases.get(TaskPhase::Running) + self.asking.len();
         self.settings.parallelism.is_none_or(|limit| occupied < usize::try_from(limit).unwrap_or(usize::MAX))
     }
 

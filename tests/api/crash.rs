@@ -97,6 +97,17 @@ const VOLUME: Shape = Shape {
     condition: "Complete",
 };
 
+/// A success that is remembered: were it so before it is stored, a restart would find it and not run the task.
+const CACHE: Shape = Shape {
+    name: "cache",
+    spec: || {
+        let cache = json!({"cache": {"maxAge": "1h"}});
+        json!({"tasks": [task_with("first", &[], cache), task("second", &["first"])]})
+    },
+    script: |task, _| if task == "first" { Play::succeeds(r#"{"n": 1}"#) } else { Play::succeeds("") },
+    condition: "Complete",
+};
+
 /// What one run came to.
 #[derive(Debug)]
 struct Ran {
@@ -183,4 +194,9 @@ async fn between_any_two_writes_of_a_failure() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn between_any_two_writes_of_a_volume() -> Result<()> {
     sweep(VOLUME).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_cache() -> Result<()> {
+    sweep(CACHE).await
 }

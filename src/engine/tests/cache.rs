@@ -130,18 +130,24 @@ fn it_asks_once_more_after_a_restart_but_not_for_a_retry() {
 }
 
 #[test]
-fn asking_takes_no_slot_and_can_be_called_off() {
+fn asking_holds_a_slot_and_can_be_called_off() {
     let mut build = Build::new();
     build.task("a").cached().priority(9);
     build.task("b");
-    let mut driver = Driver::with(build, Settings { parallelism: Some(1), ..settings() });
-    let key = asked(&driver, "a").unwrap();
-    assert_eq!(driver.actions(), ["launch b/1", "look up a"]);
-    let none = answer(&driver, "a", key, None);
+    let one = || Settings { parallelism: Some(1), ..settings() };
+    let mut driver = Driver::with(build, one());
+    assert_eq!(driver.actions(), ["look up a"]);
+    let none = answer(&driver, "a", asked(&driver, "a").unwrap(), None);
     driver.step([none]);
-    assert_eq!((driver.line().as_str(), driver.actions().len()), ("a=Ready b=Running", 0), "the slot is taken");
-    driver.ok("b");
-    assert_eq!(driver.actions(), ["launch a/1"]);
+    assert_eq!(driver.actions(), ["launch a/1"], "it does not lose its turn");
+
+    let mut build = Build::new();
+    build.task("a").cached().priority(9);
+    build.task("b");
+    let mut driver = Driver::with(build, one());
+    let found = answer(&driver, "a", asked(&driver, "a").unwrap(), Some(remembered(json!({}), 0)));
+    driver.step([found]);
+    assert_eq!(driver.actions(), ["launch b/1"], "the slot is free again");
 
     let mut driver = Driver::new(two());
     let key = asked(&driver, "a").unwrap();
