@@ -1,8 +1,8 @@
 //! Successes that are remembered, for tasks with `cache`: each one a `ControllerRevision` in the namespace of its graph.
 //!
-//! `ControllerRevision`s hold any JSON, never change, and users mostly may not write them, unlike ConfigMaps: nobody with
-//! the usual rights can give a task outputs that no task left. Their number is bounded, and they go when they are too old
-//! for the task that left them. Nothing is lost with one: the next task runs.
+//! A `ControllerRevision` holds any JSON and never changes, and users mostly may not write one, unlike a `ConfigMap`:
+//! nobody with the usual rights can give a task outputs that no task left. Their number is bounded, and they go when they
+//! are too old for the task that left them. Nothing is lost with one: the next task runs.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

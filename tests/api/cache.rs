@@ -1,5 +1,7 @@
 //! Results that are reused.
 
+#![allow(clippy::needless_pass_by_value, reason = "json! gives values")]
+
 use std::time::Duration;
 
 use anyhow::Result;
