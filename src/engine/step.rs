@@ -58,6 +58,7 @@ impl Run {
             match task.status.phase {
                 TaskPhase::Running if !task.live.started && task.live.stop.is_none() => self.start_timed_out(id, round),
                 TaskPhase::Retrying => self.try_again(id, round),
+                TaskPhase::Ready => self.not_remembered(id),
                 _ => {}
             }
         }
@@ -174,7 +175,7 @@ impl Run {
     }
 
     fn has_slot(&self) -> bool {
-        let occupied = self.running();
+        let occupied = self.running() + self.asking.len();
         self.settings.parallelism.is_none_or(|limit| occupied < usize::try_from(limit).unwrap_or(usize::MAX))
     }
 
@@ -351,6 +352,9 @@ impl Run {
     fn launch(&mut self, id: TaskId, round: &mut Round) {
         let graph = Arc::clone(&self.graph);
         let Work::Job(payload) = &graph.task(id).work else { return };
+        if self.asks_first(id, round) {
+            return;
+        }
         let Some(number) = self.task(id).attempts.checked_add(1) else {
             let message = "attempt numbers are used up".to_owned();
             return self.enter(id, TaskPhase::Failed, Some(reason::TOO_MANY_ATTEMPTS), Some(message), round);

@@ -133,6 +133,8 @@ impl<'a> Checker<'a> {
         let work = self.work(number, task, &path, template.as_ref());
         let outputs =
             merge_outputs(defaults.map(|defaults| defaults.outputs.as_slice()).unwrap_or_default(), &task.outputs);
+        self.volumes(task, &path, work.as_ref());
+        let cache = self.cache(number, place, task, work.as_ref());
         let (work, (when, retry)) = (work?, when.ok().zip(retry)?);
         Some(TaskDef {
             name: task.name.as_str().into(),
@@ -145,7 +147,7 @@ impl<'a> Checker<'a> {
             guards: waiting.guards,
             trigger,
             when,
-            hash: hash::definition(&work, self.spec.pod_defaults.as_ref(), timeout),
+            hash: hash::definition(&work, self.spec.pod_defaults.as_ref(), timeout, &task.volumes),
             work,
             retry,
             timeout,
@@ -157,6 +159,8 @@ impl<'a> Checker<'a> {
                 &mut Problems::default(),
             ),
             outputs,
+            volumes: task.volumes.clone(),
+            cache,
         })
     }
 
@@ -277,6 +281,8 @@ impl<'a> Checker<'a> {
             ("timeout", task.timeout.is_some()),
             ("startTimeout", task.start_timeout.is_some()),
             ("outputs", !task.outputs.is_empty()),
+            ("volumes", !task.volumes.is_empty()),
+            ("cache", task.cache.is_some()),
         ];
         for (field, _) in meaningless.iter().filter(|(_, given)| *given) {
             self.problems.add(format!("{path}.{field}"), format!("a decision has no Job: {field} has no meaning"));

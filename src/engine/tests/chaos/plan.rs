@@ -48,6 +48,19 @@ pub struct TaskPlan {
     /// It can be undone, and that is retried so often.
     pub compensate: Option<u32>,
     pub priority: u8,
+    /// Whether an earlier success may stand in for it, and what comes of the question.
+    pub cache: Option<Recall>,
+}
+
+/// What is said to a task that asks for an earlier success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recall {
+    /// There is one.
+    Hit,
+    /// There is none.
+    Miss,
+    /// Nothing.
+    Silent,
 }
 
 impl TaskPlan {
@@ -94,6 +107,7 @@ impl Plan {
             // a task without dependencies has no trigger
             let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
             let made = if task.decision { made.decision(&["yes", "no"]) } else { made };
+            let made = if task.cache.is_some() && !finally && !task.decision { made.cached() } else { made };
             let made = if task.allow_failure { made.allow_failure() } else { made };
             if let Some(retries) = task.compensate.filter(|_| !finally && !task.decision) {
                 made.compensate(retries);
@@ -154,8 +168,10 @@ fn trigger() -> impl Strategy<Value = TriggerRule> {
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
     let compensate = prop::option::of(0..3u32);
-    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8)
-        .prop_map(|(dependencies, trigger, decision, retries, allow_failure, compensate, priority)| TaskPlan {
+    let cache =
+        prop::sample::select(vec![None, None, None, Some(Recall::Hit), Some(Recall::Miss), Some(Recall::Silent)]);
+    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8, cache)
+        .prop_map(|(dependencies, trigger, decision, retries, allow_failure, compensate, priority, cache)| TaskPlan {
             dependencies,
             trigger,
             decision,
@@ -163,6 +179,7 @@ fn task() -> impl Strategy<Value = TaskPlan> {
             allow_failure,
             compensate,
             priority,
+            cache,
         })
 }
 
