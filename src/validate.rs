@@ -26,10 +26,13 @@ pub fn check(name: Option<&str>, spec: &TaskGraphSpec, templates: &Templates) ->
     let own = spec.pod_defaults.iter().map(|defaults| ("spec.podDefaults", defaults));
     let templates = report.defaults.iter().map(|(path, defaults)| (path.as_str(), defaults));
     let defaults = own.chain(templates).flat_map(|(path, defaults)| jobs::check::check_defaults(defaults, path));
+    let claims = report.claims.iter().flat_map(|(path, claim)| jobs::check::check_claim(claim, path));
     let payloads =
         report.payloads.iter().flat_map(|payload| jobs::check::check(payload.kind, &payload.source, &payload.path));
     // of two problems of one field the first is enough
-    problems.extend(named.into_iter().chain(defaults).chain(payloads).filter(|problem| !told.contains(&problem.path)));
+    problems.extend(
+        named.into_iter().chain(defaults).chain(claims).chain(payloads).filter(|problem| !told.contains(&problem.path)),
+    );
     problems.sort_by_key(|problem| place(&problem.path));
     match plan {
         Some(plan) if problems.is_empty() => Ok(plan),

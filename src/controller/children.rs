@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use super::{
     apply::{Hands, Hold, backoff},
     cluster::{CallError, LiveGraph},
-    view::GraphView,
+    view::{ConditionHead, GraphView},
 };
 use crate::{
     api::{
@@ -21,6 +21,8 @@ use crate::{
     jobs::PodView,
 };
 
+/// The reason of a child graph whose templates are gone with its parent's revision.
+pub const PARENT_GONE: &str = "ParentRevisionGone";
 /// How often a child that is being stopped is looked at, beside what the watch brings: its end may take an hour.
 pub const STOP_LOOK: Duration = Duration::from_secs(15);
 /// Tries to call off a child whose attempt is over.
@@ -46,7 +48,9 @@ pub fn observe(attempt: Attempt, child: &GraphView, now: Timestamp) -> Vec<Event
 
 fn not_accepted(attempt: Attempt, child: &GraphView, now: Timestamp) -> Option<Event> {
     let condition = |type_: &str| child.status.conditions.iter().find(|one| one.type_ == type_);
-    if let Some(refused) = condition(CONDITION_STALLED).filter(|one| one.status == "True") {
+    // what else stands in its way, somebody may take out of it
+    let for_good = |one: &&ConditionHead| one.status == "True" && ["Invalid", PARENT_GONE].contains(&&*one.reason);
+    if let Some(refused) = condition(CONDITION_STALLED).filter(for_good) {
         let message = Some(format!("the child graph was refused: {}", refused.message));
         let failure = Failure { reason: "ChildRefused".into(), message, exit_code: None, blame: Blame::Final };
         return Some(Event::Finished { attempt, result: AttemptResult::Failed(failure), time: now });

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 
 use super::{templates::Found, view::GraphView};
 use crate::{
-    api::{GROUP, LABEL_GRAPH, LABEL_GRAPH_UID, TaskGraphSpec, TaskTemplateSpec, TemplateRef, TemplateStatus, VERSION},
+    api::{
+        GROUP, LABEL_GRAPH, LABEL_GRAPH_UID, TaskGraphSpec, TaskTemplateSpec, TemplateRef, TemplateStatus, VERSION,
+        VolumeClaimTemplate,
+    },
     engine::Templates,
     jobs,
 };
@@ -63,6 +66,12 @@ impl Pinned {
         self.templates.iter().find(|template| template.reference == *reference).map(|template| &template.spec)
     }
 
+    /// The claims of the graph: its own, or those of the template that it runs as a whole.
+    pub fn claims(&self) -> &[VolumeClaimTemplate] {
+        let template = self.spec.template_ref.as_ref().and_then(|reference| self.template(reference)?.graph.as_ref());
+        template.map_or(&self.spec.volume_claim_templates, |graph| &graph.volume_claim_templates)
+    }
+
     /// What the status tells of the pinned templates.
     pub fn told(&self) -> Vec<TemplateStatus> {
         let told = |template: &PinnedTemplate| TemplateStatus {
@@ -82,6 +91,7 @@ impl Pinned {
             pod_defaults: self.spec.pod_defaults.clone(),
             tasks: self.spec.tasks.clone(),
             finally: self.spec.finally.clone(),
+            volume_claim_templates: self.spec.volume_claim_templates.clone(),
             ..spec.clone()
         }
     }
@@ -96,6 +106,7 @@ impl Pinned {
             ("spec.podDefaults", pinned.pod_defaults == spec.pod_defaults),
             ("spec.tasks", pinned.tasks == spec.tasks),
             ("spec.finally", pinned.finally == spec.finally),
+            ("spec.volumeClaimTemplates", pinned.volume_claim_templates == spec.volume_claim_templates),
         ]
         .into_iter()
         .filter_map(|(field, same)| (!same).then_some(field))

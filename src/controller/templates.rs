@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::view::GraphView;
 use crate::{
-    api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate, TaskTemplateSpec, TemplateKind, TemplateRef},
+    api::{ClusterTaskTemplate, Task, TaskGraphSpec, TaskTemplate, TaskTemplateSpec, TemplateKind, TemplateRef},
     engine::Templates,
 };
 
@@ -54,7 +54,7 @@ fn needed(spec: &TaskGraphSpec, get: impl Fn(&TemplateRef) -> Option<(Arc<TaskTe
 
 /// The templates that a spec names.
 fn references(spec: &TaskGraphSpec) -> Vec<TemplateRef> {
-    let tasks = spec.tasks.iter().chain(&spec.finally).filter_map(|task| task.template_ref.as_ref());
+    let tasks = spec.tasks.iter().chain(&spec.finally).flat_map(Task::templates);
     spec.template_ref.iter().chain(tasks).cloned().collect()
 }
 

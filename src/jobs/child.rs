@@ -18,6 +18,7 @@ impl<'a> Order<'a> {
     ) -> Self {
         Self {
             graph,
+            role: task.role(),
             task: &task.name,
             attempt: launch.attempt.number,
             definition: task.hash,
@@ -26,6 +27,7 @@ impl<'a> Order<'a> {
             kind: PayloadKind::Container,
             rendered: &launch.rendered,
             defaults,
+            volumes: &[],
         }
     }
 

@@ -23,7 +23,7 @@ fn every_way_in_which_a_form_is_wrong() {
         (
             "spec: {}",
             &[
-                "spec: a graph has either tasks, or templateRef without tasks, finally and outputs, which are the template's",
+                "spec: a graph has either tasks, or templateRef without tasks, finally, outputs and volumeClaimTemplates, which are the template's",
             ],
         ),
         ("spec: {tasks: []}", &["spec.tasks: must not be empty"]),

@@ -34,6 +34,7 @@ fn words(status: Value) -> Vec<String> {
             format!("failed {} {:?} {}", failure.reason, failure.blame, failure.message.unwrap_or_default())
         }
         Event::Gone { .. } => "gone".to_owned(),
+        Event::LookedUp { .. } => "looked up".to_owned(),
     };
     observe(attempt(), &child(json!({}), status), Timestamp::UNIX_EPOCH).into_iter().map(word).collect()
 }
@@ -50,6 +51,12 @@ fn a_child_as_its_parent_sees_it() {
         (
             json!({"conditions": condition("Stalled", "Invalid")}),
             vec!["launched g-t-1", "failed ChildRefused Final the child graph was refused: why"],
+        ),
+        // somebody may make room for it
+        (
+            json!({"conditions": [{"type": "Accepted", "status": "False", "reason": "RevisionTaken"},
+                {"type": "Stalled", "status": "True", "reason": "RevisionTaken"}]}),
+            vec!["launched g-t-1", "blocked RevisionTaken"],
         ),
         (json!({"revision": revision, "progress": "1/2"}), vec!["launched g-t-1", "started", "progress 1/2"]),
         // an edit by hand that was refused stops nothing

@@ -4,8 +4,10 @@ mod fixture;
 
 mod attempts;
 mod branches;
+mod cache;
 mod chaos;
 mod children;
+mod compensations;
 mod endings;
 mod expressions;
 mod failure;

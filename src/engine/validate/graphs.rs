@@ -42,7 +42,7 @@ pub struct Chain<'a> {
     pub templates: &'a Templates,
     /// Whether the first of them is the whole of a graph, which makes it no child.
     whole: bool,
-    names: Vec<&'a TemplateRef>,
+    names: Vec<TemplateRef>,
 }
 
 impl<'a> Chain<'a> {
@@ -56,8 +56,9 @@ impl<'a> Chain<'a> {
         self.names.is_empty()
     }
 
-    fn and(&self, reference: &'a TemplateRef) -> Self {
-        Self { templates: self.templates, whole: self.whole, names: [self.names.as_slice(), &[reference]].concat() }
+    fn and(&self, reference: &TemplateRef) -> Self {
+        let names = [self.names.as_slice(), &[reference.clone()]].concat();
+        Self { templates: self.templates, whole: self.whole, names }
     }
 
     /// How many child graphs deep the graph stands.
@@ -74,8 +75,12 @@ impl<'a> Chain<'a> {
 
 /// Checks a graph that runs a template as the whole of it.
 pub fn whole(spec: &TaskGraphSpec, reference: &TemplateRef, templates: &Templates, found: &mut Found) -> Option<Plan> {
-    let own =
-        [("tasks", spec.tasks.is_empty()), ("finally", spec.finally.is_empty()), ("outputs", spec.outputs.is_empty())];
+    let own = [
+        ("tasks", spec.tasks.is_empty()),
+        ("finally", spec.finally.is_empty()),
+        ("outputs", spec.outputs.is_empty()),
+        ("volumeClaimTemplates", spec.volume_claim_templates.is_empty()),
+    ];
     for (field, _) in own.iter().filter(|(_, empty)| !empty) {
         let problem = format!("with templateRef the {field} are the template's: leave them out, or templateRef");
         found.problems.add(format!("spec.{field}"), problem);
@@ -89,7 +94,7 @@ pub fn whole(spec: &TaskGraphSpec, reference: &TemplateRef, templates: &Template
         return None;
     };
     let order = Order::new(&[]);
-    let mut none = Expressions::new(Names::new(BTreeMap::new()), Vec::new(), 0, order.ancestors(), None);
+    let mut none = Expressions::new(Names::new(BTreeMap::new()), Vec::new(), 0, Vec::new(), order.ancestors(), None);
     let compiled = templates::compile(reference, template, &mut none, &mut found.payloads, &mut found.problems);
     let Some(graph) = &template.graph else {
         let problem = format!("{} is no graph: run it as a task of one", title(reference));
@@ -99,7 +104,7 @@ pub fn whole(spec: &TaskGraphSpec, reference: &TemplateRef, templates: &Template
     check_fields(reference, graph, &mut found.problems);
     let arguments = merge(reference, template, spec.arguments.as_ref(), &mut found.problems);
     let whole = resolve(spec, template, arguments)?;
-    let chain = Chain { templates, whole: true, names: vec![reference] };
+    let chain = Chain { templates, whole: true, names: vec![reference.clone()] };
     let given = serde_json::to_value(spec).unwrap_or_default();
     // what the graph says itself keeps its path
     let plan = nested(reference, &whole, &chain, found, |field| given.get(field).is_none());
@@ -128,6 +133,7 @@ pub fn resolve(
         parallelism: spec.parallelism.or(graph.parallelism),
         failure_policy: spec.failure_policy.or(graph.failure_policy),
         timeout: spec.timeout.as_ref().or(graph.timeout.as_ref()).or(template.timeout.as_ref()).cloned(),
+        compensation_timeout: spec.compensation_timeout.as_ref().or(graph.compensation_timeout.as_ref()).cloned(),
         finally_timeout: spec.finally_timeout.as_ref().or(graph.finally_timeout.as_ref()).cloned(),
         ttl_after_finished: spec.ttl_after_finished.clone(),
         desired_state: spec.desired_state,
@@ -205,6 +211,7 @@ fn nested(
     }
     found.missing.extend(inner.missing.into_iter().map(|(at, reference)| (path(&at), reference)));
     found.defaults.extend(inner.defaults.into_iter().map(|(at, defaults)| (path(&at), defaults)));
+    found.claims.extend(inner.claims.into_iter().map(|(at, claim)| (path(&at), claim)));
     for mut payload in inner.payloads {
         payload.path = path(&payload.path);
         found.payloads.push(payload);
@@ -224,10 +231,10 @@ pub fn check_size(spec: &TaskGraphSpec, found: &mut Found) {
     }
 }
 
-impl<'a> Checker<'a> {
+impl Checker<'_> {
     /// Whether a graph template may be run here: it runs itself nowhere, and does not nest too deep.
     pub(super) fn may_nest(&mut self, reference: &TemplateRef, path: &str) -> bool {
-        if self.chain.names.contains(&reference) {
+        if self.chain.names.contains(reference) {
             let problem = format!("{RUNS_ITSELF}: {}", self.chain.with(reference));
             self.problems.add(path, problem);
             return false;
@@ -246,7 +253,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Checks the graph of a template as a child graph.
-    pub(super) fn graph_template(&mut self, reference: &'a TemplateRef, spec: &TaskTemplateSpec) -> Option<Child> {
+    pub(super) fn graph_template(&mut self, reference: &TemplateRef, spec: &TaskTemplateSpec) -> Option<Child> {
         let graph = spec.graph.as_deref()?;
         check_fields(reference, graph, &mut self.problems);
         // of the arguments it counts which there are: their values come from the task
@@ -257,6 +264,7 @@ impl<'a> Checker<'a> {
             missing: std::mem::take(&mut self.missing),
             payloads: std::mem::take(&mut self.payloads),
             defaults: std::mem::take(&mut self.defaults),
+            claims: std::mem::take(&mut self.claims),
             templates: std::mem::take(&mut self.compiled_templates),
         };
         let plan = nested(reference, &graph, &self.chain.and(reference), &mut found, |_| true);
@@ -265,6 +273,7 @@ impl<'a> Checker<'a> {
             missing: self.missing,
             payloads: self.payloads,
             defaults: self.defaults,
+            claims: self.claims,
             templates: self.compiled_templates,
         } = found;
         let tasks = &plan?.graph.tasks;
@@ -288,6 +297,12 @@ impl<'a> Checker<'a> {
         if task.start_timeout.is_some() {
             let problem = "a child graph has no pod to wait for: its own tasks have a startTimeout each";
             self.problems.add(format!("{path}.startTimeout"), problem);
+        }
+        for (field, given) in [("cache", task.cache.is_some()), ("volumes", !task.volumes.is_empty())] {
+            if given {
+                let problem = format!("a child graph has no {field}: its own tasks have them, in the template");
+                self.problems.add(format!("{path}.{field}"), problem);
+            }
         }
         let returned = |name: &str| child.outputs.iter().any(|known| known == name);
         for output in merge_outputs(&template.outputs, &task.outputs) {

@@ -4,12 +4,14 @@
 //! checks that need Kubernetes' types run over those, and their problems join the others. [`compile`] is for callers
 //! that need only the outcome.
 
+mod cache;
+mod compensations;
 mod dependencies;
 mod expressions;
 #[cfg(test)]
 mod fuzz;
 mod graphs;
-mod hash;
+pub(in crate::engine) mod hash;
 mod names;
 mod payloads;
 mod problems;
@@ -19,9 +21,12 @@ mod tasks;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+#[cfg(test)]
+pub(crate) use self::compensations::attach;
 use self::{
     expressions::Expressions,
     graphs::Chain,
@@ -34,13 +39,13 @@ pub(crate) use self::{graphs::is_shared, names::suggest, templates::title};
 pub use self::{
     graphs::{MAX_DEPTH, MAX_PINNED_BYTES},
     payloads::PayloadSource,
-    size::{MAX_DEPENDENCIES, MAX_FINALLY, MAX_SPEC_BYTES, MAX_TASKS},
+    size::{MAX_COMPENSATIONS, MAX_DEPENDENCIES, MAX_FINALLY, MAX_SPEC_BYTES, MAX_TASKS},
 };
 use super::{
     graph::{Graph, OutputDef, Settings, TaskDef, TaskId, order::Order},
     payload::places,
 };
-use crate::api::{PodDefaults, TaskGraphSpec, TaskTemplateSpec, TemplateRef};
+use crate::api::{PodDefaults, TaskGraphSpec, TaskTemplateSpec, TemplateRef, VolumeClaimTemplate};
 
 /// How many members of a cycle a message names.
 const MAX_CYCLE_SHOWN: usize = 20;
@@ -90,6 +95,8 @@ pub struct Report {
     pub payloads: Vec<PayloadSource>,
     /// The `podDefaults` of all graph templates, with their field paths.
     pub defaults: Vec<(String, PodDefaults)>,
+    /// The claims of all graphs, with their field paths.
+    pub claims: Vec<(String, VolumeClaimTemplate)>,
 }
 
 /// Checks a spec and makes it ready to run.
@@ -107,12 +114,12 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
         None => plan(spec, &Chain::new(templates), &mut found),
     };
     graphs::check_size(spec, &mut found);
-    let Found { problems, missing, payloads, defaults, .. } = found;
+    let Found { problems, missing, payloads, defaults, claims, .. } = found;
     let outcome = match plan {
         Some(plan) if problems.list.is_empty() && missing.is_empty() => Ok(plan),
         _ => Err(Refusal { problems: problems.list, missing }),
     };
-    Report { outcome, payloads, defaults }
+    Report { outcome, payloads, defaults, claims }
 }
 
 /// What a check has found so far.
@@ -122,6 +129,7 @@ struct Found {
     missing: Vec<(String, TemplateRef)>,
     payloads: Vec<PayloadSource>,
     defaults: Vec<(String, PodDefaults)>,
+    claims: Vec<(String, VolumeClaimTemplate)>,
     templates: BTreeMap<TemplateRef, Template>,
 }
 
@@ -145,6 +153,7 @@ fn plan(spec: &TaskGraphSpec, chain: &Chain<'_>, found: &mut Found) -> Option<Pl
     };
     check_words(&words, "spec", &mut problems);
     check_pod_defaults(spec, &mut problems);
+    volumes::check_claims(&spec.volume_claim_templates, &mut problems);
     let settings = settings::settings(spec, &mut problems);
 
     let ids = intern(spec, &mut problems);
@@ -156,7 +165,9 @@ fn plan(spec: &TaskGraphSpec, chain: &Chain<'_>, found: &mut Found) -> Option<Pl
     report_cycles(spec, &order, &mut problems);
 
     let tasks = all_tasks(spec).map(|(_, task)| task).collect();
-    let expressions = Expressions::new(names, tasks, spec.tasks.len(), order.ancestors(), spec.arguments.as_ref());
+    let compensated = compensations::compensated(spec).collect();
+    let expressions =
+        Expressions::new(names, tasks, spec.tasks.len(), compensated, order.ancestors(), spec.arguments.as_ref());
     let mut checker = Checker {
         spec,
         chain,
@@ -164,6 +175,7 @@ fn plan(spec: &TaskGraphSpec, chain: &Chain<'_>, found: &mut Found) -> Option<Pl
         compiled_templates: std::mem::take(&mut found.templates),
         payloads: std::mem::take(&mut found.payloads),
         defaults: std::mem::take(&mut found.defaults),
+        claims: std::mem::take(&mut found.claims),
         missing: std::mem::take(&mut found.missing),
         problems,
     };
@@ -173,11 +185,14 @@ fn plan(spec: &TaskGraphSpec, chain: &Chain<'_>, found: &mut Found) -> Option<Pl
         .map(|(number, ((place, task), waiting))| checker.task(number, place, task, waiting))
         .collect();
     let outputs = checker.returns();
-    let Checker { problems, missing, payloads, defaults, compiled_templates: templates, .. } = checker;
+    let compensations = checker.compensations();
+    let Checker { problems, missing, payloads, defaults, mut claims, compiled_templates: templates, .. } = checker;
     let fine = (problems.list.len(), missing.len()) == before_all;
-    *found = Found { problems, missing, payloads, defaults, templates };
+    let own = spec.volume_claim_templates.iter().enumerate();
+    claims.extend(own.map(|(index, claim)| (format!("spec.volumeClaimTemplates[{index}]"), claim.clone())));
+    *found = Found { problems, missing, payloads, defaults, claims, templates };
     let tasks = definitions.into_iter().collect::<Option<Vec<_>>>().filter(|_| fine)?;
-    Some(Plan { graph: Arc::new(link(spec, tasks, outputs, &order)), settings })
+    Some(Plan { graph: Arc::new(link(spec, tasks, compensations, outputs, &order)), settings })
 }
 
 /// What the check of tasks shares.
@@ -188,6 +203,7 @@ struct Checker<'a> {
     compiled_templates: BTreeMap<TemplateRef, Template>,
     payloads: Vec<PayloadSource>,
     defaults: Vec<(String, PodDefaults)>,
+    claims: Vec<(String, VolumeClaimTemplate)>,
     missing: Vec<(String, TemplateRef)>,
     problems: Problems,
 }
@@ -241,8 +257,14 @@ fn report_cycles(spec: &TaskGraphSpec, order: &Order, problems: &mut Problems) {
     }
 }
 
-/// Puts the tasks together: dependents, and which tasks are failure handlers.
-fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, outputs: Vec<OutputDef>, order: &Order) -> Graph {
+/// Puts the tasks together: dependents, which tasks are failure handlers, and what undoes them.
+fn link(
+    spec: &TaskGraphSpec,
+    mut tasks: Vec<TaskDef>,
+    compensations: Vec<TaskDef>,
+    outputs: Vec<OutputDef>,
+    order: &Order,
+) -> Graph {
     let mut dependents: Vec<Vec<TaskId>> = vec![Vec::new(); tasks.len()];
     let mut by_name = BTreeMap::new();
     for (number, task) in tasks.iter().enumerate() {
@@ -268,9 +290,12 @@ fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, outputs: Vec<OutputDef>, 
             task.handler |= follows;
         }
     }
+    let first_compensation = tasks.len();
+    compensations::attach(&mut tasks, compensations, order);
     Graph {
         tasks,
         first_finally: spec.tasks.len(),
+        first_compensation,
         by_name,
         arguments: Arc::new(spec.arguments.clone().unwrap_or_default()),
         outputs,

@@ -47,7 +47,22 @@ pub struct TaskPlan {
     pub child: bool,
     pub retries: u32,
     pub allow_failure: bool,
+    /// It can be undone, and that is retried so often.
+    pub compensate: Option<u32>,
     pub priority: u8,
+    /// Whether an earlier success may stand in for it, and what comes of the question.
+    pub cache: Option<Recall>,
+}
+
+/// What is said to a task that asks for an earlier success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recall {
+    /// There is one.
+    Hit,
+    /// There is none.
+    Miss,
+    /// Nothing.
+    Silent,
 }
 
 impl TaskPlan {
@@ -100,8 +115,11 @@ impl Plan {
                 (false, true) => made.child(),
                 (false, false) => made,
             };
-            if task.allow_failure {
-                made.allow_failure();
+            let made =
+                if task.cache.is_some() && !finally && !task.decision && !task.child { made.cached() } else { made };
+            let made = if task.allow_failure { made.allow_failure() } else { made };
+            if let Some(retries) = task.compensate.filter(|_| !finally && !task.decision) {
+                made.compensate(retries);
             }
         }
         build.graph()
@@ -134,7 +152,8 @@ impl Plan {
             8 => failed(Blame::Cluster),
             _ => failed(Blame::Final),
         };
-        let child = self.tasks[attempt.task.index()].child;
+        // what is behind the tasks undoes them, by Jobs
+        let child = self.tasks.get(attempt.task.index()).is_some_and(|task| task.child);
         let start = if child { Some(millis(3, 200_000)) } else { (draw(2, 12) > 0).then(|| millis(3, 20_000)) };
         Script {
             create: millis(1, 2_000),
@@ -162,15 +181,20 @@ fn trigger() -> impl Strategy<Value = TriggerRule> {
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
     let form = (prop::bool::weighted(0.2), prop::bool::weighted(0.25));
-    (dependencies, trigger(), form, 0..3u32, prop::bool::weighted(0.1), 0..3u8).prop_map(
-        |(dependencies, trigger, (decision, child), retries, allow_failure, priority)| TaskPlan {
+    let compensate = prop::option::of(0..3u32);
+    let cache =
+        prop::sample::select(vec![None, None, None, Some(Recall::Hit), Some(Recall::Miss), Some(Recall::Silent)]);
+    (dependencies, trigger(), form, 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8, cache).prop_map(
+        |(dependencies, trigger, (decision, child), retries, allow_failure, compensate, priority, cache)| TaskPlan {
             dependencies,
             trigger,
             decision,
             child,
             retries,
             allow_failure,
+            compensate,
             priority,
+            cache,
         },
     )
 }

@@ -263,6 +263,10 @@ fn a_task_that_runs_a_graph() {
             "spec.tasks[1].startTimeout: a child graph has no pod to wait for: its own tasks have a startTimeout each",
         ),
         (
+            json!({"cache": {"maxAge": "1h"}}),
+            "spec.tasks[1].cache: a child graph has no cache: its own tasks have them, in the template",
+        ),
+        (
             json!({"arguments": {"source": 1}}),
             "spec.tasks[1].arguments.source: the number 1: template \"load\" (TaskTemplate) takes a value of type string",
         ),
