@@ -11,6 +11,7 @@ mod schema;
 pub mod status;
 pub mod task;
 pub mod template;
+pub mod waiting;
 
 pub use duration::{Duration, DurationText};
 pub use graph::*;
@@ -18,3 +19,4 @@ pub use names::*;
 pub use status::*;
 pub use task::*;
 pub use template::*;
+pub use waiting::*;

@@ -29,6 +29,9 @@ use crate::{
 
 /// Creates in flight at once of one graph.
 const CREATES: usize = 32;
+/// A timer counts the time that passed, not the hour: over months the two may drift apart.
+const LONGEST_SLEEP: Duration = Duration::from_hours(24);
+
 /// One graph while it runs.
 #[derive(Debug)]
 pub struct Session {
@@ -379,7 +382,7 @@ impl Session {
         }
         let store = self.report.due(urgent).map(|at| at.saturating_duration_since(Instant::now()));
         let look = self.looks.next().map(|at| at.saturating_duration_since(Instant::now()));
-        let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default().min(LONGEST_SLEEP));
         Turn::Again([store, look, wake].into_iter().flatten().min())
     }
 

@@ -5,6 +5,7 @@
 //! observed and the time, and answers what to do. The same code runs in the operator and in the
 //! simulator ([`sim`]).
 
+pub mod cron;
 pub mod event;
 pub mod expr;
 pub mod graph;
@@ -22,6 +23,7 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 pub mod validate;
+mod waiting;
 
 pub use event::*;
 pub use graph::{Graph, Identity, Settings, TaskId};

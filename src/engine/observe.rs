@@ -48,7 +48,7 @@ impl Run {
         let stray = if phase.is_final() {
             attempt.number > last || phase == TaskPhase::Cancelled
         } else {
-            (attempt.number > task.ended && attempt.number < last) || self.is_decision(attempt.task)
+            (attempt.number > task.ended && attempt.number < last) || !self.has_job(attempt.task)
         };
         if stray {
             round.stops.insert(attempt);

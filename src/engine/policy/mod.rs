@@ -5,3 +5,4 @@ pub mod guard;
 pub mod outputs;
 pub mod retry;
 pub mod trigger;
+pub mod waiting;

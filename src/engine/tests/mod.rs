@@ -15,3 +15,4 @@ mod sim;
 mod slots;
 mod status;
 mod triggers;
+mod waiting;

@@ -18,6 +18,7 @@ mod tasks;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -123,7 +124,8 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     let order = Order::new(&before);
     report_cycles(spec, &order, &mut problems);
 
-    let tasks = all_tasks(spec).map(|(_, task)| task).collect();
+    let tasks: Vec<_> = all_tasks(spec).map(|(_, task)| task).collect();
+    waiting::check_approvals(spec, &tasks, &mut names, &mut problems);
     let expressions = Expressions::new(names, tasks, spec.tasks.len(), order.ancestors(), spec.arguments.as_ref());
     let mut checker = Checker {
         spec,

@@ -1,9 +1,11 @@
 //! Durations, retries and the settings of a graph.
 
+use std::sync::Arc;
+
 use super::problems::Problems;
 use crate::{
     api::{Backoff, Duration, DurationText, Retry, TaskGraphSpec},
-    engine::graph::Settings,
+    engine::{graph::Settings, policy::waiting::approvals},
 };
 
 /// How long all of `finally` may take, where the graph does not say.
@@ -31,6 +33,7 @@ pub fn settings(spec: &TaskGraphSpec, problems: &mut Problems) -> Settings {
         timeout: duration(spec.timeout.as_ref(), "spec.timeout", problems),
         finally_timeout: duration(spec.finally_timeout.as_ref(), "spec.finallyTimeout", problems)
             .unwrap_or(FINALLY_TIMEOUT),
+        approvals: Arc::new(approvals(&spec.approvals)),
         ttl_after_finished: duration(spec.ttl_after_finished.as_ref(), "spec.ttlAfterFinished", problems),
     }
 }

@@ -155,12 +155,12 @@ fn forms_of_a_task() {
     refused(vec![
         (
             json!({"tasks": [{"name": "a"}]}),
-            &["spec.tasks[0]: a task has exactly one of container, job, templateRef, decision; this one has none"],
+            &["spec.tasks[0]: a task has exactly one of container, job, templateRef, decision, delay, approval; this one has none"],
         ),
         (
             json!({"tasks": [{"name": "a", "container": {}, "job": {"template": {}}}]}),
             &[
-                "spec.tasks[0]: a task has exactly one of container, job, templateRef, decision; this one has container and job",
+                "spec.tasks[0]: a task has exactly one of container, job, templateRef, decision, delay, approval; this one has container and job",
             ],
         ),
         (
@@ -227,7 +227,7 @@ fn decisions() {
         (branches(json!([])), &["spec.tasks[0].decision.branches: a decision has at least one branch"]),
         (
             branches(json!([{"name": "x"}, {"name": "y", "when": "true"}])),
-            &["spec.tasks[0].decision.branches[0]: a branch without `when` is always taken, so it must be the last"],
+            &["spec.tasks[0].decision.branches[0]: a branch without `when` is taken if no other is, so it must be the last"],
         ),
         (
             branches(json!([{"name": "x", "when": "true"}, {"name": "x"}])),
@@ -473,7 +473,9 @@ fn a_valid_graph() {
     assert_eq!(waits("a"), (2, 600_000, 600_000));
     assert_eq!(waits("h"), (1, 500, 500));
     assert_eq!(waits("i"), (0, 1000, 300_000));
-    assert!(matches!(&task("d").work, Work::Decision(branches) if branches.len() == 2 && branches[1].when.is_none()));
+    assert!(
+        matches!(&task("d").work, Work::Decision { branches, inclusive: false } if branches.len() == 2 && branches[1].when.is_none())
+    );
     let payloads: Vec<(&str, PayloadKind)> =
         report.payloads.iter().map(|payload| (payload.path.as_str(), payload.kind)).collect();
     assert_eq!(payloads[3], ("spec.tasks[4].job.template", PayloadKind::PodTemplate));
