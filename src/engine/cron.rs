@@ -67,10 +67,7 @@ impl Cron {
         if count != 5 {
             return Err(format!("{text:?} has {count} fields, not 5: {FORM}"));
         }
-        let plain = |letter: char| letter.is_ascii_alphanumeric() || " \t*,-/".contains(letter);
-        let numbers = fields.split_ascii_whitespace().enumerate().filter(|(place, _)| *place < 3);
-        let named = numbers.flat_map(|(_, field)| field.chars()).any(|letter| letter.is_ascii_alphabetic());
-        if named || !fields.chars().all(plain) {
+        if !fields.split_ascii_whitespace().enumerate().all(|(place, field)| is_plain(field, place >= 3)) {
             return Err(format!("{text:?} is no cron expression: {FORM}"));
         }
         let times = cronexpr::parse_crontab(&format!("{fields} UTC"))
@@ -131,6 +128,13 @@ impl Cron {
             AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Fold { .. } => shown.earlier().ok(),
         }
     }
+}
+
+/// Whether a field has only what that of a CronJob may have; whether names may stand in it.
+fn is_plain(field: &str, named: bool) -> bool {
+    let mut words = field.split(|letter: char| !letter.is_ascii_alphabetic()).filter(|word| !word.is_empty());
+    let known = |letter: char| letter.is_ascii_alphanumeric() || "*,-/".contains(letter);
+    field.chars().all(known) && words.all(|word| named && word.len() == 3)
 }
 
 /// A time from which every expression that ever fires does so within [`YEARS`].

@@ -155,7 +155,9 @@ fn forms_of_a_task() {
     refused(vec![
         (
             json!({"tasks": [{"name": "a"}]}),
-            &["spec.tasks[0]: a task has exactly one of container, job, templateRef, decision, delay, approval; this one has none"],
+            &[
+                "spec.tasks[0]: a task has exactly one of container, job, templateRef, decision, delay, approval; this one has none",
+            ],
         ),
         (
             json!({"tasks": [{"name": "a", "container": {}, "job": {"template": {}}}]}),
@@ -227,7 +229,9 @@ fn decisions() {
         (branches(json!([])), &["spec.tasks[0].decision.branches: a decision has at least one branch"]),
         (
             branches(json!([{"name": "x"}, {"name": "y", "when": "true"}])),
-            &["spec.tasks[0].decision.branches[0]: a branch without `when` is taken if no other is, so it must be the last"],
+            &[
+                "spec.tasks[0].decision.branches[0]: a branch without `when` is taken if no other is, so it must be the last",
+            ],
         ),
         (
             branches(json!([{"name": "x", "when": "true"}, {"name": "x"}])),
