@@ -4,6 +4,7 @@
 
 mod places;
 mod templates;
+mod waiting;
 
 use serde_json::{Value, json};
 
