@@ -11,9 +11,17 @@ use super::{
     record::Round,
     state::{Live, Run, later},
 };
-use crate::api::{TaskPhase, TaskStatus};
+use crate::api::{Approval, TaskPhase, TaskStatus};
 
 impl Run {
+    /// Takes in what somebody decided; it counts from the next step on. What stands there already stays.
+    pub fn approve(&mut self, approval: Approval) {
+        let approvals = Arc::make_mut(&mut self.settings.approvals);
+        let of_task = approvals.entry(Arc::from(approval.task.as_str())).or_default();
+        of_task.entry(approval.attempt).or_insert(approval);
+        self.approved = true;
+    }
+
     /// Begins a Ready task that has no Job.
     pub(super) fn begin_jobless(&mut self, id: TaskId, round: &mut Round) {
         let graph = Arc::clone(&self.graph);
