@@ -87,9 +87,10 @@ fn attempt(graph: &TaskGraph, args: &ApproveArgs) -> Result<u32> {
     let known = graph.spec.approvals.iter().find(|known| known.task == args.task && known.attempt == attempt);
     match known {
         Some(Approval { decision, by, .. }) => Err(anyhow!(
-            "attempt {attempt} of task {} was {} by {by} already",
+            "attempt {attempt} of task {} was {} by {} already",
             args.task,
-            decision.name().to_lowercase()
+            decision.name().to_lowercase(),
+            text::one_line(by)
         )),
         None => Ok(attempt),
     }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     api::{GraphPhase, ROLE_TASK, TaskPhase},
-    engine::{Action, Attempt, Event, Graph, Identity, Run, TaskId, Transition},
+    engine::{Action, Attempt, Event, Graph, Identity, Run, TaskId, Transition, graph::Work},
     jobs::{self, JobView, Order},
 };
 
@@ -443,7 +443,9 @@ impl Session {
         }
         if to.is_final() {
             let status = self.run.task(task);
-            let took = status.completion_time.zip(status.start_time).map(|(end, start)| end.duration_since(start));
+            // how long a wait took says nothing about tasks that work
+            let start = status.start_time.filter(|_| matches!(self.graph.task(task).work, Work::Job(_)));
+            let took = status.completion_time.zip(start).map(|(end, start)| end.duration_since(start));
             metrics.task_finished(to, took.and_then(|took| Duration::try_from(took).ok()));
         }
     }

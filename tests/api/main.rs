@@ -12,3 +12,4 @@ mod faults;
 mod fixture;
 mod harness;
 mod runs;
+mod waiting;
