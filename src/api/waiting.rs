@@ -23,7 +23,7 @@ pub struct Delay {
     #[schemars(length(min = 1, max = 64), extend("format" = "date-time"))]
     pub until: Option<String>,
     /// Until the next firing after the task became Ready: minute, hour, day of the month, month, day of the week, as in
-    /// a CronJob, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
+    /// a `CronJob`, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub cron: Option<String>,

@@ -130,7 +130,7 @@ impl Cron {
     }
 }
 
-/// Whether a field has only what that of a CronJob may have; whether names may stand in it.
+/// Whether a field has only what that of a `CronJob` may have; whether names may stand in it.
 fn is_plain(field: &str, named: bool) -> bool {
     let mut words = field.split(|letter: char| !letter.is_ascii_alphabetic()).filter(|word| !word.is_empty());
     let known = |letter: char| letter.is_ascii_alphanumeric() || "*,-/".contains(letter);

@@ -190,8 +190,9 @@ pub(super) fn repaired_phase(work: &Work, status: &TaskStatus) -> TaskPhase {
         | (TaskPhase::Retrying, Work::Delay(_)) => TaskPhase::Pending,
         // a delay of which the end is not known is drawn again
         (TaskPhase::Waiting, Work::Delay(_)) if status.wake_at.is_none() || !begun => TaskPhase::Pending,
-        (TaskPhase::Waiting | TaskPhase::Retrying, Work::Approval(_)) if !begun => TaskPhase::Pending,
-        (TaskPhase::Running | TaskPhase::Retrying | TaskPhase::Waiting, Work::Job(_)) if !begun => TaskPhase::Pending,
+        (TaskPhase::Running | TaskPhase::Retrying | TaskPhase::Waiting, Work::Job(_) | Work::Approval(_)) if !begun => {
+            TaskPhase::Pending
+        }
         // it had an attempt, of which nothing is known: nothing new before its pods are gone
         (TaskPhase::Pending | TaskPhase::Waiting, Work::Job(_)) if begun => TaskPhase::Retrying,
         (phase, _) => phase,

@@ -135,7 +135,7 @@ fn exercise(plan: &Plan) {
             Work::Job(payload) => drop(payload.render(&scope)),
             Work::Delay(_) | Work::Approval(_) => {}
             Work::Decision { branches, .. } => {
-                assert!(branches.iter().rev().skip(1).all(|branch| branch.when.is_some()))
+                assert!(branches.iter().rev().skip(1).all(|branch| branch.when.is_some()));
             }
         }
     }

@@ -108,8 +108,9 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
                 assert!(cluster.succeeded.contains(&attempt), "{why}, but its attempt did not succeed");
                 assert_eq!(status.outputs.get("attempt"), Some(&serde_json::json!(status.attempts)), "{why}");
             }
-            (TaskPhase::Succeeded, _) => judge_without_job(run, id, &why),
-            (TaskPhase::Failed, "Rejected" | "ApprovalTimeout") => judge_without_job(run, id, &why),
+            (TaskPhase::Succeeded, _) | (TaskPhase::Failed, "Rejected" | "ApprovalTimeout") => {
+                judge_without_job(run, id, &why);
+            }
             (TaskPhase::Failed, _) => {
                 assert!(is_job && cluster.created.contains(&attempt), "{why}");
                 assert!(
@@ -158,7 +159,7 @@ fn judge_without_job(run: &Run, id: TaskId, why: &str) {
             match (status.phase, reason) {
                 (TaskPhase::Succeeded, "Approved") => assert_eq!(decided, Some(ApprovalDecision::Approved), "{why}"),
                 (TaskPhase::Succeeded, "ApprovalTimeout") => {
-                    assert!(timed_out && *on_timeout == OnTimeout::Approve, "{why}")
+                    assert!(timed_out && *on_timeout == OnTimeout::Approve, "{why}");
                 }
                 (TaskPhase::Failed, "ApprovalTimeout") => assert!(timed_out && *on_timeout == OnTimeout::Fail, "{why}"),
                 (TaskPhase::Failed, "Rejected") => {
