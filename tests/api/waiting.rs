@@ -1,8 +1,8 @@
 //! Delays, approvals and inclusive decisions: what they cost, what users see, and that a restart forgets nothing.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 use taskgraph::api::{TaskGraph, TaskPhase};
@@ -21,6 +21,17 @@ fn phase_of(graph: &TaskGraph, name: &str) -> Option<TaskPhase> {
 
 fn approval(task: &str, attempt: u32, decision: &str) -> Value {
     json!({"task": task, "attempt": attempt, "decision": decision, "by": "ann", "message": "as agreed"})
+}
+
+/// What `kubectl taskgraph approve` prints; its complaint as an error.
+async fn plugin(fixture: &Fixture, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-taskgraph"));
+    command.arg("approve").args(arguments);
+    command.args(["--namespace", &fixture.namespace.name, "--kubeconfig"]).arg(fixture.proxy.kubeconfig());
+    // the proxy that it talks to needs this thread
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 #[tokio::test]
@@ -82,9 +93,17 @@ async fn the_api_server_keeps_approvals_as_they_were_written() -> Result<()> {
         assert!(error.to_string().contains(expected), "{expected}: {error}");
     }
     // one that was written in error can be taken back
-    let edit = json!({"approvals": [approval("ask", 1, "Approved"), approval("other", 1, "Approved")]});
-    fixture.namespace.edit("g", edit).await?;
-    assert_eq!(finished(&fixture.namespace.until_finished("g").await), Some("Complete"));
+    fixture.namespace.edit("g", json!({"approvals": [approval("ask", 1, "Approved")]})).await?;
+    let waits = |graph: &TaskGraph| phase_of(graph, "other") == Some(TaskPhase::Waiting);
+    fixture.namespace.until("g", "waiting", waits).await;
+    assert_eq!(plugin(&fixture, &["g", "other", "-m", "fine"]).await?, "Approved attempt 1 of task other\n");
+    let graph = fixture.namespace.until_finished("g").await;
+    assert_eq!(finished(&graph), Some("Complete"));
+    assert_eq!(graph.spec.approvals.len(), 2, "the other entry stays");
+    let message = task_status(&graph, "other").and_then(|task| task.message).unwrap_or_default();
+    assert!(message.starts_with("by ") && message.ends_with(": fine"), "{message}");
+    let error = plugin(&fixture, &["g", "other"]).await.expect_err("it is decided");
+    assert!(error.to_string().contains("waits for no approval now"), "{error}");
     for (spec, expected) in [
         (json!({"tasks": [{"name": "a", "delay": {}}]}), "exactly one of duration, until, cron"),
         (json!({"tasks": [{"name": "a", "delay": {"duration": "1s"}, "approval": {}}]}), "exactly one of container"),
