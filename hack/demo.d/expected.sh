@@ -66,6 +66,28 @@ expected_tasks() { # GRAPH
 		envelope Skipped 0 BranchNotTaken
 		send Succeeded 1 -
 	END
+	order-failing) cat <<-END ;;
+		reserve-inventory Succeeded 1 -
+		charge-payment Succeeded 1 -
+		ship-order Failed 1 Error
+		write-ledger Succeeded 1 -
+	END
+	order-complete) cat <<-END ;;
+		reserve-inventory Succeeded 1 -
+		charge-payment Succeeded 1 -
+		ship-order Succeeded 1 -
+		write-ledger Succeeded 1 -
+	END
+	esac
+}
+
+# TASK PHASE ATTEMPTS MESSAGE
+expected_compensations() { # GRAPH
+	case $1 in
+	order-failing) cat <<-END ;;
+		reserve-inventory Succeeded 1 released lamp-2
+		charge-payment Succeeded 2 refunded 59.8 of P-A-1047
+	END
 	esac
 }
 
@@ -122,6 +144,17 @@ expected_outputs() { # GRAPH
 		pallet {"done":true}
 		customs {"done":true}
 		send {"done":true}
+	END
+	order-failing) cat <<-END ;;
+		reserve-inventory {"reservation":"lamp-2"}
+		charge-payment {"amount":59.8,"payment":"P-A-1047"}
+		write-ledger {"entry":"shipping Failed"}
+	END
+	order-complete) cat <<-END ;;
+		reserve-inventory {"reservation":"lamp-2"}
+		charge-payment {"amount":59.8,"payment":"P-A-1047"}
+		ship-order {"shipment":"S-1"}
+		write-ledger {"entry":"shipping Succeeded"}
 	END
 	esac
 }

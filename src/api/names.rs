@@ -29,6 +29,8 @@ pub const LABEL_PREFIX: &str = "taskgraph.dev/";
 
 /// Value of [`LABEL_ROLE`]: an attempt of a task.
 pub const ROLE_TASK: &str = "task";
+/// Value of [`LABEL_ROLE`]: an attempt of what undoes a task.
+pub const ROLE_COMPENSATION: &str = "compensation";
 
 /// Number of shards that graphs are hashed into.
 pub const SHARDS: u64 = 64;

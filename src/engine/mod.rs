@@ -5,6 +5,7 @@
 //! observed and the time, and answers what to do. The same code runs in the operator and in the
 //! simulator ([`sim`]).
 
+mod compensation;
 pub mod cron;
 pub mod event;
 pub mod expr;
@@ -26,6 +27,6 @@ pub mod validate;
 mod waiting;
 
 pub use event::*;
-pub use graph::{Graph, Identity, Settings, TaskId};
+pub use graph::{Graph, Identity, Role, Settings, TaskId};
 pub use state::Run;
 pub use validate::{PayloadSource, Plan, Problem, Refusal, Report, Templates, check, compile};

@@ -7,9 +7,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod control;
 mod crash;
 mod faults;
 mod fixture;
 mod harness;
 mod runs;
+mod sagas;
 mod waiting;

@@ -9,11 +9,11 @@ use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::{Map, Value};
 use taskgraph::{
     api::{
-        Approval, ClusterTaskTemplate, Duration, TaskGraph, TaskGraphStatus, TaskPhase, TaskTemplate, TemplateKind,
-        TemplateRef,
+        Approval, ClusterTaskTemplate, Duration, ROLE_COMPENSATION, TaskGraph, TaskGraphStatus, TaskPhase,
+        TaskTemplate, TemplateKind, TemplateRef,
     },
     engine::{
-        Attempt, AttemptResult, Blame, Failure, Graph, Identity, Launch, Run, Settings, Templates, compile,
+        Attempt, AttemptResult, Blame, Failure, Graph, Identity, Launch, Run, Settings, TaskId, Templates, compile,
         policy::waiting::Approvals,
         sim::{Block, Fate, World, simulate},
     },
@@ -66,8 +66,17 @@ pub fn phases(graph: &TaskGraph, templates: &Templates, seen: &[Sighting]) -> Re
     let settings = Settings { approvals: Arc::default(), ..plan.settings };
     let mut run = Run::new(Arc::clone(&plan.graph), settings, identity, start);
     let trace = simulate(&mut run, &mut world, start);
-    let simulated = names.ids().zip(trace.phases).map(|(id, phase)| (names.task(id).name.to_string(), phase)).collect();
-    let stored = status(graph).tasks.into_iter().map(|task| (task.name, task.phase)).collect();
+    // a status does not show compensations that were not begun, or had nothing to undo
+    let is_shown = |id: &TaskId, phase: TaskPhase| {
+        names.task(*id).undoes.is_none() || !matches!(phase, TaskPhase::Pending | TaskPhase::Skipped)
+    };
+    let simulated = names.ids().zip(trace.phases).filter(|(id, phase)| is_shown(id, *phase));
+    let simulated = simulated.map(|(id, phase)| (name(&names, id), phase)).collect();
+    let stored = status(graph).tasks.into_iter().flat_map(|task| {
+        let undo = task.compensation.map(|undo| (format!("undo:{}", task.name), undo.phase));
+        std::iter::once((task.name, task.phase)).chain(undo)
+    });
+    let stored = stored.collect();
     Ok((simulated, stored))
 }
 
@@ -81,8 +90,7 @@ struct Recorded {
 
 impl World for Recorded {
     fn fate(&mut self, launch: &Launch, _: Timestamp) -> Fate {
-        let task = self.graph.task(launch.attempt.task).name.to_string();
-        fate(self.attempts.get(&(task, launch.attempt.number)))
+        fate(self.attempts.get(&(name(&self.graph, launch.attempt.task), launch.attempt.number)))
     }
 
     fn decide(&mut self, asked: Attempt, _: Timestamp) -> Option<(Duration, Approval)> {
@@ -97,7 +105,13 @@ impl World for Recorded {
     }
 }
 
-/// The phase of each task.
+/// `TASK`, or `undo:TASK`.
+fn name(graph: &Graph, id: TaskId) -> String {
+    let task = graph.task(id);
+    format!("{}{}", if task.undoes.is_some() { "undo:" } else { "" }, task.name)
+}
+
+/// The phase of each task, and of what undoes it.
 pub type Phases = BTreeMap<String, TaskPhase>;
 
 fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
@@ -107,7 +121,8 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
         if key.graph != uid {
             continue;
         }
-        let attempt = attempts.entry((key.task.clone(), key.attempt)).or_default();
+        let undo = if key.role == ROLE_COMPENSATION { "undo:" } else { "" };
+        let attempt = attempts.entry((format!("{undo}{}", key.task), key.attempt)).or_default();
         match &one.object {
             Object::Job(_) if one.gone => attempt.job_gone = Some(one.at),
             Object::Job(_) => _ = attempt.stored.get_or_insert(one.at),

@@ -5,6 +5,7 @@ mod fixture;
 mod attempts;
 mod branches;
 mod chaos;
+mod compensations;
 mod endings;
 mod expressions;
 mod failure;

@@ -11,7 +11,8 @@ fn graph() -> Identity {
 }
 
 fn order<'a>(graph: &'a Identity, kind: PayloadKind, rendered: &'a Value) -> Order<'a> {
-    Order { graph, task: "extract", attempt: 2, definition: 0xab, timeout: None, kind, rendered, defaults: None }
+    let role = Role::Task;
+    Order { graph, role, task: "extract", attempt: 2, definition: 0xab, timeout: None, kind, rendered, defaults: None }
 }
 
 fn labels() -> Value {
@@ -171,4 +172,21 @@ fn knows_its_own_job_again() {
     ] {
         assert!(!order.is_ours(&stored(change)), "{what}");
     }
+}
+
+#[test]
+fn what_undoes_a_task_is_told_from_the_task() {
+    let (graph, rendered) = (graph(), json!({"image": "i"}));
+    let task = order(&graph, PayloadKind::Container, &rendered);
+    let undo = Order { role: Role::Compensation, ..task };
+    assert_ne!(task.name(), undo.name());
+    let job = undo.build();
+    for labels in [&job["metadata"]["labels"], &job["spec"]["template"]["metadata"]["labels"]] {
+        assert_eq!(
+            (&labels["taskgraph.dev/role"], &labels["taskgraph.dev/task"]),
+            (&json!("compensation"), &json!("extract"))
+        );
+    }
+    let stored: JobView = serde_json::from_value(job).unwrap();
+    assert!(undo.is_ours(&stored) && !task.is_ours(&stored));
 }

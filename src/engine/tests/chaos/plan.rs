@@ -60,6 +60,8 @@ pub struct TaskPlan {
     pub kind: Kind,
     pub retries: u32,
     pub allow_failure: bool,
+    /// It can be undone, and that is retried so often.
+    pub compensate: Option<u32>,
     pub priority: u8,
 }
 
@@ -113,8 +115,10 @@ impl Plan {
                 Kind::Delay(seconds) => made.delay(seconds),
                 Kind::Approval(on_timeout, seconds) => made.approval(on_timeout, Some(seconds)),
             };
-            if task.allow_failure {
-                made.allow_failure();
+            let made = if task.allow_failure { made.allow_failure() } else { made };
+            let can_be_undone = matches!(task.kind, Kind::Job | Kind::Approval(..));
+            if let Some(retries) = task.compensate.filter(|_| !finally && can_be_undone) {
+                made.compensate(retries);
             }
         }
         build.graph()
@@ -181,13 +185,15 @@ fn kind() -> impl Strategy<Value = Kind> {
 
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
-    (dependencies, trigger(), kind(), 0..3u32, prop::bool::weighted(0.1), 0..3u8).prop_map(
-        |(dependencies, trigger, kind, retries, allow_failure, priority)| TaskPlan {
+    let compensate = prop::option::of(0..3u32);
+    (dependencies, trigger(), kind(), 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8).prop_map(
+        |(dependencies, trigger, kind, retries, allow_failure, compensate, priority)| TaskPlan {
             dependencies,
             trigger,
             kind,
             retries,
             allow_failure,
+            compensate,
             priority,
         },
     )

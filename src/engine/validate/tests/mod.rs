@@ -2,6 +2,7 @@
 
 #![allow(clippy::needless_pass_by_value)] // so that json! can stand in a call as it is
 
+mod compensations;
 mod places;
 mod templates;
 mod waiting;
@@ -45,7 +46,10 @@ fn problems(json: Value) -> Vec<String> {
 fn tasks(list: Value) -> Value {
     let Value::Array(list) = list else { panic!("a list") };
     let filled = list.into_iter().map(|mut task| {
-        if !["container", "job", "templateRef", "decision"].iter().any(|form| task.get(form).is_some()) {
+        if !["container", "job", "templateRef", "decision", "delay", "approval"]
+            .iter()
+            .any(|form| task.get(form).is_some())
+        {
             task["container"] = json!({"image": "i"});
         }
         task
