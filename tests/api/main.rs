@@ -16,3 +16,4 @@ mod harness;
 mod runs;
 mod sagas;
 mod volumes;
+mod waiting;

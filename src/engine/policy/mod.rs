@@ -6,3 +6,4 @@ pub mod guard;
 pub mod outputs;
 pub mod retry;
 pub mod trigger;
+pub mod waiting;

@@ -17,3 +17,4 @@ mod sim;
 mod slots;
 mod status;
 mod triggers;
+mod waiting;
