@@ -12,6 +12,7 @@ use super::{
     status::TaskGraphStatus,
     task::{PodDefaults, Task, TemplateRef},
     volume::VolumeClaimTemplate,
+    waiting::Approval,
 };
 
 /// A graph of tasks, and its one run.
@@ -101,6 +102,10 @@ pub struct TaskGraphSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::choice::<DesiredState>")]
     pub desired_state: Option<DesiredState>,
+    /// What was decided on tasks with `approval`. Entries may be added at any time, and never changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["task", "attempt"]))]
+    pub approvals: Vec<Approval>,
     /// What all pods of the graph share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_defaults: Option<PodDefaults>,
@@ -164,10 +169,11 @@ pub enum DesiredState {
 
 impl TaskGraphSpec {
     /// The fields that belong to one run of a graph, and whether they are set: a template has none of them.
-    pub fn fields_of_one_run(&self) -> [(&'static str, bool); 7] {
+    pub fn fields_of_one_run(&self) -> [(&'static str, bool); 8] {
         [
             ("templateRef", self.template_ref.is_some()),
             ("arguments", self.arguments.is_some()),
+            ("approvals", !self.approvals.is_empty()),
             ("desiredState", self.desired_state.is_some()),
             ("ttlAfterFinished", self.ttl_after_finished.is_some()),
             ("displayName", self.display_name.is_some()),

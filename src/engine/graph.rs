@@ -10,9 +10,11 @@ use serde_json::{Map, Value};
 use super::{
     expr::{EvalError, Expression, Scope},
     payload::{Arguments, Payload, text::Text},
+    policy::waiting::{Approvals, Delay},
 };
 use crate::api::{
-    DesiredState, Duration, FailurePolicy, Output, PodDefaults, ROLE_COMPENSATION, ROLE_TASK, TemplateRef, VolumeUse,
+    DesiredState, Duration, FailurePolicy, OnTimeout, Output, PodDefaults, ROLE_COMPENSATION, ROLE_TASK, TemplateRef,
+    VolumeUse,
 };
 
 /// A task by its place: `spec.tasks` first, then `spec.finally`, then the compensations of `spec.tasks`.
@@ -222,7 +224,16 @@ pub enum Work {
     /// Each attempt is a child graph.
     Graph(ChildDef),
     /// A branch is chosen; there is no Job.
-    Decision(Vec<BranchDef>),
+    Decision {
+        /// The branches, in the order in which they are tried.
+        branches: Vec<BranchDef>,
+        /// Every branch that holds is taken, not only the first.
+        inclusive: bool,
+    },
+    /// It waits for a time; there is no Job.
+    Delay(Delay),
+    /// Each attempt waits for an approval, and it may mean this that nobody decides; there is no Job.
+    Approval(OnTimeout),
 }
 
 impl Work {
@@ -233,7 +244,7 @@ impl Work {
         match self {
             Self::Job(payload) => Some(payload.render(scope)),
             Self::Graph(child) => Some(child.render(scope)),
-            Self::Decision(_) => None,
+            Self::Decision { .. } | Self::Delay(_) | Self::Approval(_) => None,
         }
     }
 }
@@ -261,7 +272,7 @@ impl ChildDef {
 pub struct BranchDef {
     /// Its name.
     pub name: Arc<str>,
-    /// Its condition; without one it always holds.
+    /// Its condition; without one it holds if no other branch does.
     pub when: Option<Expression>,
 }
 
@@ -306,4 +317,6 @@ pub struct Settings {
     pub finally_timeout: Duration,
     /// How long the graph stays after it finished.
     pub ttl_after_finished: Option<Duration>,
+    /// What was decided on tasks that wait for an approval.
+    pub approvals: Arc<Approvals>,
 }

@@ -17,3 +17,4 @@ mod harness;
 mod runs;
 mod sagas;
 mod volumes;
+mod waiting;

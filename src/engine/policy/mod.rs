@@ -7,3 +7,4 @@ pub mod outputs;
 pub mod retry;
 pub mod returns;
 pub mod trigger;
+pub mod waiting;

@@ -137,6 +137,7 @@ pub fn resolve(
         finally_timeout: spec.finally_timeout.as_ref().or(graph.finally_timeout.as_ref()).cloned(),
         ttl_after_finished: spec.ttl_after_finished.clone(),
         desired_state: spec.desired_state,
+        approvals: spec.approvals.clone(),
         pod_defaults,
         ..graph.clone()
     })
