@@ -13,6 +13,7 @@ pub mod apply;
 pub mod cluster;
 pub mod events;
 pub mod index;
+mod items;
 pub mod looks;
 pub mod registry;
 pub mod report;

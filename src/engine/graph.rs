@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{expr::Expression, payload::Payload};
+use super::{
+    expr::Expression,
+    payload::{Arguments, Payload},
+};
 use crate::api::{DesiredState, Duration, FailurePolicy, Output};
 
 /// A task by its place: `spec.tasks` first, then `spec.finally`.
@@ -86,6 +89,8 @@ pub struct TaskDef {
     pub when: Option<Expression>,
     /// What it does.
     pub work: Work,
+    /// What it does it for, if for each item of a list.
+    pub for_each: Option<ForEachDef>,
     /// How failed attempts are tried again.
     pub retry: RetryRule,
     /// How long one attempt may take.
@@ -133,6 +138,19 @@ pub enum Work {
     Job(Payload),
     /// A branch is chosen; there is no Job.
     Decision(Vec<BranchDef>),
+}
+
+/// The items of a task, and how they are gone through.
+#[derive(Debug)]
+pub struct ForEachDef {
+    /// The list, expressions as they were written, under the name `items`.
+    pub(crate) items: Arguments,
+    /// How many items may run at once.
+    pub parallelism: Option<u32>,
+    /// How many items may fail; `None`: none, but all are tried.
+    pub max_failures: Option<u32>,
+    /// How often an item that failed is tried again.
+    pub retries_per_item: u32,
 }
 
 /// A branch of a decision.

@@ -7,6 +7,7 @@
 
 pub mod event;
 pub mod expr;
+mod for_each;
 pub mod graph;
 mod lean;
 mod observe;

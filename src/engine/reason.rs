@@ -20,6 +20,10 @@ pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 pub const EXPRESSION_ERROR: &str = "ExpressionError";
 /// No branch of a decision holds.
 pub const NO_BRANCH: &str = "NoBranch";
+/// The list of `forEach` is empty.
+pub const NO_ITEMS: &str = "NoItems";
+/// More items of `forEach` failed than may.
+pub const ITEMS_FAILED: &str = "ItemsFailed";
 /// A declared output without default is missing.
 pub const OUTPUT_MISSING: &str = "OutputMissing";
 /// An output is not of its declared type.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    api::{CONDITION_ACCEPTED, CONDITION_STALLED, FailedAttempt, TaskGraph, TaskPhase, TaskStatus},
+    api::{CONDITION_ACCEPTED, CONDITION_STALLED, FailedAttempt, ItemsStatus, TaskGraph, TaskPhase, TaskStatus},
     cli::text,
 };
 
@@ -40,7 +40,13 @@ pub fn task_time(status: &TaskStatus, now: Timestamp) -> String {
     }
 }
 
-/// `took good`, or `rows=1000 quality=0.97`.
+/// `items 7/10, failed 3`
+fn items(items: &ItemsStatus) -> String {
+    let failed = if items.failed > 0 { format!(", failed {}", items.failed) } else { String::new() };
+    format!("items {}/{}{failed}", items.succeeded, items.total)
+}
+
+/// `took good`, or `rows=1000 quality=0.97`, or `items 7/10, failed 3`.
 pub fn result(status: &TaskStatus) -> Option<String> {
     let branch = status.branch.as_ref().map(|branch| format!("took {}", text::one_line(branch)));
     let outputs = status.outputs.iter().take(MAX_OUTPUTS).map(|(name, value)| {
@@ -52,7 +58,8 @@ pub fn result(status: &TaskStatus) -> Option<String> {
         let value: String = value.chars().take(4 * MAX_VALUE).collect();
         format!("{}={}", text::one_line(name), text::cut(&text::one_line(&value), MAX_VALUE))
     });
-    let words: Vec<String> = branch.into_iter().chain(outputs).collect();
+    let items = status.items.as_ref().map(items);
+    let words: Vec<String> = branch.into_iter().chain(items).chain(outputs).collect();
     (!words.is_empty()).then(|| words.join(" "))
 }
 

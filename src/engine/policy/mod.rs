@@ -2,6 +2,7 @@
 
 pub mod calloff;
 pub mod guard;
+pub mod items;
 pub mod outputs;
 pub mod retry;
 pub mod trigger;

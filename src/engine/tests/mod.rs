@@ -8,6 +8,7 @@ mod chaos;
 mod endings;
 mod expressions;
 mod failure;
+mod items;
 mod outputs;
 mod restarts;
 mod retries;

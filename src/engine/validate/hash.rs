@@ -5,14 +5,22 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     api::{Duration, PodDefaults},
-    engine::{graph::Work, payload::PayloadKind},
+    engine::{
+        graph::{ForEachDef, Work},
+        payload::PayloadKind,
+    },
 };
 
 /// A hash of all that an attempt's Job is made from, expressions as they were written.
 ///
 /// The order of members counts for nothing, since the API server does not keep it. The hash stands on Jobs that a later
 /// version must know again: whatever it is computed from, and how, must not change.
-pub fn definition(work: &Work, pod_defaults: Option<&PodDefaults>, timeout: Option<Duration>) -> u64 {
+pub fn definition(
+    work: &Work,
+    for_each: Option<&ForEachDef>,
+    pod_defaults: Option<&PodDefaults>,
+    timeout: Option<Duration>,
+) -> u64 {
     let mut hasher = Xxh3::new();
     match work {
         Work::Decision(branches) => {
@@ -35,6 +43,13 @@ pub fn definition(work: &Work, pod_defaults: Option<&PodDefaults>, timeout: Opti
                 value(&mut hasher, &defaults);
             }
             hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
+        }
+    }
+    if let Some(ForEachDef { items, parallelism, max_failures, retries_per_item }) = for_each {
+        hasher.update(b"forEach");
+        object(&mut hasher, &items.values);
+        for number in [*parallelism, *max_failures, Some(*retries_per_item)] {
+            hasher.update(&number.map_or(u64::MAX, u64::from).to_le_bytes());
         }
     }
     hasher.digest()

@@ -6,6 +6,7 @@
 
 mod dependencies;
 mod expressions;
+mod for_each;
 #[cfg(test)]
 mod fuzz;
 mod hash;

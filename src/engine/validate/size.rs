@@ -34,8 +34,14 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
     let parts = all_tasks(spec).flat_map(|(place, task)| {
         let path = place.path();
         let job = task.job.as_ref().is_some_and(|job| too_deep(&job.template));
-        [("arguments", deep(&task.arguments)), ("container", deep(&task.container)), ("job.template", job)]
-            .map(|(field, deep)| (format!("{path}.{field}"), deep))
+        let items = task.for_each.as_ref().is_some_and(|rule| deeper(&rule.items, MAX_DEPTH));
+        [
+            ("arguments", deep(&task.arguments)),
+            ("container", deep(&task.container)),
+            ("job.template", job),
+            ("forEach.items", items),
+        ]
+        .map(|(field, deep)| (format!("{path}.{field}"), deep))
     });
     let too_deep: Vec<String> = whole.chain(parts).filter(|(_, deep)| *deep).map(|(path, _)| path).collect();
     for path in &too_deep {
@@ -52,12 +58,14 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
 
 /// Whether an object nests deeper than may be.
 pub fn too_deep(object: &Map<String, Value>) -> bool {
-    fn deeper(value: &Value, left: usize) -> bool {
-        match value {
-            Value::Array(list) => left == 0 || list.iter().any(|element| deeper(element, left - 1)),
-            Value::Object(object) => left == 0 || object.values().any(|member| deeper(member, left - 1)),
-            _ => false,
-        }
-    }
     object.values().any(|member| deeper(member, MAX_DEPTH - 1))
+}
+
+/// Whether a value nests more than so many levels.
+fn deeper(value: &Value, left: usize) -> bool {
+    match value {
+        Value::Array(list) => left == 0 || list.iter().any(|element| deeper(element, left - 1)),
+        Value::Object(object) => left == 0 || object.values().any(|member| deeper(member, left - 1)),
+        _ => false,
+    }
 }

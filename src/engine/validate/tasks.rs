@@ -29,7 +29,7 @@ const MAX_OUTPUTS: usize = 64;
 pub const MAX_BRANCHES: usize = 64;
 
 /// What is wrong stands among the problems.
-struct Reported;
+pub(super) struct Reported;
 
 /// Where a task stands in the spec.
 #[derive(Clone, Copy, Debug)]
@@ -131,9 +131,10 @@ impl<'a> Checker<'a> {
         let retry = self.retry(task.retry.as_ref(), defaults.and_then(|defaults| defaults.retry.as_ref()), &retry_path);
         let timeout = timeout.or_else(|| defaults.and_then(|defaults| defaults.timeout.as_ref()?.parse().ok()));
         let work = self.work(number, task, &path, template.as_ref());
+        let for_each = self.for_each(number, task, work.as_ref(), &path);
         let outputs =
             merge_outputs(defaults.map(|defaults| defaults.outputs.as_slice()).unwrap_or_default(), &task.outputs);
-        let (work, (when, retry)) = (work?, when.ok().zip(retry)?);
+        let (work, for_each, (when, retry)) = (work?, for_each.ok()?, when.ok().zip(retry)?);
         Some(TaskDef {
             name: task.name.as_str().into(),
             finally: place.finally,
@@ -143,8 +144,9 @@ impl<'a> Checker<'a> {
             guards: waiting.guards,
             trigger,
             when,
-            hash: hash::definition(&work, self.spec.pod_defaults.as_ref(), timeout),
+            hash: hash::definition(&work, for_each.as_ref(), self.spec.pod_defaults.as_ref(), timeout),
             work,
+            for_each,
             retry,
             timeout,
             start_timeout: start_timeout.unwrap_or(START_TIMEOUT),

@@ -216,6 +216,7 @@ proptest::proptest! {
         for kind in [PayloadKind::Container, PayloadKind::PodTemplate] {
             let order = crate::jobs::Order {
                 graph: &graph, task: "t", attempt: 1, definition: 0, timeout: None, kind, rendered: &value, defaults: None,
+                items: None,
             };
             proptest::prop_assert!(order.build()["spec"]["template"]["spec"].is_object());
         }
