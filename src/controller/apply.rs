@@ -23,7 +23,7 @@ use super::{
 use crate::{
     api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_TASK},
     engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, payload::PayloadKind},
-    jobs::{self, ItemsMap, JobView, Order, Refused},
+    jobs::{self, ItemsMap, JobView, Order, PodView, Refused},
     runtime::{lease::Leadership, metrics::Metrics},
 };
 
@@ -281,18 +281,19 @@ impl Hold {
 
     async fn try_stop(&self) -> Result<bool, CallError> {
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
-        let orphaned = match cluster.get_job(namespace, &self.job).await {
+        match cluster.get_job(namespace, &self.job).await {
             Ok(job) if self.is_ours(&job) => {
                 if job.metadata.deletion_timestamp.is_none() {
                     cluster.delete_job(namespace, &self.job, &job.uid().unwrap_or_default()).await?;
                 }
-                false
+                // its pods go first; until it has followed, one more could be made by a controller that lags
+                return Ok(false);
             }
-            Ok(_) => true,
-            Err(error) if error.is_not_found() => true,
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
-        };
-        self.pods_gone(Some(self.attempt.number), orphaned).await
+        }
+        self.pods_gone(Some(self.attempt.number), true).await
     }
 
     /// Tells when no pod of the task is left that is not terminal.
@@ -357,8 +358,9 @@ impl Hold {
         if let Some(number) = &number {
             labels.insert(LABEL_ATTEMPT, number);
         }
-        let live: Vec<_> =
-            cluster.list_pods(namespace, &labels).await?.into_iter().filter(|pod| !pod.terminal()).collect();
+        // a pod that no Job controls is somebody's copy, labels and all: not ours to wait for, or to delete
+        let ours = |pod: &PodView| !pod.terminal() && pod.owner_uid().is_some();
+        let live: Vec<_> = cluster.list_pods(namespace, &labels).await?.into_iter().filter(ours).collect();
         for pod in live.iter().filter(|pod| orphaned && pod.metadata.deletion_timestamp.is_none()) {
             cluster.delete_pod(namespace, &pod.name_any(), &pod.uid().unwrap_or_default()).await?;
         }
