@@ -82,6 +82,24 @@ const FAILURE: Shape = Shape {
     condition: "Failed",
 };
 
+/// Items from an output, one of which fails in the first attempt.
+const ITEMS: Shape = Shape {
+    name: "items",
+    spec: || {
+        let for_each = json!({"items": "${{ tasks.list.outputs.files }}", "parallelism": 2});
+        let retry = json!({"limit": 1, "backoff": {"initial": "20ms", "max": "50ms"}});
+        json!({"tasks": [
+            task("list", &[]), task_with("each", &["list"], json!({"forEach": for_each, "retry": retry})), task("after", &["each"]),
+        ]})
+    },
+    script: |task, attempt| match (task, attempt) {
+        ("list", _) => Play::succeeds(r#"{"files": ["a", "b", "c"]}"#),
+        ("each/1", 1) => Play::fails(3),
+        _ => Play::succeeds(r#"{"n": 1}"#),
+    },
+    condition: "Complete",
+};
+
 /// What one run came to.
 #[derive(Debug)]
 struct Ran {
@@ -158,6 +176,11 @@ async fn between_any_two_writes_of_a_decision() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn between_any_two_writes_of_a_retry() -> Result<()> {
     sweep(RETRY).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_items() -> Result<()> {
+    sweep(ITEMS).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,4 +11,5 @@ mod crash;
 mod faults;
 mod fixture;
 mod harness;
+mod items;
 mod runs;
