@@ -162,8 +162,9 @@ async fn sweep(shape: Shape) -> Result<()> {
             }
             ensure!(number < MOST_WRITES, "{}: writes without end", shape.name);
         }
-        // the last one or two may have been coalesced away
-        assert!(kills + 2 >= calm.writes, "{}: {} writes, but only {kills} kills", shape.name, calm.writes);
+        // the last few may have been coalesced away; of items there is more to be told on the way
+        let coalesced = if shape.name == ITEMS.name { 5 } else { 2 };
+        assert!(kills + coalesced >= calm.writes, "{}: {} writes, but only {kills} kills", shape.name, calm.writes);
     }
     Ok(())
 }

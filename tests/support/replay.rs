@@ -35,6 +35,7 @@ struct Seen {
     /// Of an attempt with many items: how its Job ended, and what they left.
     items_end: Option<ItemsEnd>,
     left: BTreeMap<usize, Map<String, Value>>,
+    failed: BTreeMap<usize, Failure>,
 }
 
 impl Seen {
@@ -45,8 +46,9 @@ impl Seen {
             return false;
         }
         self.running.get_or_insert(one.at);
-        if let AttemptResult::Succeeded { outputs, .. } = result(state) {
-            self.left.insert(item, outputs);
+        match result(state) {
+            AttemptResult::Succeeded { outputs, .. } => _ = self.left.insert(item, outputs),
+            AttemptResult::Failed(failure) => _ = self.failed.insert(item, failure),
         }
         true
     }
@@ -54,7 +56,8 @@ impl Seen {
     /// How an attempt with many items ended.
     fn items_result(&self, end: &ItemsEnd) -> AttemptResult {
         if !end.well {
-            let failure = Failure { reason: "ItemsFailed".into(), message: None, exit_code: None, blame: Blame::Task };
+            let exit_code = self.failed.values().next().and_then(|failure| failure.exit_code);
+            let failure = Failure { reason: "ItemsFailed".into(), message: None, exit_code, blame: Blame::Task };
             return AttemptResult::Failed(failure);
         }
         let mut outputs = Map::new();

@@ -10,7 +10,8 @@ use crate::{
     engine::{
         Action, Attempt, AttemptResult, Blame, Event, Failure, Graph, Identity, Plan, Run, Settings, Step, TaskId,
         Templates, compile,
-        graph::{BranchDef, Guard, TaskDef, TriggerRule, Work},
+        graph::{BranchDef, ForEachDef, Guard, TaskDef, TriggerRule, Work},
+        payload::Arguments,
     },
 };
 
@@ -89,6 +90,14 @@ impl TaskBuild<'_> {
     pub fn decision(self, branches: &[&str]) -> Self {
         self.def.work =
             Work::Decision(branches.iter().map(|name| BranchDef { name: (*name).into(), when: None }).collect());
+        self
+    }
+
+    /// With so many items.
+    pub fn for_each(self, items: usize) -> Self {
+        let items =
+            Arguments { values: Map::from_iter([("items".to_owned(), json!(vec![1; items]))]), ..Arguments::default() };
+        self.def.for_each = Some(ForEachDef { items, parallelism: None, max_failures: None, retries_per_item: 0 });
         self
     }
 

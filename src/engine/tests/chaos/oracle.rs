@@ -3,6 +3,7 @@
 use super::{
     super::triggers::{Is, expected},
     cluster::Cluster,
+    plan::{Plan, left_by},
 };
 use crate::{
     api::{TaskGraphStatus, TaskPhase},
@@ -79,7 +80,7 @@ pub fn judge_store(before: &TaskGraphStatus, after: &TaskGraphStatus) {
 }
 
 /// Every phase at the end has its cause.
-pub fn judge_end(run: &Run, cluster: &Cluster) {
+pub fn judge_end(run: &Run, cluster: &Cluster, plan: &Plan) {
     let graph = run.graph();
     for id in graph.ids() {
         let status = run.task(id);
@@ -87,11 +88,13 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
         let reason = status.reason.as_deref().unwrap_or_default();
         let attempt = crate::engine::Attempt { task: id, number: status.attempts };
         let why = format!("{} is {}/{reason}", status.name, status.phase.name());
+        let items = plan.items(id).filter(|_| def.for_each.is_some());
         let is_job = matches!(def.work, Work::Job(_));
         match (status.phase, reason) {
             (TaskPhase::Succeeded, _) if is_job => {
                 assert!(cluster.succeeded.contains(&attempt), "{why}, but its attempt did not succeed");
-                assert_eq!(status.outputs.get("attempt"), Some(&serde_json::json!(status.attempts)), "{why}");
+                assert_eq!(status.outputs.get("attempt"), Some(&left_by(status.attempts, items)), "{why}");
+                assert_eq!(status.items.as_ref().map(|items| items.total as usize), items, "{why}");
             }
             (TaskPhase::Succeeded, _) => assert!(status.branch.is_some(), "{why}"),
             (TaskPhase::Failed, _) => {
@@ -108,6 +111,9 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
             }
             (TaskPhase::Omitted, "FailurePolicy" | "Cancelled" | "DeadlineExceeded") => {
                 assert_eq!(status.attempts, 0, "{why}");
+            }
+            (TaskPhase::Skipped, "NoItems") => {
+                assert!(items == Some(0) && status.attempts == 0 && may_start(graph, run, id), "{why}");
             }
             (TaskPhase::Skipped, "BranchNotTaken") => assert!(!guards_hold(graph, run, id), "{why}"),
             (TaskPhase::Omitted | TaskPhase::Skipped, _) => {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::fixture::Build;
 use crate::{
     api::{DesiredState, FailurePolicy},
-    engine::{Attempt, AttemptResult, Blame, Failure, Graph, graph::TriggerRule},
+    engine::{Attempt, AttemptResult, Blame, Failure, Graph, TaskId, graph::TriggerRule},
 };
 
 /// A graph and its world.
@@ -43,6 +43,8 @@ pub struct TaskPlan {
     pub dependencies: Vec<(usize, Option<bool>)>,
     pub trigger: TriggerRule,
     pub decision: bool,
+    /// How many items it has, if it is run for each of a list.
+    pub items: Option<usize>,
     pub retries: u32,
     pub allow_failure: bool,
     pub priority: u8,
@@ -91,12 +93,21 @@ impl Plan {
             let made = made.after(&names).retries(task.retries).priority(task.priority).start_timeout(120);
             // a task without dependencies has no trigger
             let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
-            let made = if task.decision { made.decision(&["yes", "no"]) } else { made };
+            let made = match (task.decision, task.items) {
+                (true, _) => made.decision(&["yes", "no"]),
+                (false, Some(items)) => made.for_each(items),
+                (false, None) => made,
+            };
             if task.allow_failure {
                 made.allow_failure();
             }
         }
         build.graph()
+    }
+
+    /// How many items a task has, if it is run for each of a list.
+    pub fn items(&self, id: TaskId) -> Option<usize> {
+        self.tasks[id.index()].items
     }
 
     /// What becomes of an attempt: always the same.
@@ -119,7 +130,7 @@ impl Plan {
         };
         let result = match draw(0, 10) {
             0..5 => AttemptResult::Succeeded {
-                outputs: json!({"attempt": attempt.number}).as_object().unwrap().clone(),
+                outputs: Map::from_iter([("attempt".to_owned(), left_by(attempt.number, self.items(attempt.task)))]),
                 message: None,
             },
             5..8 => failed(Blame::Task),
@@ -137,6 +148,11 @@ impl Plan {
     }
 }
 
+/// The output `attempt` of a task: of each item, if it has items.
+pub fn left_by(attempt: u32, items: Option<usize>) -> Value {
+    items.map_or_else(|| json!(attempt), |items| json!(vec![attempt; items]))
+}
+
 fn trigger() -> impl Strategy<Value = TriggerRule> {
     use TriggerRule::*;
     prop_oneof![
@@ -150,11 +166,14 @@ fn trigger() -> impl Strategy<Value = TriggerRule> {
 
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
-    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, prop::bool::weighted(0.1), 0..3u8).prop_map(
-        |(dependencies, trigger, decision, retries, allow_failure, priority)| TaskPlan {
+    let items = prop_oneof![4 => Just(None), 1 => (0..4usize).prop_map(Some)];
+    let work = (prop::bool::weighted(0.2), items);
+    (dependencies, trigger(), work, 0..3u32, prop::bool::weighted(0.1), 0..3u8).prop_map(
+        |(dependencies, trigger, (decision, items), retries, allow_failure, priority)| TaskPlan {
             dependencies,
             trigger,
             decision,
+            items,
             retries,
             allow_failure,
             priority,
