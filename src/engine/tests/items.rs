@@ -56,6 +56,7 @@ fn items_come_from_a_list_or_an_expression() {
         (json!(["a", 2, null, {"b": [true]}]), json!(["a", 2, null, {"b": [true]}])),
         (json!("${{ tasks.list.outputs.files }}"), json!(["f1", "f2"])),
         (json!("  ${{ args.few }}\n"), json!(["x", "y"])),
+        (json!("${{ [null, 'a', 3].filter(one, one != null) }}"), json!(["a", 3])),
         (json!("${{ args.few + tasks.list.outputs.files }}"), json!(["x", "y", "f1", "f2"])),
         (json!("${{ tasks.list.outputs.files.map(file, {'file': file}) }}"), json!([{"file": "f1"}, {"file": "f2"}])),
         (
