@@ -24,7 +24,7 @@ pub const LABEL_ATTEMPT: &str = "taskgraph.dev/attempt";
 pub const LABEL_SHARD: &str = "taskgraph.dev/shard";
 /// Annotation on a Job: hash of the task definition that it was made from.
 pub const ANNOTATION_HASH: &str = "taskgraph.dev/definition-hash";
-/// Annotation on a ConfigMap: hash of the items that it holds.
+/// Annotation on a `ConfigMap`: hash of the items that it holds.
 pub const ANNOTATION_ITEMS_HASH: &str = "taskgraph.dev/items-hash";
 /// Every label and annotation of ours starts with this; users may not set them on pods.
 pub const LABEL_PREFIX: &str = "taskgraph.dev/";

@@ -441,7 +441,9 @@ impl Session {
             .map(|(task, status)| (task, status.attempts))
             .collect();
         // whoever recorded their end may not have come so far
-        over.into_iter().for_each(|(task, number)| self.drop_items(task, number));
+        for (task, number) in over {
+            self.drop_items(task, number);
+        }
         for attempt in known {
             if index.attempt(&self.identity.uid, &self.key(attempt)).job.is_none() {
                 self.search(attempt);

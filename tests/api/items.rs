@@ -1,6 +1,8 @@
 //! Tasks with `forEach`, their pods played item by item.
 
-use std::time::Duration;
+#![allow(clippy::needless_pass_by_value, reason = "json! gives values")]
+
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
@@ -179,5 +181,27 @@ async fn cancelled_and_deleted_in_mid_run_they_leave_nothing() -> Result<()> {
     fixture.namespace.until_all::<Job>("gone", <[Job]>::is_empty).await;
     no_maps_left(&fixture.namespace).await;
     fixture.auditor.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_thousand_items_are_one_job_and_few_writes() -> Result<()> {
+    let fixture = Fixture::new("items-many", |_, _| Play::succeeds(r#"{"n": 1}"#)).await?;
+    let all: Vec<u32> = (0..1000).collect();
+    fixture.namespace.create("g", json!({"tasks": [each(json!({"items": all}), json!({}))]})).await?;
+    let began = Instant::now();
+    // a thousand pods take their time
+    let graph = loop {
+        let graph = fixture.namespace.graphs().get("g").await?;
+        if finished(&graph).is_some() || began.elapsed() > Duration::from_secs(300) {
+            break graph;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    assert_eq!(finished(&graph), Some("Complete"));
+    assert_eq!(status_of(&graph, "each").outputs["n"], json!(vec![1; 1000]));
+    assert_eq!(fixture.namespace.jobs().list(&ListParams::default()).await?.items.len(), 1);
+    let writes = fixture.proxy.writes().len();
+    assert!(writes < 200, "{writes} writes");
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Tasks with `forEach`.
 
+#![allow(clippy::needless_pass_by_value, reason = "json! gives values")]
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
