@@ -132,7 +132,9 @@ async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
     }
     let graph = fixture.namespace.until_finished("g").await;
     let status = fixture.operator.terminate().await?;
-    ensure!(status.success(), "the operator ended with {status}");
+    // where all was done but the last event, the second operator may be told to end before it listens for that
+    let early = crashed && status.code() == Some(128 + 15);
+    ensure!(early || status.success(), "the operator ended with {status}");
     fixture.judge().await?;
     Ok(Ran { outcome: outcome(&graph), condition: finished(&graph), writes, crashed })
 }
