@@ -41,7 +41,7 @@ fn escaped(byte: u8) -> bool {
 }
 
 /// A task told shortly: its phase, reason, attempts, outputs, and when it ended. A restart needs the Job's name and the
-/// start of what runs.
+/// start of what runs; the counts of its items the Job tells again.
 pub(super) fn lean(task: &TaskStatus) -> TaskStatus {
     let running = task.phase == TaskPhase::Running;
     let keeps_message = !task.phase.is_final() || task.phase == TaskPhase::Failed;
@@ -54,7 +54,7 @@ pub(super) fn lean(task: &TaskStatus) -> TaskStatus {
         job: task.job.clone().filter(|_| running),
         start_time: task.start_time.filter(|_| running),
         ready_time: None,
-        items: task.items.clone().map(|items| ItemsStatus { failed_indexes: None, ..items }),
+        items: task.items.clone().filter(|_| running).map(|items| ItemsStatus { failed_indexes: None, ..items }),
         ..task.clone()
     }
 }

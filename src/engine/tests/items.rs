@@ -11,7 +11,7 @@ use super::fixture::*;
 use crate::{
     api::{Duration, ItemsStatus, TaskPhase},
     engine::{
-        Action, AttemptResult, Event, Launch, Run,
+        Action, AttemptResult, Blame, Event, Failure, Launch, Run,
         sim::{Fate, simulate},
     },
 };
@@ -169,6 +169,37 @@ fn outputs_are_checked_as_lists() {
             Err(reason) => assert_eq!(driver.reason("each"), reason),
         }
     }
+}
+
+#[test]
+fn the_largest_graph_of_such_tasks_keeps_its_status_small() {
+    let name = |place: usize| format!("{place:0>63}");
+    let mut build = Build::new();
+    for place in 0..2000 {
+        build.task(&name(place)).for_each(3);
+    }
+    let mut driver = Driver::new(build);
+    let counts =
+        ItemsStatus { total: 1000, succeeded: 400, failed: 499, active: 101, failed_indexes: Some("1,".repeat(128)) };
+    let events: Vec<_> = (0..2000)
+        .flat_map(|place| {
+            let attempt = driver.attempt(&name(place));
+            [Event::Launched { attempt, job: name(place) }, Event::Items { attempt, items: counts.clone() }]
+        })
+        .collect();
+    driver.step(events);
+    let size = |driver: &Driver| serde_json::to_string(&driver.status()).unwrap().len();
+    assert!(size(&driver) < 768 * 1024, "all run: {}", size(&driver));
+    assert_eq!(driver.status().tasks[0].items, Some(ItemsStatus { failed_indexes: None, ..counts }));
+    let failure = AttemptResult::Failed(Failure {
+        reason: "ItemsFailed".into(),
+        message: Some("\u{1}".repeat(256)),
+        exit_code: Some(1),
+        blame: Blame::Task,
+    });
+    let events: Vec<_> = (0..2000).map(|place| driver.finished(&name(place), failure.clone())).collect();
+    driver.step(events);
+    assert!(size(&driver) < 768 * 1024, "all failed: {}", size(&driver));
 }
 
 #[test]
