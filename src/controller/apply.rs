@@ -17,12 +17,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
+    cache::Cache,
     cluster::{CallError, Cluster},
     registry::{Mailbox, Note},
+    volumes::{self, VOLUME_LOST},
 };
 use crate::{
-    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_TASK},
-    engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, payload::PayloadKind},
+    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, VolumeStatus},
+    engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, Role, payload::PayloadKind},
     jobs::{self, ItemsMap, JobView, Order, PodView, Refused},
     runtime::{lease::Leadership, metrics::Metrics},
 };
@@ -43,13 +45,16 @@ pub struct Hands {
     pub metrics: Metrics,
     /// All background work.
     pub tracker: TaskTracker,
+    /// Successes that are remembered.
+    pub cache: Cache,
     creates: Semaphore,
 }
 
 impl Hands {
     /// Ready to act.
     pub fn new(cluster: Cluster, leadership: Leadership, metrics: Metrics) -> Self {
-        Self { cluster, leadership, metrics, tracker: TaskTracker::new(), creates: Semaphore::new(CREATES) }
+        let (tracker, creates) = (TaskTracker::new(), Semaphore::new(CREATES));
+        Self { cluster, leadership, metrics, tracker, cache: Cache::default(), creates }
     }
 
     /// Deletes the Job of an attempt that is over, unless it has ended or is about to. Gives up in the end: whoever sees
@@ -80,8 +85,12 @@ impl Hands {
             return Ok(());
         }
         let number = key.attempt.to_string();
-        let labels =
-            BTreeMap::from([(LABEL_GRAPH_UID, key.graph_uid), (LABEL_TASK, key.task), (LABEL_ATTEMPT, &number)]);
+        let labels = BTreeMap::from([
+            (LABEL_GRAPH_UID, key.graph_uid),
+            (LABEL_ROLE, key.role),
+            (LABEL_TASK, key.task),
+            (LABEL_ATTEMPT, &number),
+        ]);
         let pods = self.cluster.list_pods(&namespace, &labels).await?;
         if !jobs::goes_on(&live, &pods.iter().collect::<Vec<_>>()) {
             return Ok(());
@@ -104,12 +113,16 @@ pub struct Hold {
     pub creates: Arc<Semaphore>,
     /// Which attempt.
     pub attempt: Attempt,
+    /// Whether it does its task or undoes it.
+    pub role: Role,
     /// Name of its task.
     pub task: Arc<str>,
     /// Name of its Job.
     pub job: String,
     /// Hash of the definition that its Job is made from.
     pub hash: u64,
+    /// The claims that its pod mounts.
+    pub volumes: Vec<VolumeStatus>,
     /// Ends the attempt's work in the background, but for stopping it and looking until its pods are gone.
     pub cancel: CancellationToken,
     /// Ends that, too: nobody waits for the answer any more.
@@ -184,17 +197,20 @@ impl Hold {
 
     fn count(&self, since: Option<Instant>) {
         let metrics = &self.hands.metrics;
-        if self.attempt.number == 1 {
-            metrics.tasks_started.inc()
-        } else {
-            metrics.retries.inc()
-        };
+        match (self.attempt.number, self.role) {
+            (1, Role::Task) => _ = metrics.tasks_started.inc(),
+            (1, Role::Compensation) => {}
+            _ => _ = metrics.retries.inc(),
+        }
         if let Some(since) = since {
             metrics.handoff_latency.observe(since.elapsed().as_secs_f64());
         }
     }
 
     async fn try_create(&self, job: &Value, shown: &mut Option<&'static str>) -> Try {
+        if let Some(instead) = self.look_at_volumes().await {
+            return instead;
+        }
         let created = {
             // closed never: both live as long as `self`
             let _own = self.creates.acquire().await;
@@ -225,7 +241,7 @@ impl Hold {
             Refused::Final(failure) => Try::Done(self.failed(failure)),
             Refused::Blocked { reason, message, cluster } => {
                 if *shown != Some(reason) {
-                    warn!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %self.task,
+                    warn!(graph = %self.identity.name, namespace = %self.identity.namespace, role = self.role.label(), task = %self.task,
                         attempt = self.attempt.number, reason, error = message, "the Job cannot be created yet");
                     *shown = Some(reason);
                     let reason = reason.to_owned();
@@ -239,6 +255,35 @@ impl Hold {
             }
             // what is there may be gone by the next try
             Refused::AlreadyExists => Try::Again,
+        }
+    }
+
+    /// A Job must not mount a claim that is not the one the tasks before it left their files on.
+    async fn look_at_volumes(&self) -> Option<Try> {
+        match volumes::lost(&self.hands.cluster, &self.identity.namespace, &self.volumes).await {
+            Ok(None) => None,
+            Ok(Some(lost)) => {
+                let failed = || {
+                    let (reason, message) = (VOLUME_LOST.to_owned(), Some(lost));
+                    Try::Done(self.failed(Failure { reason, message, exit_code: None, blame: Blame::Final }))
+                };
+                // it may have been launched before, by a call that was not answered or before a restart
+                Some(match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
+                    Ok(job) if self.is_ours(&job) => {
+                        Try::Done(Event::Launched { attempt: self.attempt, job: self.job.clone() })
+                    }
+                    Ok(_) => failed(),
+                    Err(error) if error.is_not_found() => failed(),
+                    Err(error) => {
+                        self.failed_call(&error, "looking for a Job");
+                        Try::Again
+                    }
+                })
+            }
+            Err(error) => {
+                self.failed_call(&error, "looking at a PersistentVolumeClaim");
+                Some(Try::Again)
+            }
         }
     }
 
@@ -354,7 +399,11 @@ impl Hold {
     async fn pods_gone(&self, attempt: Option<u32>, orphaned: bool) -> Result<bool, CallError> {
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
         let number = attempt.map(|number| number.to_string());
-        let mut labels = BTreeMap::from([(LABEL_GRAPH_UID, self.identity.uid.as_str()), (LABEL_TASK, &*self.task)]);
+        let mut labels = BTreeMap::from([
+            (LABEL_GRAPH_UID, self.identity.uid.as_str()),
+            (LABEL_ROLE, self.role.label()),
+            (LABEL_TASK, &*self.task),
+        ]);
         if let Some(number) = &number {
             labels.insert(LABEL_ATTEMPT, number);
         }
@@ -404,6 +453,7 @@ impl Hold {
             let number = self.attempt.number.to_string();
             let labels = BTreeMap::from([
                 (LABEL_GRAPH_UID, self.identity.uid.as_str()),
+                (LABEL_ROLE, self.role.label()),
                 (LABEL_TASK, &*self.task),
                 (LABEL_ATTEMPT, &number),
             ]);
@@ -431,6 +481,7 @@ impl Hold {
     fn is_ours(&self, job: &JobView) -> bool {
         let order = Order {
             graph: &self.identity,
+            role: self.role,
             task: &self.task,
             attempt: self.attempt.number,
             definition: self.hash,
@@ -439,14 +490,15 @@ impl Hold {
             rendered: &Value::Null,
             defaults: None,
             items: None,
+            volumes: &[],
         };
         order.is_ours(job)
     }
 
     /// Notes a call that did not work; it is made again.
     pub(super) fn failed_call(&self, error: &impl fmt::Display, doing: &str) {
-        debug!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %self.task,
-            attempt = self.attempt.number, %error, "{doing}");
+        debug!(graph = %self.identity.name, namespace = %self.identity.namespace, role = self.role.label(),
+            task = %self.task, attempt = self.attempt.number, %error, "{doing}");
     }
 
     pub(super) fn failed(&self, failure: Failure) -> Event {

@@ -26,7 +26,7 @@ const LISTS: usize = 8;
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
 /// The same of a list.
-const METADATA_ONLY_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +150,10 @@ impl Cluster {
         self.call(Method::GET, path, "application/json", "application/json", None).await
     }
 
+    async fn get_metadata(&self, path: &str) -> Result<Stored, CallError> {
+        self.call(Method::GET, path, "application/json", METADATA_ONLY, None).await
+    }
+
     async fn post(&self, path: &str, body: &Value) -> Result<Stored, CallError> {
         let path = format!("{path}?fieldManager={MANAGER}&fieldValidation=Strict");
         self.call(Method::POST, &path, "application/json", METADATA_ONLY, Some(body)).await
@@ -207,13 +211,27 @@ impl Cluster {
     /// Deletes the `ConfigMap`s that carry these labels.
     pub async fn delete_config_maps(&self, namespace: &str, labels: &BTreeMap<&str, &str>) -> Result<(), CallError> {
         let path = format!("/api/v1/namespaces/{namespace}/configmaps?labelSelector={}", selector(labels));
-        self.call::<Value>(Method::DELETE, &path, "application/json", METADATA_ONLY_LIST, None).await.map(|_| ())
+        self.call::<Value>(Method::DELETE, &path, "application/json", METADATA_LIST, None).await.map(|_| ())
     }
 
     /// Reads the events about an object.
     pub async fn list_events(&self, namespace: &str, uid: &str) -> Result<Vec<v1::Event>, CallError> {
         let path = format!("/api/v1/namespaces/{namespace}/events?fieldSelector=involvedObject.uid%3D{uid}");
         Ok(self.get::<ObjectList<v1::Event>>(&path).await?.items)
+    }
+
+    /// Creates a `PersistentVolumeClaim`; `dry_run`: only asks whether it would be taken.
+    pub async fn create_claim(&self, namespace: &str, claim: &Value, dry_run: bool) -> Result<Stored, CallError> {
+        let path = format!(
+            "/api/v1/namespaces/{namespace}/persistentvolumeclaims?fieldManager={MANAGER}&fieldValidation=Strict"
+        );
+        let path = if dry_run { format!("{path}&dryRun=All") } else { path };
+        self.call(Method::POST, &path, "application/json", METADATA_ONLY, Some(claim)).await
+    }
+
+    /// Reads the metadata of a `PersistentVolumeClaim`.
+    pub async fn get_claim(&self, namespace: &str, name: &str) -> Result<Stored, CallError> {
+        self.get_metadata(&format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}")).await
     }
 
     /// Creates a `ControllerRevision`.
@@ -224,6 +242,31 @@ impl Cluster {
     /// Reads a `ControllerRevision`.
     pub async fn get_revision(&self, namespace: &str, name: &str) -> Result<ControllerRevision, CallError> {
         self.get(&format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions/{name}")).await
+    }
+
+    /// Deletes exactly this `ControllerRevision`.
+    pub async fn delete_revision(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions/{name}");
+        self.delete(&path, uid, "Background").await
+    }
+
+    /// Reads the metadata of all `ControllerRevision`s with a label, in one namespace or in all, from the API server's
+    /// cache.
+    pub async fn list_revisions(
+        &self,
+        namespace: Option<&str>,
+        (label, value): (&str, &str),
+    ) -> Result<Vec<Stored>, CallError> {
+        #[derive(Deserialize)]
+        struct Listed {
+            #[serde(default)]
+            items: Vec<Stored>,
+        }
+        let place = namespace.map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
+        let selector = format!("{}%3D{value}", label.replace('/', "%2F"));
+        let path = format!("/apis/apps/v1/{place}controllerrevisions?labelSelector={selector}&resourceVersion=0");
+        let listed: Listed = self.call(Method::GET, &path, "application/json", METADATA_LIST, None).await?;
+        Ok(listed.items)
     }
 
     fn graph_path(namespace: &str, name: &str) -> String {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::Map;
 
 use super::{
     event::{Attempt, AttemptResult, Blame, Event, Failure},
@@ -19,13 +20,14 @@ impl Run {
     /// Takes in one event. What speaks of an attempt that is not live changes nothing, save that a Job that should
     /// not exist is stopped.
     pub(super) fn observe(&mut self, event: Event, round: &mut Round) {
-        let attempt = match &event {
+        let attempt = match event {
+            Event::LookedUp { task, key, found } => return self.on_looked_up(task, key, found, round),
             Event::Launched { attempt, .. }
             | Event::Started { attempt }
             | Event::Blocked { attempt, .. }
             | Event::Items { attempt, .. }
             | Event::Finished { attempt, .. }
-            | Event::Gone { attempt } => *attempt,
+            | Event::Gone { attempt } => attempt,
         };
         if attempt.task.index() >= self.tasks.len() || attempt.number == 0 {
             return;
@@ -40,7 +42,7 @@ impl Run {
             Event::Finished { result, time, .. } if live => self.on_finished(attempt.task, result, time, round),
             Event::Items { items, .. } if live => self.on_items(attempt.task, items, round),
             Event::Gone { .. } => self.on_gone(attempt, round),
-            Event::Started { .. } | Event::Blocked { .. } | Event::Items { .. } | Event::Finished { .. } => {}
+            _ => {}
         }
     }
 
@@ -50,7 +52,9 @@ impl Run {
         let stray = if phase.is_final() {
             attempt.number > last || phase == TaskPhase::Cancelled
         } else {
-            (attempt.number > task.ended && attempt.number < last) || self.is_decision(attempt.task)
+            let replaced = attempt.number > task.ended && attempt.number < last;
+            // of a finished graph only compensations that were never begun are not final
+            replaced || self.is_decision(attempt.task) || self.is_finished()
         };
         if stray {
             round.stops.insert(attempt);
@@ -123,6 +127,8 @@ impl Run {
         let stopping = task.live.stop.is_some();
         let checked = match result {
             AttemptResult::Succeeded { outputs, message } => {
+                // nothing reads what a compensation leaves, and it must not fail of it
+                let outputs = if self.is_compensation(id) { Map::new() } else { outputs };
                 let (def, used) = (self.graph.task(id), self.output_bytes);
                 let total = task.status.items.as_ref().map(|items| items.total);
                 let checked = if total.is_some() || def.for_each.is_some() {

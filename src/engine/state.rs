@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::{
+    cache::LookUp,
     event::Attempt,
     expr::TaskLookup,
     graph::{Graph, Identity, Settings, TaskId, Work},
@@ -33,9 +34,12 @@ pub struct Run {
     pub(super) guarded: Vec<Vec<(TaskId, usize)>>,
 
     pub(super) start_time: Option<Timestamp>,
+    pub(super) compensation_time: Option<Timestamp>,
     pub(super) finally_time: Option<Timestamp>,
     pub(super) completion_time: Option<Timestamp>,
     pub(super) ending: Option<Ending>,
+    /// `compensationTimeout` ran out.
+    pub(super) compensation_over: bool,
     /// `finallyTimeout` ran out.
     pub(super) finally_over: bool,
     pub(super) suspended: bool,
@@ -61,15 +65,22 @@ pub struct Run {
     /// Restored, and not stepped yet.
     pub(super) restored: bool,
 
+    /// Of `tasks` and `finally`.
     pub(super) phases: PhaseCounts,
+    /// Of the compensations.
+    pub(super) compensations: PhaseCounts,
     /// Tasks of `tasks` that are not final.
     pub(super) open_tasks: usize,
+    /// Compensations that have something to undo and are not final; 0 before the graph compensates.
+    pub(super) open_compensations: usize,
     /// Tasks of `finally` that are not final.
     pub(super) open_finally: usize,
-    /// Tasks that Failed without `allowFailure`.
+    /// Tasks and compensations that Failed without `allowFailure`.
     pub(super) failed: BTreeSet<TaskId>,
     /// Running tasks that cannot start for now.
     pub(super) blocked: BTreeSet<TaskId>,
+    /// Ready tasks that ask for an earlier success; each holds a slot, so that none loses its turn by asking.
+    pub(super) asking: BTreeSet<TaskId>,
     /// What the outputs of all tasks take, in bytes of JSON.
     pub(super) output_bytes: usize,
     /// The failed attempts that the status keeps, oldest first.
@@ -109,6 +120,8 @@ pub(super) struct Live {
     pub stop: Option<StopCause>,
     /// It ended, and its pods are gone.
     pub gone: bool,
+    /// Of a Ready task: whether an earlier success stands in for it.
+    pub look_up: LookUp,
 }
 
 /// Why an attempt is being stopped.
@@ -188,9 +201,11 @@ impl Run {
             tasks,
             guarded,
             start_time: None,
+            compensation_time: None,
             finally_time: None,
             completion_time: None,
             ending: None,
+            compensation_over: false,
             finally_over: false,
             suspended: false,
             suspended_before: false,
@@ -205,10 +220,13 @@ impl Run {
             sweep: true,
             restored: false,
             phases: PhaseCounts::default(),
+            compensations: PhaseCounts::default(),
             open_tasks: 0,
+            open_compensations: 0,
             open_finally: 0,
             failed: BTreeSet::new(),
             blocked: BTreeSet::new(),
+            asking: BTreeSet::new(),
             output_bytes: 0,
             failures: VecDeque::new(),
             failure_bytes: 0,

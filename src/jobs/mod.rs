@@ -11,6 +11,7 @@
 //! | [`mod@observe`] | a Job and its Pods as events of the engine |
 //! | [`indexed`] | the same, of a Job with many items |
 //! | [`outcome`] | how an attempt ended |
+//! | [`volumes`] | claims of a graph, and the pods that mount them |
 //! | [`refuse`] | why a Job or its pod was not created |
 
 pub mod build;
@@ -24,6 +25,7 @@ pub mod refuse;
 mod required;
 pub mod strict;
 pub mod view;
+pub mod volumes;
 
 pub use build::Order;
 pub use items::{Items, ItemsMap};

@@ -13,14 +13,10 @@ use k8s_openapi::{
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
-use crate::api::LABEL_PREFIX;
+use crate::api::{DEFAULT_CONTAINER, LABEL_PREFIX, MAIN_CONTAINER};
 
-/// Annotation on a Pod that names its main container.
-pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Label on a pod of an Indexed Job: the place of its item.
 pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
-/// The main container where no annotation names one.
-pub const MAIN: &str = "main";
 
 /// A `batch/v1` Job.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -278,7 +274,7 @@ impl PodView {
         annotations
             .and_then(|annotations| annotations.get(DEFAULT_CONTAINER))
             .and_then(|name| named(name))
-            .or_else(|| named(MAIN))
+            .or_else(|| named(MAIN_CONTAINER))
             .or_else(|| containers.first())
             .map(|container| container.name.as_str())
     }

@@ -11,7 +11,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Value, json};
-use taskgraph::api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_TASK};
+use taskgraph::api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, ROLE_COMPENSATION};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::namespace::Namespace;
@@ -82,7 +82,7 @@ impl Play {
     }
 }
 
-/// What the pod of an attempt of a task does. The pod of an item goes by `TASK/PLACE`.
+/// What the pod of an attempt of a task does; what undoes a task is named `undo:TASK`, the pod of an item `TASK/PLACE`.
 pub type Script = Arc<dyn Fn(&str, u32) -> Play + Send + Sync>;
 
 /// Plays the pods of a namespace as long as it lives.
@@ -126,7 +126,9 @@ async fn play(pods: Api<Pod>, script: Script) {
         let uid = pod.uid().unwrap_or_default();
         let label = |name: &str| pod.labels().get(name).cloned().unwrap_or_default();
         let item = pod.labels().get(LABEL_INDEX).map(|index| format!("/{index}")).unwrap_or_default();
-        let part = script(&format!("{}{item}", label(LABEL_TASK)), label(LABEL_ATTEMPT).parse().unwrap_or_default());
+        let undo = if label(LABEL_ROLE) == ROLE_COMPENSATION { "undo:" } else { "" };
+        let part =
+            script(&format!("{undo}{}{item}", label(LABEL_TASK)), label(LABEL_ATTEMPT).parse().unwrap_or_default());
         if pod.metadata.deletion_timestamp.is_some() {
             if on_machine(&pod) && deleted.insert(uid) {
                 plays.spawn(let_go(pods.clone(), pod, part.lingers.unwrap_or_default()));

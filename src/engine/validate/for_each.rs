@@ -35,6 +35,12 @@ impl Checker<'_> {
             self.problems.add(&path, "forEach is for a task with container, job or templateRef");
         }
         check_numbers(rule, &path, &mut self.problems);
+        if task.volumes.iter().any(|volume| volume.name == ITEM_VOLUME || is_item_path(&volume.mount_path)) {
+            self.problems.add(
+                &path,
+                format!("{ITEM_VOLUME:?} and {ITEM_PATH} are the items': mount another volume at another path"),
+            );
+        }
         if let Some(Work::Job(payload)) = work {
             check_payload(payload, &path, &mut self.problems);
         }
@@ -119,10 +125,7 @@ fn check_payload(payload: &Payload, path: &str, problems: &mut Problems) {
             .add(path, format!("the pod has a volume {ITEM_VOLUME:?}, which is the name of the items': take another"));
     }
     for container in containers {
-        let taken = |mount: &Value| {
-            let at = mount.get("mountPath").and_then(Value::as_str).unwrap_or_default();
-            at.trim_end_matches('/') == ITEM_PATH || at.starts_with(&format!("{ITEM_PATH}/"))
-        };
+        let taken = |mount: &Value| mount.get("mountPath").and_then(Value::as_str).is_some_and(is_item_path);
         if list(container, "volumeMounts").any(taken) {
             problems.add(
                 path,
@@ -133,6 +136,11 @@ fn check_payload(payload: &Payload, path: &str, problems: &mut Problems) {
             problems.add(path, format!("a container sets {ITEM_INDEX_VARIABLE}, which Kubernetes sets to the place of the item: take another name"));
         }
     }
+}
+
+/// Whether a path is that of the item, or below it.
+fn is_item_path(path: &str) -> bool {
+    path.trim_end_matches('/') == ITEM_PATH || path.starts_with(&format!("{ITEM_PATH}/"))
 }
 
 fn list<'a>(object: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {

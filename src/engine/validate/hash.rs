@@ -4,7 +4,7 @@ use serde_json::Value;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
-    api::{Duration, PodDefaults},
+    api::{Duration, PodDefaults, VolumeUse},
     engine::{
         graph::{ForEachDef, Work},
         payload::PayloadKind,
@@ -20,6 +20,7 @@ pub fn definition(
     for_each: Option<&ForEachDef>,
     pod_defaults: Option<&PodDefaults>,
     timeout: Option<Duration>,
+    volumes: &[VolumeUse],
 ) -> u64 {
     let mut hasher = Xxh3::new();
     match work {
@@ -52,10 +53,18 @@ pub fn definition(
             hasher.update(&number.map_or(u64::MAX, u64::from).to_le_bytes());
         }
     }
+    // nothing at all where there are none: so did versions that knew of no volumes
+    if let Some(volumes) = Some(volumes).filter(|volumes| !volumes.is_empty())
+        && let Ok(volumes) = serde_json::to_value(volumes)
+    {
+        hasher.update(b"volumes");
+        value(&mut hasher, &volumes);
+    }
     hasher.digest()
 }
 
-fn text(hasher: &mut Xxh3, text: &str) {
+/// Adds a text.
+pub fn text(hasher: &mut Xxh3, text: &str) {
     hasher.update(&(text.len() as u64).to_le_bytes());
     hasher.update(text.as_bytes());
 }
@@ -71,7 +80,8 @@ fn object(hasher: &mut Xxh3, object: &serde_json::Map<String, Value>) {
     hasher.update(b"}");
 }
 
-fn value(hasher: &mut Xxh3, json: &Value) {
+/// Adds a JSON value, the order of members left out of account.
+pub fn value(hasher: &mut Xxh3, json: &Value) {
     match json {
         Value::Null => hasher.update(b"n"),
         Value::Bool(held) => hasher.update(if *held { b"t" } else { b"f" }),

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long an attempt may wait for its pod to start, where the task does not say.
-const START_TIMEOUT: Duration = Duration::from_secs(600);
+pub const START_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_OUTPUTS: usize = 64;
 /// Most branches of a decision.
 pub const MAX_BRANCHES: usize = 64;
@@ -134,9 +134,13 @@ impl<'a> Checker<'a> {
         let for_each = self.for_each(number, task, work.as_ref(), &path);
         let outputs =
             merge_outputs(defaults.map(|defaults| defaults.outputs.as_slice()).unwrap_or_default(), &task.outputs);
+        self.volumes(task, &path, work.as_ref());
+        let cache = self.cache(number, place, task, work.as_ref());
         let (work, for_each, (when, retry)) = (work?, for_each.ok()?, when.ok().zip(retry)?);
         Some(TaskDef {
             name: task.name.as_str().into(),
+            undoes: None,
+            compensation: None,
             finally: place.finally,
             handler: matches!(trigger, TriggerRule::AllFinished | TriggerRule::AnyFailed),
             dependencies: waiting.dependencies,
@@ -144,7 +148,7 @@ impl<'a> Checker<'a> {
             guards: waiting.guards,
             trigger,
             when,
-            hash: hash::definition(&work, for_each.as_ref(), self.spec.pod_defaults.as_ref(), timeout),
+            hash: hash::definition(&work, for_each.as_ref(), self.spec.pod_defaults.as_ref(), timeout, &task.volumes),
             work,
             for_each,
             retry,
@@ -157,6 +161,8 @@ impl<'a> Checker<'a> {
                 &mut Problems::default(),
             ),
             outputs,
+            volumes: task.volumes.clone(),
+            cache,
         })
     }
 
@@ -168,7 +174,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The retries of a task, or else those of its template.
-    fn retry(&mut self, own: Option<&Retry>, default: Option<&Retry>, path: &str) -> Option<RetryRule> {
+    pub(super) fn retry(&mut self, own: Option<&Retry>, default: Option<&Retry>, path: &str) -> Option<RetryRule> {
         // a default was reported with its template
         let mut ignored = Problems::default();
         let problems = if own.is_some() { &mut self.problems } else { &mut ignored };
@@ -182,7 +188,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The template that a task runs, checked the first time that it is asked for.
-    fn template(&mut self, task: &Task, path: &str) -> Option<Template> {
+    pub(super) fn template(&mut self, task: &Task, path: &str) -> Option<Template> {
         let reference = task.template_ref.as_ref()?;
         let path = format!("{path}.templateRef");
         if reference.name.is_empty() || reference.name.len() > 253 {
@@ -203,7 +209,7 @@ impl<'a> Checker<'a> {
     }
 
     /// What a task does: exactly one of the four forms.
-    fn work(&mut self, number: usize, task: &Task, path: &str, template: Option<&Template>) -> Option<Work> {
+    pub(super) fn work(&mut self, number: usize, task: &Task, path: &str, template: Option<&Template>) -> Option<Work> {
         let forms = [
             ("container", task.container.is_some()),
             ("job", task.job.is_some()),
@@ -277,6 +283,8 @@ impl<'a> Checker<'a> {
             ("timeout", task.timeout.is_some()),
             ("startTimeout", task.start_timeout.is_some()),
             ("outputs", !task.outputs.is_empty()),
+            ("volumes", !task.volumes.is_empty()),
+            ("cache", task.cache.is_some()),
         ];
         for (field, _) in meaningless.iter().filter(|(_, given)| *given) {
             self.problems.add(format!("{path}.{field}"), format!("a decision has no Job: {field} has no meaning"));

@@ -47,7 +47,22 @@ pub struct TaskPlan {
     pub items: Option<usize>,
     pub retries: u32,
     pub allow_failure: bool,
+    /// It can be undone, and that is retried so often.
+    pub compensate: Option<u32>,
     pub priority: u8,
+    /// Whether an earlier success may stand in for it, and what comes of the question.
+    pub cache: Option<Recall>,
+}
+
+/// What is said to a task that asks for an earlier success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recall {
+    /// There is one.
+    Hit,
+    /// There is none.
+    Miss,
+    /// Nothing.
+    Silent,
 }
 
 impl TaskPlan {
@@ -98,8 +113,10 @@ impl Plan {
                 (false, Some(items)) => made.for_each(items),
                 (false, None) => made,
             };
-            if task.allow_failure {
-                made.allow_failure();
+            let made = if task.cache.is_some() && !finally && !task.decision { made.cached() } else { made };
+            let made = if task.allow_failure { made.allow_failure() } else { made };
+            if let Some(retries) = task.compensate.filter(|_| !finally && !task.decision) {
+                made.compensate(retries);
             }
         }
         build.graph()
@@ -107,7 +124,7 @@ impl Plan {
 
     /// How many items a task has, if it is run for each of a list.
     pub fn items(&self, id: TaskId) -> Option<usize> {
-        self.tasks[id.index()].items
+        self.tasks.get(id.index())?.items
     }
 
     /// What becomes of an attempt: always the same.
@@ -168,15 +185,20 @@ fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
     let items = prop_oneof![4 => Just(None), 1 => (0..4usize).prop_map(Some)];
     let work = (prop::bool::weighted(0.2), items);
-    (dependencies, trigger(), work, 0..3u32, prop::bool::weighted(0.1), 0..3u8).prop_map(
-        |(dependencies, trigger, (decision, items), retries, allow_failure, priority)| TaskPlan {
+    let compensate = prop::option::of(0..3u32);
+    let cache =
+        prop::sample::select(vec![None, None, None, Some(Recall::Hit), Some(Recall::Miss), Some(Recall::Silent)]);
+    (dependencies, trigger(), work, 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8, cache).prop_map(
+        |(dependencies, trigger, (decision, items), retries, allow_failure, compensate, priority, cache)| TaskPlan {
             dependencies,
             trigger,
             decision,
             items,
             retries,
             allow_failure,
+            compensate,
             priority,
+            cache,
         },
     )
 }

@@ -2,9 +2,12 @@
 
 #![allow(clippy::needless_pass_by_value)] // so that json! can stand in a call as it is
 
+mod cache;
+mod compensations;
 mod for_each;
 mod places;
 mod templates;
+mod volumes;
 
 use serde_json::{Value, json};
 
