@@ -16,6 +16,7 @@ pub mod cache;
 pub mod cluster;
 pub mod events;
 pub mod index;
+mod items;
 pub mod looks;
 pub mod registry;
 pub mod report;

@@ -9,7 +9,7 @@ use super::{
     event::{Attempt, AttemptResult, Blame, Event, Failure},
     expr::Scope,
     graph::TaskId,
-    policy::{outputs, retry, trigger::Verdict},
+    policy::{items, outputs, retry, trigger::Verdict},
     reason,
     record::{MAX_REASON, Round, clip, clipped},
     state::{Live, Run, StopCause, later, whole_millis},
@@ -25,6 +25,7 @@ impl Run {
             Event::Launched { attempt, .. }
             | Event::Started { attempt }
             | Event::Blocked { attempt, .. }
+            | Event::Items { attempt, .. }
             | Event::Finished { attempt, .. }
             | Event::Gone { attempt } => attempt,
         };
@@ -39,6 +40,7 @@ impl Run {
                 self.on_blocked(attempt.task, &reason, &message, cluster, round);
             }
             Event::Finished { result, time, .. } if live => self.on_finished(attempt.task, result, time, round),
+            Event::Items { items, .. } if live => self.on_items(attempt.task, items, round),
             Event::Gone { .. } => self.on_gone(attempt, round),
             _ => {}
         }
@@ -91,6 +93,7 @@ impl Run {
         self.enter(id, TaskPhase::Running, None, None, round);
         let status = &mut self.tasks[id.index()].status;
         status.job = job;
+        status.items = None;
         status.start_time = Some(round.now);
         self.arm(id, Some(later(round.now, self.graph.task(id).start_timeout)));
     }
@@ -126,8 +129,14 @@ impl Run {
             AttemptResult::Succeeded { outputs, message } => {
                 // nothing reads what a compensation leaves, and it must not fail of it
                 let outputs = if self.is_compensation(id) { Map::new() } else { outputs };
-                outputs::check(&self.graph.task(id).outputs, outputs, self.output_bytes)
-                    .map(|checked| (checked, message))
+                let (def, used) = (self.graph.task(id), self.output_bytes);
+                let total = task.status.items.as_ref().map(|items| items.total);
+                let checked = if total.is_some() || def.for_each.is_some() {
+                    items::check_outputs(&def.outputs, outputs, total, used)
+                } else {
+                    outputs::check(&def.outputs, outputs, used)
+                };
+                checked.map(|checked| (checked, message))
             }
             AttemptResult::Failed(failure) => Err(failure),
         };

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use super::{
     compensation,
-    event::{Attempt, Blame, Failure, Launch},
-    expr::Scope,
+    event::{Attempt, Blame, Failure},
+    for_each::Launchable,
     graph::{Graph, Identity, Role, Settings, TaskDef, Work},
     policy::outputs,
     reason,
@@ -131,13 +131,22 @@ impl Run {
                     round.stops.insert(attempt);
                 }
                 TaskPhase::Running if task.status.job.is_none() && !task.live.started && !fresh.contains(&attempt) => {
-                    let Work::Job(payload) = &graph.task(id).work else { continue };
-                    match payload.render(&Scope { attempt: Some(attempt.number), ..self.scope() }) {
-                        Ok(rendered) => round.launches.push(Launch { attempt, rendered }),
-                        Err(error) => {
+                    let error = match self.launchable(attempt) {
+                        Ok(Launchable::Job(launch)) => {
+                            self.expect_items(&launch);
+                            round.launches.push(launch);
+                            None
+                        }
+                        Ok(Launchable::NoItems) => Some("forEach.items: the list is empty now".to_owned()),
+                        Ok(Launchable::Nothing) => None,
+                        Err(error) => Some(error.to_string()),
+                    };
+                    match error {
+                        None => {}
+                        Some(error) => {
                             let failure = Failure {
                                 reason: reason::EXPRESSION_ERROR.to_owned(),
-                                message: Some(error.to_string()),
+                                message: Some(error),
                                 exit_code: None,
                                 blame: Blame::Final,
                             };
@@ -182,6 +191,9 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
     }
     if !status.phase.is_final() {
         status.completion_time = None;
+    }
+    if let Some(indexes) = status.items.as_mut().and_then(|items| items.failed_indexes.as_mut()) {
+        indexes.truncate(indexes.floor_char_boundary(MAX_MESSAGE));
     }
     status.disruptions = status.disruptions.min(status.attempts);
     status.message = status.message.map(clipped);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    event::{Attempt, Event, Launch, Step},
+    event::{Attempt, Event, Step},
     expr::Scope,
-    graph::{TaskId, Work},
+    for_each::Launchable,
+    graph::TaskId,
     policy::{
         calloff::{self, CallOff, Causes, Part, Standing},
         compensation,
@@ -333,8 +334,6 @@ impl Run {
 
     /// Begins the next attempt of a Ready task.
     fn launch(&mut self, id: TaskId, round: &mut Round) {
-        let graph = Arc::clone(&self.graph);
-        let Work::Job(payload) = &graph.task(id).work else { return };
         if self.asks_first(id, round) {
             return;
         }
@@ -342,12 +341,15 @@ impl Run {
             let message = "attempt numbers are used up".to_owned();
             return self.enter(id, TaskPhase::Failed, Some(reason::TOO_MANY_ATTEMPTS), Some(message), round);
         };
-        match payload.render(&Scope { attempt: Some(number), ..self.scope() }) {
-            Ok(rendered) => {
+        match self.launchable(Attempt { task: id, number }) {
+            Ok(Launchable::Job(launch)) => {
                 self.tasks[id.index()].status.attempts = number;
                 self.begin(id, None, round);
-                round.launches.push(Launch { attempt: Attempt { task: id, number }, rendered });
+                self.expect_items(&launch);
+                round.launches.push(launch);
             }
+            Ok(Launchable::NoItems) => self.enter(id, TaskPhase::Skipped, Some(reason::NO_ITEMS), None, round),
+            Ok(Launchable::Nothing) => {}
             Err(error) => {
                 self.enter(id, TaskPhase::Failed, Some(reason::EXPRESSION_ERROR), Some(error.to_string()), round);
             }

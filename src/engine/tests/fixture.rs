@@ -13,7 +13,8 @@ use crate::{
     engine::{
         Action, Attempt, AttemptResult, Blame, Event, Failure, Graph, Identity, Plan, Run, Settings, Step, TaskId,
         Templates, compile,
-        graph::{BranchDef, CacheRule, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
+        graph::{BranchDef, CacheRule, ForEachDef, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
+        payload::Arguments,
         policy::waiting::Delay,
         validate::attach,
     },
@@ -129,6 +130,14 @@ impl TaskBuild<'_> {
     pub fn approval(self, on_timeout: OnTimeout, seconds: Option<u64>) -> Self {
         self.def.work = Work::Approval(on_timeout);
         self.def.timeout = seconds.map(Duration::from_secs);
+        self
+    }
+
+    /// With so many items.
+    pub fn for_each(self, items: usize) -> Self {
+        let items =
+            Arguments { values: Map::from_iter([("items".to_owned(), json!(vec![1; items]))]), ..Arguments::default() };
+        self.def.for_each = Some(ForEachDef { items, parallelism: None, max_failures: None, retries_per_item: 0 });
         self
     }
 
