@@ -91,7 +91,8 @@ impl Load {
     /// Ten tasks of a thousand items each.
     pub fn items() -> Self {
         let items: Vec<usize> = (0..1000).collect();
-        let task = |place: usize| json!({"name": format!("t{place}"), "forEach": {"items": items}, "container": container()});
+        let task =
+            |place: usize| json!({"name": format!("t{place}"), "forEach": {"items": items}, "container": container()});
         let tasks: Vec<Value> = (0..10).map(task).collect();
         let graph = json!({"tasks": tasks, "podDefaults": pod_defaults()});
         Self { name: "10 forEach of 1000".into(), tasks: 10_000, graphs: vec![graph], template: None }
@@ -161,9 +162,10 @@ pub async fn wait(namespace: &Namespace, operator: &Operator) -> Result<Waiting>
         let name = format!("w{place}");
         namespace.create(&name, json!({"tasks": delays})).await?;
         let all_wait = |graph: &TaskGraph| {
-            graph.status.as_ref().is_some_and(|status| {
-                status.tasks.iter().filter(|task| task.wake_at.is_some()).count() == size
-            })
+            graph
+                .status
+                .as_ref()
+                .is_some_and(|status| status.tasks.iter().filter(|task| task.wake_at.is_some()).count() == size)
         };
         namespace.until(&name, "all wait", all_wait).await;
         tasks += size;

@@ -64,6 +64,28 @@ expected_tasks() { # GRAPH
 		alert Succeeded 1 -
 		tidy Succeeded 1 -
 	END
+	order-failing) cat <<-END ;;
+		reserve-inventory Succeeded 1 -
+		charge-payment Succeeded 1 -
+		ship-order Failed 1 Error
+		write-ledger Succeeded 1 -
+	END
+	order-complete) cat <<-END ;;
+		reserve-inventory Succeeded 1 -
+		charge-payment Succeeded 1 -
+		ship-order Succeeded 1 -
+		write-ledger Succeeded 1 -
+	END
+	esac
+}
+
+# TASK PHASE ATTEMPTS MESSAGE
+expected_compensations() { # GRAPH
+	case $1 in
+	order-failing) cat <<-END ;;
+		reserve-inventory Succeeded 1 released lamp-2
+		charge-payment Succeeded 2 refunded 59.8 of P-A-1047
+	END
 	esac
 }
 
@@ -123,6 +145,17 @@ expected_outputs() { # GRAPH
 		lint {"warnings":0}
 		alert {"text":"unit-test is Failed"}
 		tidy {"text":"done, 0 lint warnings"}
+	END
+	order-failing) cat <<-END ;;
+		reserve-inventory {"reservation":"lamp-2"}
+		charge-payment {"amount":59.8,"payment":"P-A-1047"}
+		write-ledger {"entry":"shipping Failed"}
+	END
+	order-complete) cat <<-END ;;
+		reserve-inventory {"reservation":"lamp-2"}
+		charge-payment {"amount":59.8,"payment":"P-A-1047"}
+		ship-order {"shipment":"S-1"}
+		write-ledger {"entry":"shipping Succeeded"}
 	END
 	esac
 }

@@ -77,6 +77,9 @@ pub struct TaskGraphSpec {
     /// How long all of `tasks` may take together, from the graph's start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<DurationText>,
+    /// How long all compensations may take together. Default: `1h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compensation_timeout: Option<DurationText>,
     /// How long all of `finally` may take together. Default: `1h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finally_timeout: Option<DurationText>,
@@ -124,6 +127,6 @@ pub enum DesiredState {
     Run,
     /// Nothing new is started; running Jobs go on.
     Suspend,
-    /// Running Jobs are deleted, then `finally` runs, then the graph is Failed.
+    /// Running Jobs are deleted, then compensations and `finally` run, then the graph is Failed.
     Cancel,
 }

@@ -35,6 +35,8 @@ pub const LABEL_PREFIX: &str = "taskgraph.dev/";
 
 /// Value of [`LABEL_ROLE`]: an attempt of a task.
 pub const ROLE_TASK: &str = "task";
+/// Value of [`LABEL_ROLE`]: an attempt of what undoes a task.
+pub const ROLE_COMPENSATION: &str = "compensation";
 
 /// Value of [`LABEL_ROLE`]: a success that is remembered.
 pub const ROLE_CACHE: &str = "cache";

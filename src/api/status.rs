@@ -32,6 +32,9 @@ pub struct TaskGraphStatus {
     /// When the graph was accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Timestamp>,
+    /// When all of `tasks` were final, the graph was to fail, and its compensations began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compensation_time: Option<Timestamp>,
     /// When all of `tasks` were final and `finally` began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finally_time: Option<Timestamp>,
@@ -81,6 +84,8 @@ pub enum GraphPhase {
     Suspended,
     /// It was called off, and what runs is being stopped.
     Cancelling,
+    /// The tasks are final, not all well; what Succeeded is undone.
+    Compensating,
     /// The tasks are final; `finally` runs.
     Finalizing,
     /// All ended well.
@@ -272,6 +277,91 @@ pub struct TaskStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub failed_attempts: Vec<FailedAttempt>,
+    /// How far its `compensate` got, once the graph began to undo what Succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compensation: Option<Box<CompensationStatus>>,
+}
+
+/// The state of what undoes a task: the same as of a task, as far as it has a meaning.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CompensationStatus {
+    /// Where it stands.
+    #[schemars(schema_with = "schema::choice::<TaskPhase>")]
+    pub phase: TaskPhase,
+    /// Why, as a word for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+    /// Why, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32768))]
+    pub message: Option<String>,
+    /// Number of the last attempt; 0 before the first.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempts: u32,
+    /// How many of the attempts used up no retry, because the cluster was to blame.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub disruptions: u32,
+    /// Name of the Job of the last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub job: Option<String>,
+    /// When it became Ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_time: Option<Timestamp>,
+    /// When the last attempt was launched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// When it became final.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Timestamp>,
+    /// When a Retrying one is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake_at: Option<Timestamp>,
+    /// The last five failed attempts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub failed_attempts: Vec<FailedAttempt>,
+}
+
+impl From<TaskStatus> for CompensationStatus {
+    fn from(task: TaskStatus) -> Self {
+        Self {
+            phase: task.phase,
+            reason: task.reason,
+            message: task.message,
+            attempts: task.attempts,
+            disruptions: task.disruptions,
+            job: task.job,
+            ready_time: task.ready_time,
+            start_time: task.start_time,
+            completion_time: task.completion_time,
+            wake_at: task.wake_at,
+            failed_attempts: task.failed_attempts,
+        }
+    }
+}
+
+impl CompensationStatus {
+    /// As the status of a task named `name`.
+    pub fn into_task(self, name: String) -> TaskStatus {
+        TaskStatus {
+            name,
+            phase: self.phase,
+            reason: self.reason,
+            message: self.message,
+            attempts: self.attempts,
+            disruptions: self.disruptions,
+            job: self.job,
+            ready_time: self.ready_time,
+            start_time: self.start_time,
+            completion_time: self.completion_time,
+            wake_at: self.wake_at,
+            failed_attempts: self.failed_attempts,
+            ..TaskStatus::default()
+        }
+    }
 }
 
 /// One attempt that failed.
@@ -307,7 +397,7 @@ pub struct FailedAttempt {
 pub struct HistoryEntry {
     /// When.
     pub time: Timestamp,
-    /// What: `Accepted`, `Suspended`, `Resumed`, `Cancelled`, `DeadlineExceeded`, `Finished`.
+    /// What: `Accepted`, `Suspended`, `Resumed`, `Cancelled`, `DeadlineExceeded`, `Compensating`, `Finished`.
     #[schemars(length(max = 63))]
     pub event: String,
     /// Details, for people.

@@ -210,8 +210,8 @@ async fn begin(
         return Ok(Taken::Not(verdict));
     }
     let identity = identity(view);
-    info!(graph = view.name(), namespace = view.namespace(), tasks = plan.graph.tasks.len(), "accepted");
-    ctx.recorder.accepted(view, plan.graph.tasks.len());
+    info!(graph = view.name(), namespace = view.namespace(), tasks = plan.graph.first_compensation, "accepted");
+    ctx.recorder.accepted(view, plan.graph.first_compensation);
     let run = Run::new(plan.graph, plan.settings, (*identity).clone(), super::now());
     let report = Report::new(status, version, view.generation());
     let mailbox = ctx.registry.mailbox(view, slot);

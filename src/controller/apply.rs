@@ -23,8 +23,8 @@ use super::{
     volumes::{self, VOLUME_LOST},
 };
 use crate::{
-    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_TASK, VolumeStatus},
-    engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, payload::PayloadKind},
+    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, VolumeStatus},
+    engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, Role, payload::PayloadKind},
     jobs::{self, JobView, Order, PodView, Refused},
     runtime::{lease::Leadership, metrics::Metrics},
 };
@@ -85,8 +85,12 @@ impl Hands {
             return Ok(());
         }
         let number = key.attempt.to_string();
-        let labels =
-            BTreeMap::from([(LABEL_GRAPH_UID, key.graph_uid), (LABEL_TASK, key.task), (LABEL_ATTEMPT, &number)]);
+        let labels = BTreeMap::from([
+            (LABEL_GRAPH_UID, key.graph_uid),
+            (LABEL_ROLE, key.role),
+            (LABEL_TASK, key.task),
+            (LABEL_ATTEMPT, &number),
+        ]);
         let pods = self.cluster.list_pods(&namespace, &labels).await?;
         if !jobs::goes_on(&live, &pods.iter().collect::<Vec<_>>()) {
             return Ok(());
@@ -109,6 +113,8 @@ pub struct Hold {
     pub creates: Arc<Semaphore>,
     /// Which attempt.
     pub attempt: Attempt,
+    /// Whether it does its task or undoes it.
+    pub role: Role,
     /// Name of its task.
     pub task: Arc<str>,
     /// Name of its Job.
@@ -165,11 +171,11 @@ impl Hold {
 
     fn count(&self, since: Option<Instant>) {
         let metrics = &self.hands.metrics;
-        if self.attempt.number == 1 {
-            metrics.tasks_started.inc()
-        } else {
-            metrics.retries.inc()
-        };
+        match (self.attempt.number, self.role) {
+            (1, Role::Task) => _ = metrics.tasks_started.inc(),
+            (1, Role::Compensation) => {}
+            _ => _ = metrics.retries.inc(),
+        }
         if let Some(since) = since {
             metrics.handoff_latency.observe(since.elapsed().as_secs_f64());
         }
@@ -196,7 +202,7 @@ impl Hold {
                 Refused::Final(failure) => Try::Done(self.failed(failure)),
                 Refused::Blocked { reason, message, cluster } => {
                     if *shown != Some(reason) {
-                        warn!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %self.task,
+                        warn!(graph = %self.identity.name, namespace = %self.identity.namespace, role = self.role.label(), task = %self.task,
                             attempt = self.attempt.number, reason, error = message, "the Job cannot be created yet");
                         *shown = Some(reason);
                         let reason = reason.to_owned();
@@ -358,7 +364,11 @@ impl Hold {
     async fn pods_gone(&self, attempt: Option<u32>, orphaned: bool) -> Result<bool, CallError> {
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
         let number = attempt.map(|number| number.to_string());
-        let mut labels = BTreeMap::from([(LABEL_GRAPH_UID, self.identity.uid.as_str()), (LABEL_TASK, &*self.task)]);
+        let mut labels = BTreeMap::from([
+            (LABEL_GRAPH_UID, self.identity.uid.as_str()),
+            (LABEL_ROLE, self.role.label()),
+            (LABEL_TASK, &*self.task),
+        ]);
         if let Some(number) = &number {
             labels.insert(LABEL_ATTEMPT, number);
         }
@@ -408,6 +418,7 @@ impl Hold {
             let number = self.attempt.number.to_string();
             let labels = BTreeMap::from([
                 (LABEL_GRAPH_UID, self.identity.uid.as_str()),
+                (LABEL_ROLE, self.role.label()),
                 (LABEL_TASK, &*self.task),
                 (LABEL_ATTEMPT, &number),
             ]);
@@ -435,6 +446,7 @@ impl Hold {
     fn is_ours(&self, job: &JobView) -> bool {
         let order = Order {
             graph: &self.identity,
+            role: self.role,
             task: &self.task,
             attempt: self.attempt.number,
             definition: self.hash,
@@ -449,8 +461,8 @@ impl Hold {
 
     /// Notes a call that did not work; it is made again.
     fn failed_call(&self, error: &impl fmt::Display, doing: &str) {
-        debug!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %self.task,
-            attempt = self.attempt.number, %error, "{doing}");
+        debug!(graph = %self.identity.name, namespace = %self.identity.namespace, role = self.role.label(),
+            task = %self.task, attempt = self.attempt.number, %error, "{doing}");
     }
 
     fn failed(&self, failure: Failure) -> Event {

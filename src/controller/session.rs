@@ -24,8 +24,8 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{GraphPhase, ROLE_TASK, TaskPhase, VolumeStatus},
-    engine::{Action, Attempt, Event, Graph, Identity, Run, TaskId, Transition},
+    api::{GraphPhase, TaskPhase, VolumeStatus},
+    engine::{Action, Attempt, Event, Graph, Identity, Role, Run, TaskId, Transition},
     jobs::{self, JobView, Order},
 };
 
@@ -223,7 +223,7 @@ impl Session {
 
     fn observe(&mut self, changed: &Changed, now: Timestamp, seen: &mut Seen) {
         // a task that the graph does not have: a Job of another revision, or labels set by hand
-        let Some(task) = self.graph.find(&changed.key.task) else { return };
+        let Some(task) = self.graph.find_in_role(changed.key.role, &changed.key.task) else { return };
         let attempt = Attempt { task, number: changed.key.attempt };
         let pods: Vec<_> = changed.cached.pods.values().map(AsRef::as_ref).collect();
         if let Some(job) = &changed.cached.job {
@@ -321,11 +321,13 @@ impl Session {
     }
 
     fn key(&self, attempt: Attempt) -> Key {
-        Key { task: self.graph.task(attempt.task).name.to_string(), attempt: attempt.number }
+        let task = self.graph.task(attempt.task);
+        Key { role: task.role(), task: task.name.to_string(), attempt: attempt.number }
     }
 
     fn hold(&mut self, attempt: Attempt) -> Hold {
         let task = self.graph.task(attempt.task);
+        let role = task.role();
         let fresh = || (self.ended.child_token(), Arc::default());
         let (cancel, gate) = self.holds.entry(attempt).or_insert_with(fresh).clone();
         Hold {
@@ -334,8 +336,9 @@ impl Session {
             mailbox: self.mailbox.clone(),
             creates: Arc::clone(&self.creates),
             attempt,
+            role,
             task: Arc::clone(&task.name),
-            job: jobs::job_name(&self.identity.name, &self.identity.uid, ROLE_TASK, &task.name, attempt.number),
+            job: jobs::job_name(&self.identity.name, &self.identity.uid, role.label(), &task.name, attempt.number),
             hash: task.hash,
             volumes: self.claims_of(attempt.task),
             cancel,
@@ -400,7 +403,7 @@ impl Session {
 
     fn tell(&mut self, transition: &Transition, around: &Surroundings<'_>) {
         let Transition { task, from, to, attempt, ref reason } = *transition;
-        let name = Arc::clone(&self.graph.task(task).name);
+        let (name, role) = (Arc::clone(&self.graph.task(task).name), self.graph.task(task).role());
         let reason = reason.as_deref().unwrap_or_default();
         // what still tries to launch an attempt that is over, its create unanswered, could bring it back to life
         let over = if to == TaskPhase::Running { attempt.saturating_sub(1) } else { attempt };
@@ -414,13 +417,16 @@ impl Session {
         let (graph, namespace) = (&self.identity.name, &self.identity.namespace);
         match to {
             TaskPhase::Failed | TaskPhase::Retrying => {
-                warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name());
+                warn!(%graph, %namespace, role = role.label(), task = %name, attempt, reason, "{}", to.name());
             }
-            TaskPhase::Ready => debug!(%graph, %namespace, task = %name, attempt, "{}", to.name()),
-            _ => info!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
+            TaskPhase::Ready => {
+                debug!(%graph, %namespace, role = role.label(), task = %name, attempt, "{}", to.name());
+            }
+            _ => info!(%graph, %namespace, role = role.label(), task = %name, attempt, reason, "{}", to.name()),
         }
         if to == TaskPhase::Failed {
-            around.recorder.task_failed(around.view, &name, attempt, reason, self.run.task(task).message.as_deref());
+            let message = self.run.task(task).message.as_deref();
+            around.recorder.task_failed(around.view, role, &name, attempt, reason, message);
         }
     }
 
@@ -457,7 +463,10 @@ impl Session {
         if to.is_final() {
             let status = self.run.task(task);
             let took = status.completion_time.zip(status.start_time).map(|(end, start)| end.duration_since(start));
-            metrics.task_finished(to, took.and_then(|took| Duration::try_from(took).ok()));
+            match self.graph.task(task).role() {
+                Role::Task => metrics.task_finished(to, took.and_then(|took| Duration::try_from(took).ok())),
+                Role::Compensation => metrics.compensation_finished(to),
+            }
         }
     }
 }

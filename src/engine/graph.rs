@@ -11,9 +11,9 @@ use super::{
     expr::Expression,
     payload::{Payload, text::Text},
 };
-use crate::api::{DesiredState, Duration, FailurePolicy, Output, VolumeUse};
+use crate::api::{DesiredState, Duration, FailurePolicy, Output, ROLE_COMPENSATION, ROLE_TASK, VolumeUse};
 
-/// A task by its place: `spec.tasks` first, then `spec.finally`.
+/// A task by its place: `spec.tasks` first, then `spec.finally`, then the compensations of `spec.tasks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskId(pub u32);
 
@@ -38,11 +38,13 @@ pub struct Identity {
 /// A valid graph. It never changes.
 #[derive(Debug)]
 pub struct Graph {
-    /// The tasks: `spec.tasks` first, then `spec.finally`.
+    /// The tasks: `spec.tasks` first, then `spec.finally`, then what undoes tasks of `spec.tasks`, in their order.
     pub tasks: Vec<TaskDef>,
     /// Place of the first task of `finally`.
     pub first_finally: usize,
-    /// Tasks by name.
+    /// Place of the first compensation.
+    pub first_compensation: usize,
+    /// Tasks by name; a compensation has the name of the task that it undoes, and is not among them.
     pub by_name: BTreeMap<Arc<str>, TaskId>,
     /// The graph's arguments.
     pub arguments: Arc<Map<String, Value>>,
@@ -62,17 +64,69 @@ impl Graph {
         self.by_name.get(name).copied()
     }
 
+    /// What has attempts under this name in this role.
+    pub fn find_in_role(&self, role: Role, name: &str) -> Option<TaskId> {
+        let id = self.find(name)?;
+        match role {
+            Role::Task => Some(id),
+            Role::Compensation => self.task(id).compensation,
+        }
+    }
+
+    /// The ids of all tasks of `finally`, in order.
+    pub fn finally(&self) -> impl Iterator<Item = TaskId> + use<> {
+        self.ids().take(self.first_compensation).skip(self.first_finally)
+    }
+
+    /// The id of the first compensation, if there is one.
+    pub(crate) fn first_compensation_id(&self) -> TaskId {
+        TaskId(u32::try_from(self.first_compensation).unwrap_or(u32::MAX))
+    }
+
+    /// The ids of all compensations, in order.
+    pub fn compensations(&self) -> impl Iterator<Item = TaskId> + use<> {
+        self.ids().skip(self.first_compensation)
+    }
+
     /// The ids of all tasks, in order.
     pub fn ids(&self) -> impl Iterator<Item = TaskId> + use<> {
         (0..u32::try_from(self.tasks.len()).unwrap_or(u32::MAX)).map(TaskId)
     }
 }
 
-/// One task of a valid graph, templates resolved and defaults filled in.
+/// What an attempt is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// To do a task.
+    Task,
+    /// To undo one.
+    Compensation,
+}
+
+impl Role {
+    /// Its word on Jobs and pods: the value of [`LABEL_ROLE`](crate::api::LABEL_ROLE).
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Task => ROLE_TASK,
+            Self::Compensation => ROLE_COMPENSATION,
+        }
+    }
+
+    /// The role that a label tells.
+    pub fn of_label(label: &str) -> Option<Self> {
+        [Self::Task, Self::Compensation].into_iter().find(|role| role.label() == label)
+    }
+}
+
+/// One task of a valid graph, templates resolved and defaults filled in; or what undoes one.
 #[derive(Debug)]
 pub struct TaskDef {
-    /// Its name.
+    /// Its name; of a compensation, the name of the task that it undoes.
     pub name: Arc<str>,
+    /// The task that it undoes, if it is a compensation.
+    pub undoes: Option<TaskId>,
+    /// What undoes it, if it has `compensate`.
+    pub compensation: Option<TaskId>,
     /// Whether it belongs to `spec.finally`.
     pub finally: bool,
     /// What comes before it; each task once.
@@ -107,6 +161,13 @@ pub struct TaskDef {
     pub cache: Option<CacheRule>,
     /// Hash of all that an attempt is made from (not of the values of expressions).
     pub hash: u64,
+}
+
+impl TaskDef {
+    /// What its attempts are for.
+    pub fn role(&self) -> Role {
+        if self.undoes.is_some() { Role::Compensation } else { Role::Task }
+    }
 }
 
 /// One of `branches` of `decision` must have been taken.
@@ -186,6 +247,8 @@ pub struct Settings {
     pub failure_policy: FailurePolicy,
     /// How long all of `tasks` may take.
     pub timeout: Option<Duration>,
+    /// How long all compensations may take.
+    pub compensation_timeout: Duration,
     /// How long all of `finally` may take.
     pub finally_timeout: Duration,
     /// How long the graph stays after it finished.

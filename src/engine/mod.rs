@@ -6,6 +6,7 @@
 //! simulator ([`sim`]).
 
 pub mod cache;
+mod compensation;
 pub mod event;
 pub mod expr;
 pub mod graph;
@@ -26,6 +27,6 @@ pub mod validate;
 
 pub use cache::{CacheKey, Remembered};
 pub use event::*;
-pub use graph::{Graph, Identity, Settings, TaskId};
+pub use graph::{Graph, Identity, Role, Settings, TaskId};
 pub use state::Run;
 pub use validate::{PayloadSource, Plan, Problem, Refusal, Report, Templates, check, compile};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::Map;
 
 use super::{
     event::{Attempt, AttemptResult, Blame, Event, Failure},
@@ -49,7 +50,9 @@ impl Run {
         let stray = if phase.is_final() {
             attempt.number > last || phase == TaskPhase::Cancelled
         } else {
-            (attempt.number > task.ended && attempt.number < last) || self.is_decision(attempt.task)
+            let replaced = attempt.number > task.ended && attempt.number < last;
+            // of a finished graph only compensations that were never begun are not final
+            replaced || self.is_decision(attempt.task) || self.is_finished()
         };
         if stray {
             round.stops.insert(attempt);
@@ -121,6 +124,8 @@ impl Run {
         let stopping = task.live.stop.is_some();
         let checked = match result {
             AttemptResult::Succeeded { outputs, message } => {
+                // nothing reads what a compensation leaves, and it must not fail of it
+                let outputs = if self.is_compensation(id) { Map::new() } else { outputs };
                 outputs::check(&self.graph.task(id).outputs, outputs, self.output_bytes)
                     .map(|checked| (checked, message))
             }

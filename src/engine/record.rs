@@ -12,6 +12,7 @@ use super::{
         guard, outputs,
         trigger::{Outcome, Verdict},
     },
+    reason,
     state::{Live, Run},
 };
 use crate::api::{FailedAttempt, HistoryEntry, TaskPhase};
@@ -94,12 +95,24 @@ impl Run {
         round.transitions.push(Transition { task: id, from, to, attempt, reason });
         round.changed = true;
         self.sequence = self.sequence.saturating_add(1);
-        self.phases.remove(from);
+        self.counts_of(id).remove(from);
         self.unindex(id, from);
         self.index_task(id);
         if to.is_final() {
             self.announce(id);
         }
+    }
+
+    /// Notes that a compensation has nothing to undo. The status does not show it, and it follows from what the status
+    /// shows: it is no transition.
+    pub(super) fn pass_over(&mut self, id: TaskId) {
+        let status = &mut self.tasks[id.index()].status;
+        let from = std::mem::replace(&mut status.phase, TaskPhase::Skipped);
+        status.reason = Some(reason::NOTHING_TO_COMPENSATE.to_owned());
+        let counts = self.counts_of(id);
+        counts.remove(from);
+        counts.add(TaskPhase::Skipped);
+        self.announce(id);
     }
 
     /// Marks what was recorded last as something that Jobs and Pods cannot rebuild.
@@ -182,7 +195,7 @@ impl Run {
     /// Builds the indexes from the phases of all tasks, and asks for all that are not final to be looked at.
     pub(super) fn index(&mut self) {
         self.open_tasks = self.graph.first_finally.min(self.tasks.len());
-        self.open_finally = self.tasks.len() - self.open_tasks;
+        self.open_finally = self.graph.first_compensation.saturating_sub(self.open_tasks);
         for id in self.graph.ids() {
             self.index_task(id);
         }
@@ -204,7 +217,7 @@ impl Run {
 
     fn index_task(&mut self, id: TaskId) {
         let phase = self.task(id).phase;
-        self.phases.add(phase);
+        self.counts_of(id).add(phase);
         if phase == TaskPhase::Ready {
             if self.is_decision(id) {
                 self.decisions.insert(id);
@@ -219,7 +232,11 @@ impl Run {
         let graph = Arc::clone(&self.graph);
         let task = graph.task(id);
         let Some(outcome) = Outcome::of(self.task(id).phase, task.allow_failure) else { return };
-        if task.finally {
+        if task.undoes.is_some() {
+            if self.has_work(id) {
+                self.open_compensations = self.open_compensations.saturating_sub(1);
+            }
+        } else if task.finally {
             self.open_finally = self.open_finally.saturating_sub(1);
         } else {
             self.open_tasks = self.open_tasks.saturating_sub(1);

@@ -8,9 +8,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
+    compensation,
     event::{Attempt, Blame, Failure, Launch},
     expr::Scope,
-    graph::{Graph, Identity, Settings, TaskDef, Work},
+    graph::{Graph, Identity, Role, Settings, TaskDef, Work},
     policy::outputs,
     reason,
     record::{MAX_FAILED_ATTEMPTS, MAX_HISTORY, MAX_MESSAGE, MAX_REASON, Round, clipped},
@@ -39,7 +40,12 @@ impl Run {
             stored.entry(&task.name).or_insert(task);
         }
         for id in run.graph.ids() {
-            if let Some(stored) = stored.get(run.task(id).name.as_str()) {
+            let Some(task) = stored.get(run.task(id).name.as_str()) else { continue };
+            let stored = match run.graph.task(id).role() {
+                Role::Task => Some((*task).clone()),
+                Role::Compensation => compensation::stored(task),
+            };
+            if let Some(stored) = stored {
                 let repaired = repair(stored, run.graph.task(id));
                 run.tasks[id.index()].status = repaired;
                 run.restore_attempt(id);
@@ -54,17 +60,12 @@ impl Run {
             .map(outputs::size)
             .sum();
         run.index();
-        if run.open_tasks == 0 {
+        run.restore_compensations(status);
+        if run.open_tasks == 0 && !run.is_compensating() {
             run.finally_time = status.finally_time.map(whole_millis);
         }
-        let cut_off =
-            |task: &TaskStatus| task.phase.is_final() && task.reason.as_deref() == Some(reason::DEADLINE_EXCEEDED);
-        run.finally_over = run
-            .tasks
-            .iter()
-            .skip(run.graph.first_finally)
-            .any(|task| cut_off(&task.status) && task.status.phase != TaskPhase::Failed);
-        if run.open_tasks == 0 && run.open_finally == 0 {
+        run.finally_over = run.was_cut_off(run.graph.finally());
+        if run.is_over() {
             run.completion_time = status.completion_time.map(whole_millis);
         }
         run
@@ -156,8 +157,7 @@ fn call_off_reason(reason: Option<&str>) -> Option<&'static str> {
 }
 
 /// A task's status as it can be.
-fn repair(stored: &TaskStatus, def: &TaskDef) -> TaskStatus {
-    let mut status = stored.clone();
+fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
     let branches = match &def.work {
         Work::Decision(branches) => Some(branches),
         Work::Job(_) => None,
@@ -178,6 +178,8 @@ fn repair(stored: &TaskStatus, def: &TaskDef) -> TaskStatus {
     if branches.is_some() {
         status.attempts = 0;
     }
+    // kept as a task of its own
+    status.compensation = None;
     if status.phase != TaskPhase::Succeeded {
         status.outputs.clear();
         status.branch = None;

@@ -34,9 +34,12 @@ pub struct Run {
     pub(super) guarded: Vec<Vec<(TaskId, usize)>>,
 
     pub(super) start_time: Option<Timestamp>,
+    pub(super) compensation_time: Option<Timestamp>,
     pub(super) finally_time: Option<Timestamp>,
     pub(super) completion_time: Option<Timestamp>,
     pub(super) ending: Option<Ending>,
+    /// `compensationTimeout` ran out.
+    pub(super) compensation_over: bool,
     /// `finallyTimeout` ran out.
     pub(super) finally_over: bool,
     pub(super) suspended: bool,
@@ -62,12 +65,17 @@ pub struct Run {
     /// Restored, and not stepped yet.
     pub(super) restored: bool,
 
+    /// Of `tasks` and `finally`.
     pub(super) phases: PhaseCounts,
+    /// Of the compensations.
+    pub(super) compensations: PhaseCounts,
     /// Tasks of `tasks` that are not final.
     pub(super) open_tasks: usize,
+    /// Compensations that have something to undo and are not final; 0 before the graph compensates.
+    pub(super) open_compensations: usize,
     /// Tasks of `finally` that are not final.
     pub(super) open_finally: usize,
-    /// Tasks that Failed without `allowFailure`.
+    /// Tasks and compensations that Failed without `allowFailure`.
     pub(super) failed: BTreeSet<TaskId>,
     /// Running tasks that cannot start for now.
     pub(super) blocked: BTreeSet<TaskId>,
@@ -193,9 +201,11 @@ impl Run {
             tasks,
             guarded,
             start_time: None,
+            compensation_time: None,
             finally_time: None,
             completion_time: None,
             ending: None,
+            compensation_over: false,
             finally_over: false,
             suspended: false,
             suspended_before: false,
@@ -210,7 +220,9 @@ impl Run {
             sweep: true,
             restored: false,
             phases: PhaseCounts::default(),
+            compensations: PhaseCounts::default(),
             open_tasks: 0,
+            open_compensations: 0,
             open_finally: 0,
             failed: BTreeSet::new(),
             blocked: BTreeSet::new(),

@@ -11,9 +11,9 @@ use super::{
 use crate::{
     api::{
         ANNOTATION_HASH, Duration, ENV_PREFIX, GROUP, LABEL_ATTEMPT, LABEL_GRAPH, LABEL_GRAPH_UID, LABEL_ROLE,
-        LABEL_SHARD, LABEL_TASK, MAIN_CONTAINER, MANAGER, PodDefaults, ROLE_TASK, VERSION, VolumeUse,
+        LABEL_SHARD, LABEL_TASK, MAIN_CONTAINER, MANAGER, PodDefaults, VERSION, VolumeUse,
     },
-    engine::{Identity, Launch, graph::TaskDef, graph::Work, payload::PayloadKind},
+    engine::{Identity, Launch, Role, graph::TaskDef, graph::Work, payload::PayloadKind},
 };
 
 /// All that a Job is made from. The same order always gives the same Job.
@@ -21,6 +21,8 @@ use crate::{
 pub struct Order<'a> {
     /// The graph.
     pub graph: &'a Identity,
+    /// Whether it does the task or undoes it.
+    pub role: Role,
     /// Name of the task.
     pub task: &'a str,
     /// Number of the attempt.
@@ -50,6 +52,7 @@ impl<'a> Order<'a> {
         let Work::Job(payload) = &task.work else { return None };
         Some(Self {
             graph,
+            role: task.role(),
             task: &task.name,
             attempt: launch.attempt.number,
             definition: task.hash,
@@ -63,7 +66,7 @@ impl<'a> Order<'a> {
 
     /// Name of the Job.
     pub fn name(&self) -> String {
-        job_name(&self.graph.name, &self.graph.uid, ROLE_TASK, self.task, self.attempt)
+        job_name(&self.graph.name, &self.graph.uid, self.role.label(), self.task, self.attempt)
     }
 
     /// The Job, to be created as it is with `fieldValidation=Strict`.
@@ -124,7 +127,7 @@ impl<'a> Order<'a> {
         [
             (LABEL_GRAPH, self.graph.name.clone()),
             (LABEL_GRAPH_UID, self.graph.uid.clone()),
-            (LABEL_ROLE, ROLE_TASK.to_owned()),
+            (LABEL_ROLE, self.role.label().to_owned()),
             (LABEL_TASK, self.task.to_owned()),
             (LABEL_ATTEMPT, self.attempt.to_string()),
             (LABEL_SHARD, shard(&self.graph.uid).to_string()),

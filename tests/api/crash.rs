@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use taskgraph::api::TaskPhase;
 
 use crate::{
-    fixture::{Fixture, task, task_with},
+    fixture::{Fixture, container, task, task_with},
     support::{
         Play,
         namespace::{finished, outcome},
@@ -108,6 +108,27 @@ const CACHE: Shape = Shape {
     condition: "Complete",
 };
 
+/// A failure that is undone, one compensation with a retry; then `finally`.
+const SAGA: Shape = Shape {
+    name: "saga",
+    spec: || {
+        let undo =
+            json!({"compensate": {"container": container(), "retry": {"limit": 1, "backoff": {"initial": "50ms"}}}});
+        json!({
+            "tasks": [
+                task_with("reserve", &[], undo.clone()), task_with("charge", &["reserve"], undo.clone()),
+                task_with("ship", &["charge"], undo),
+            ],
+            "finally": [task("cleanup", &[])],
+        })
+    },
+    script: |task, attempt| match (task, attempt) {
+        ("ship", _) | ("undo:charge", 1) => Play::fails(1),
+        _ => Play::succeeds(""),
+    },
+    condition: "Failed",
+};
+
 /// What one run came to.
 #[derive(Debug)]
 struct Ran {
@@ -199,4 +220,9 @@ async fn between_any_two_writes_of_a_volume() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn between_any_two_writes_of_a_cache() -> Result<()> {
     sweep(CACHE).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_saga() -> Result<()> {
+    sweep(SAGA).await
 }

@@ -8,9 +8,11 @@
 mod support;
 
 mod cache;
+mod control;
 mod crash;
 mod faults;
 mod fixture;
 mod harness;
 mod runs;
+mod sagas;
 mod volumes;

@@ -94,6 +94,33 @@ async fn a_template_of_two_graphs() -> Result<()> {
     world.judge().await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_is_undone() -> Result<()> {
+    let world = World::new("order-failing").await?;
+    world.apply(&file("examples/orders/failing.yaml")?).await?;
+    let graph = world.wait("order-failing", "failed").await?;
+    let undo = |name: &str| task(&graph, name).and_then(|task| task.compensation);
+    let (refund, release) = (undo("charge-payment").expect("a refund"), undo("reserve-inventory").expect("a release"));
+    assert_eq!((refund.phase, refund.attempts), (TaskPhase::Succeeded, 2));
+    // what a container leaves that is no JSON object is its message
+    assert_eq!(refund.message.as_deref().map(str::trim), Some("refunded 59.8 of P-A-1047"));
+    assert_eq!(release.message.as_deref().map(str::trim), Some("released lamp-2"));
+    assert!(refund.completion_time <= release.start_time, "the refund first");
+    assert!(undo("ship-order").is_none());
+    assert_eq!(outputs(&graph, "write-ledger"), json!({"entry": "shipping Failed"}));
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_goes_well() -> Result<()> {
+    let world = World::new("order-complete").await?;
+    world.apply(&file("examples/orders/complete.yaml")?).await?;
+    let graph = world.wait("order-complete", "complete").await?;
+    assert!(status(&graph).tasks.iter().all(|task| task.compensation.is_none()));
+    assert_eq!(outputs(&graph, "write-ledger"), json!({"entry": "shipping Succeeded"}));
+    world.judge().await
+}
+
 /// The pipeline, in a namespace of its own and with a volume of its own.
 async fn pipeline(data: &str) -> Result<(World, TaskGraph)> {
     let world = World::new(&format!("orders-{data}")).await?;

@@ -6,6 +6,7 @@ mod attempts;
 mod branches;
 mod cache;
 mod chaos;
+mod compensations;
 mod endings;
 mod expressions;
 mod failure;

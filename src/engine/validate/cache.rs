@@ -18,6 +18,10 @@ impl Checker<'_> {
         if place.finally {
             self.problems.add(&path, "a task of finally always runs: leave it out");
         }
+        if task.compensate.is_some() {
+            self.problems
+                .add(&path, "a task that can be undone does more than leave outputs: leave cache or compensate out");
+        }
         for (index, _) in task.volumes.iter().enumerate().filter(|(_, volume)| volume.read_only != Some(true)) {
             let message =
                 "what the task leaves on a volume is not kept with its outputs: mount it readOnly, or leave cache out";

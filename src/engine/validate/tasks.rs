@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long an attempt may wait for its pod to start, where the task does not say.
-const START_TIMEOUT: Duration = Duration::from_secs(600);
+pub const START_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_OUTPUTS: usize = 64;
 /// Most branches of a decision.
 pub const MAX_BRANCHES: usize = 64;
@@ -138,6 +138,8 @@ impl<'a> Checker<'a> {
         let (work, (when, retry)) = (work?, when.ok().zip(retry)?);
         Some(TaskDef {
             name: task.name.as_str().into(),
+            undoes: None,
+            compensation: None,
             finally: place.finally,
             handler: matches!(trigger, TriggerRule::AllFinished | TriggerRule::AnyFailed),
             dependencies: waiting.dependencies,
@@ -170,7 +172,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The retries of a task, or else those of its template.
-    fn retry(&mut self, own: Option<&Retry>, default: Option<&Retry>, path: &str) -> Option<RetryRule> {
+    pub(super) fn retry(&mut self, own: Option<&Retry>, default: Option<&Retry>, path: &str) -> Option<RetryRule> {
         // a default was reported with its template
         let mut ignored = Problems::default();
         let problems = if own.is_some() { &mut self.problems } else { &mut ignored };
@@ -184,7 +186,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The template that a task runs, checked the first time that it is asked for.
-    fn template(&mut self, task: &Task, path: &str) -> Option<Template> {
+    pub(super) fn template(&mut self, task: &Task, path: &str) -> Option<Template> {
         let reference = task.template_ref.as_ref()?;
         let path = format!("{path}.templateRef");
         if reference.name.is_empty() || reference.name.len() > 253 {
@@ -205,7 +207,7 @@ impl<'a> Checker<'a> {
     }
 
     /// What a task does: exactly one of the four forms.
-    fn work(&mut self, number: usize, task: &Task, path: &str, template: Option<&Template>) -> Option<Work> {
+    pub(super) fn work(&mut self, number: usize, task: &Task, path: &str, template: Option<&Template>) -> Option<Work> {
         let forms = [
             ("container", task.container.is_some()),
             ("job", task.job.is_some()),

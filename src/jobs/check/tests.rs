@@ -215,6 +215,7 @@ proptest::proptest! {
         let graph = crate::engine::Identity { name: "g".into(), namespace: "n".into(), uid: "u".into() };
         for kind in [PayloadKind::Container, PayloadKind::PodTemplate] {
             let order = crate::jobs::Order {
+                role: crate::engine::Role::Task,
                 graph: &graph, task: "t", attempt: 1, definition: 0, timeout: None, kind, rendered: &value, defaults: None,
                 volumes: &[],
             };

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{DesiredState, Duration, GraphPhase, TaskGraphStatus, TaskPhase},
-    engine::{Action, Attempt, Event, Graph, Remembered, Run, Settings},
+    engine::{Action, Attempt, Event, Graph, Remembered, Run, Settings, TaskId},
 };
 
 /// What goes wrong beside the attempts.
@@ -106,6 +106,7 @@ pub fn operate(plan: &Plan, chaos: &Chaos) -> Outcome {
         failure_policy: plan.policy,
         parallelism: plan.parallelism,
         timeout: plan.timeout.map(Duration::from_secs),
+        compensation_timeout: Duration::from_secs(2_000),
         finally_timeout: Duration::from_secs(2_000),
         ..settings()
     };
@@ -354,8 +355,11 @@ impl Operator<'_> {
         if !self.plan.lossy || !self.chaos.noise || !self.dice.one_in(20) {
             return;
         }
-        let known =
-            |attempt: &&Attempt| self.stored.tasks[attempt.task.index()].job == Some(super::cluster::name(**attempt));
+        let stored_job = |id: TaskId| match self.graph.task(id).undoes {
+            Some(undone) => self.stored.tasks[undone.index()].compensation.as_ref()?.job.clone(),
+            None => self.stored.tasks[id.index()].job.clone(),
+        };
+        let known = |attempt: &&Attempt| stored_job(attempt.task) == Some(super::cluster::name(**attempt));
         let Some(attempt) = self.cluster.jobs.keys().find(known).copied() else { return };
         self.cluster.lose(attempt);
         let due = self.now;
@@ -365,7 +369,11 @@ impl Operator<'_> {
     fn outcome(self) -> Outcome {
         let mut status = TaskGraphStatus::default();
         self.run.write(&mut status, time(self.now));
-        let tasks = status.tasks.into_iter().map(|task| TaskOutcome {
+        let undone = status.tasks.clone().into_iter().filter_map(|task| {
+            let name = format!("undo:{}", task.name);
+            Some(task.compensation?.into_task(name))
+        });
+        let tasks = status.tasks.clone().into_iter().chain(undone).map(|task| TaskOutcome {
             name: task.name,
             attempts: task.attempts,
             disruptions: task.disruptions,

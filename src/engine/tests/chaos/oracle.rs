@@ -1,17 +1,47 @@
 //! Judges what a run asks for and what it ends with by the rules as design tells them.
 
+use std::collections::BTreeSet;
+
 use super::{
     super::triggers::{Is, expected},
     cluster::Cluster,
 };
 use crate::{
-    api::{TaskGraphStatus, TaskPhase},
+    api::{TaskGraphStatus, TaskPhase, TaskStatus},
     engine::{Action, Graph, Run, Step, TaskId, graph::TriggerRule, graph::Work},
 };
 
 fn dependencies(graph: &Graph, run: &Run, id: TaskId) -> Vec<Is> {
     let is = |id: &TaskId| Is::of(run.task(*id).phase, graph.task(*id).allow_failure);
     graph.task(id).dependencies.iter().map(is).collect()
+}
+
+/// All that depends on a task, at any distance.
+fn behind(graph: &Graph, id: TaskId) -> BTreeSet<TaskId> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![id];
+    while let Some(id) = open.pop() {
+        let next = graph.ids().filter(|other| graph.task(*other).undoes.is_none());
+        open.extend(next.filter(|other| graph.task(*other).dependencies.contains(&id) && found.insert(*other)));
+    }
+    found
+}
+
+fn went_wrong(run: &Run, id: TaskId) -> bool {
+    match run.task(id).phase {
+        TaskPhase::Failed => !run.graph().task(id).allow_failure,
+        phase => matches!(phase, TaskPhase::Cancelled | TaskPhase::Omitted),
+    }
+}
+
+fn is_under_way(phase: TaskPhase) -> bool {
+    matches!(phase, TaskPhase::Ready | TaskPhase::Running | TaskPhase::Retrying)
+}
+
+fn status_of(run: &Run) -> TaskGraphStatus {
+    let mut status = TaskGraphStatus::default();
+    run.write(&mut status, super::super::fixture::at(0));
+    status
 }
 
 /// Whether for each decision named, one of the branches listed was taken.
@@ -27,7 +57,19 @@ fn may_start(graph: &Graph, run: &Run, id: TaskId) -> bool {
     let task = graph.task(id);
     let dependencies = dependencies(graph, run, id);
     let main_done = graph.ids().take(graph.first_finally).all(|id| run.task(id).phase.is_final());
-    (!task.finally || main_done)
+    if let Some(undone) = task.undoes {
+        let wrong =
+            status_of(run).ending.is_some() || graph.ids().take(graph.first_finally).any(|id| went_wrong(run, id));
+        let after = behind(graph, undone);
+        let undone_after =
+            graph.compensations().filter(|id| graph.task(*id).undoes.is_some_and(|id| after.contains(&id)));
+        return main_done
+            && wrong
+            && run.task(undone).phase == TaskPhase::Succeeded
+            && undone_after.into_iter().all(|id| run.task(id).phase.is_final());
+    }
+    let undoing = graph.compensations().any(|id| is_under_way(run.task(id).phase));
+    (!task.finally || (main_done && !undoing))
         && guards_hold(graph, run, id)
         && (dependencies.is_empty() || expected(task.trigger, &dependencies).0 == TaskPhase::Running)
 }
@@ -72,6 +114,8 @@ pub fn judge_step(run: &Run, step: &Step, suspended: bool, first_after_restart: 
 pub fn judge_store(before: &TaskGraphStatus, after: &TaskGraphStatus) {
     assert!(after.sequence >= before.sequence);
     for (before, after) in before.tasks.iter().zip(&after.tasks) {
+        judge_compensation(before, after);
+        let (before, after) = (&alone(before), &alone(after));
         assert!(after.attempts >= before.attempts, "E: attempts of {} fell", before.name);
         if before.phase.is_final() {
             assert_eq!(before, after, "C: {} was final", before.name);
@@ -82,10 +126,45 @@ pub fn judge_store(before: &TaskGraphStatus, after: &TaskGraphStatus) {
     }
 }
 
+/// A task without its compensation, which comes after its end.
+fn alone(task: &TaskStatus) -> TaskStatus {
+    TaskStatus { compensation: None, ..task.clone() }
+}
+
+fn judge_compensation(before: &TaskStatus, after: &TaskStatus) {
+    let Some(before) = &before.compensation else { return };
+    let after = after.compensation.as_ref().expect("E: a compensation is not forgotten");
+    assert!(after.attempts >= before.attempts, "E: attempts fell");
+    if before.phase.is_final() {
+        assert_eq!(before, after, "C: it was final");
+    }
+}
+
+/// A graph that fails has undone all that Succeeded, as far as that went; another one nothing.
+fn judge_undoing(run: &Run, cluster: &Cluster) {
+    let graph = run.graph();
+    let failed = status_of(run).ending.is_some() || graph.ids().take(graph.first_finally).any(|id| went_wrong(run, id));
+    for id in graph.compensations() {
+        let undone = graph.task(id).undoes.expect("it undoes one");
+        let status = run.task(id);
+        let attempt = crate::engine::Attempt { task: id, number: status.attempts };
+        let why = format!("undo {}: {:?} {:?}", status.name, status.phase, status.reason);
+        match status.phase {
+            TaskPhase::Succeeded => assert!(failed && cluster.succeeded.contains(&attempt), "{why}"),
+            TaskPhase::Failed => assert!(failed && cluster.created.contains(&attempt), "{why}"),
+            _ => {
+                assert!(!failed || run.task(undone).phase != TaskPhase::Succeeded, "{why}");
+                assert!(!cluster.created.iter().any(|created| created.task == id), "{why}");
+            }
+        }
+    }
+}
+
 /// Every phase at the end has its cause.
 pub fn judge_end(run: &Run, cluster: &Cluster) {
+    judge_undoing(run, cluster);
     let graph = run.graph();
-    for id in graph.ids() {
+    for id in graph.ids().take(graph.first_compensation) {
         let status = run.task(id);
         let def = graph.task(id);
         let reason = status.reason.as_deref().unwrap_or_default();
