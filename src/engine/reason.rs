@@ -16,12 +16,12 @@ pub const FAILURE_POLICY: &str = "FailurePolicy";
 pub const CANCELLED: &str = "Cancelled";
 /// The graph's `timeout`, `compensationTimeout` or `finallyTimeout` ran out.
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
-/// The outputs are those of an earlier success.
-pub const CACHED: &str = "Cached";
 /// The task of a compensation did not succeed.
 pub const NOTHING_TO_COMPENSATE: &str = "NothingToCompensate";
 /// The graph undoes what Succeeded.
 pub const COMPENSATING: &str = "Compensating";
+/// The outputs are those of an earlier success.
+pub const CACHED: &str = "Cached";
 /// An expression gave no value.
 pub const EXPRESSION_ERROR: &str = "ExpressionError";
 /// No branch of a decision holds.

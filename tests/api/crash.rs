@@ -82,6 +82,27 @@ const FAILURE: Shape = Shape {
     condition: "Failed",
 };
 
+/// A failure that is undone, one compensation with a retry; then `finally`.
+const SAGA: Shape = Shape {
+    name: "saga",
+    spec: || {
+        let undo =
+            json!({"compensate": {"container": container(), "retry": {"limit": 1, "backoff": {"initial": "50ms"}}}});
+        json!({
+            "tasks": [
+                task_with("reserve", &[], undo.clone()), task_with("charge", &["reserve"], undo.clone()),
+                task_with("ship", &["charge"], undo),
+            ],
+            "finally": [task("cleanup", &[])],
+        })
+    },
+    script: |task, attempt| match (task, attempt) {
+        ("ship", _) | ("undo:charge", 1) => Play::fails(1),
+        _ => Play::succeeds(""),
+    },
+    condition: "Failed",
+};
+
 /// A claim that two tasks mount: found again after each crash, never made anew.
 const VOLUME: Shape = Shape {
     name: "volume",
@@ -106,27 +127,6 @@ const CACHE: Shape = Shape {
     },
     script: |task, _| if task == "first" { Play::succeeds(r#"{"n": 1}"#) } else { Play::succeeds("") },
     condition: "Complete",
-};
-
-/// A failure that is undone, one compensation with a retry; then `finally`.
-const SAGA: Shape = Shape {
-    name: "saga",
-    spec: || {
-        let undo =
-            json!({"compensate": {"container": container(), "retry": {"limit": 1, "backoff": {"initial": "50ms"}}}});
-        json!({
-            "tasks": [
-                task_with("reserve", &[], undo.clone()), task_with("charge", &["reserve"], undo.clone()),
-                task_with("ship", &["charge"], undo),
-            ],
-            "finally": [task("cleanup", &[])],
-        })
-    },
-    script: |task, attempt| match (task, attempt) {
-        ("ship", _) | ("undo:charge", 1) => Play::fails(1),
-        _ => Play::succeeds(""),
-    },
-    condition: "Failed",
 };
 
 /// What one run came to.
@@ -213,6 +213,11 @@ async fn between_any_two_writes_of_a_failure() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_saga() -> Result<()> {
+    sweep(SAGA).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn between_any_two_writes_of_a_volume() -> Result<()> {
     sweep(VOLUME).await
 }
@@ -220,9 +225,4 @@ async fn between_any_two_writes_of_a_volume() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn between_any_two_writes_of_a_cache() -> Result<()> {
     sweep(CACHE).await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn between_any_two_writes_of_a_saga() -> Result<()> {
-    sweep(SAGA).await
 }

@@ -128,16 +128,16 @@ impl TaskBuild<'_> {
         self
     }
 
-    /// It may reuse a success of the last minute.
-    pub fn cached(self) -> Self {
-        self.def.cache = Some(CacheRule { key: None, max_age: Duration::from_secs(60) });
-        self
-    }
-
     /// It can be undone; `retries`: of that.
     pub fn compensate(self, retries: u32) -> Self {
         let id = TaskId(u32::try_from(self.earlier.len()).unwrap());
         self.undone.push((id, retries));
+        self
+    }
+
+    /// It may reuse a success of the last minute.
+    pub fn cached(self) -> Self {
+        self.def.cache = Some(CacheRule { key: None, max_age: Duration::from_secs(60) });
         self
     }
 

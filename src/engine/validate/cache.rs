@@ -19,8 +19,7 @@ impl Checker<'_> {
             self.problems.add(&path, "a task of finally always runs: leave it out");
         }
         if task.compensate.is_some() {
-            self.problems
-                .add(&path, "a task that can be undone does more than leave outputs: leave cache or compensate out");
+            self.problems.add(&path, "what a task with compensate does must not be left out: leave one of the two out");
         }
         for (index, _) in task.volumes.iter().enumerate().filter(|(_, volume)| volume.read_only != Some(true)) {
             let message =

@@ -12,9 +12,18 @@ fn graph() -> Identity {
 }
 
 fn order<'a>(graph: &'a Identity, kind: PayloadKind, rendered: &'a Value) -> Order<'a> {
-    let (role, volumes) = (Role::Task, &[][..]);
-    let (task, attempt, definition) = ("extract", 2, 0xab);
-    Order { graph, role, task, attempt, definition, timeout: None, kind, rendered, defaults: None, volumes }
+    Order {
+        graph,
+        role: Role::Task,
+        task: "extract",
+        attempt: 2,
+        definition: 0xab,
+        timeout: None,
+        kind,
+        rendered,
+        defaults: None,
+        volumes: &[],
+    }
 }
 
 fn labels() -> Value {
@@ -177,6 +186,23 @@ fn knows_its_own_job_again() {
 }
 
 #[test]
+fn what_undoes_a_task_is_told_from_the_task() {
+    let (graph, rendered) = (graph(), json!({"image": "i"}));
+    let task = order(&graph, PayloadKind::Container, &rendered);
+    let undo = Order { role: Role::Compensation, ..task };
+    assert_ne!(task.name(), undo.name());
+    let job = undo.build();
+    for labels in [&job["metadata"]["labels"], &job["spec"]["template"]["metadata"]["labels"]] {
+        assert_eq!(
+            (&labels["taskgraph.dev/role"], &labels["taskgraph.dev/task"]),
+            (&json!("compensation"), &json!("extract"))
+        );
+    }
+    let stored: JobView = serde_json::from_value(job).unwrap();
+    assert!(undo.is_ours(&stored) && !task.is_ours(&stored));
+}
+
+#[test]
 fn volumes_of_the_graph_are_mounted() {
     let graph = graph();
     let uses: Vec<VolumeUse> = serde_json::from_value(json!([
@@ -281,21 +307,4 @@ fn a_claim() {
     assert!(!ours(|metadata| metadata["ownerReferences"][0]["controller"] = false.into()));
     assert!(!ours(|metadata| metadata["labels"]["taskgraph.dev/volume"] = "logs".into()));
     assert!(!ours(|metadata| metadata["labels"] = Value::Null));
-}
-
-#[test]
-fn what_undoes_a_task_is_told_from_the_task() {
-    let (graph, rendered) = (graph(), json!({"image": "i"}));
-    let task = order(&graph, PayloadKind::Container, &rendered);
-    let undo = Order { role: Role::Compensation, ..task };
-    assert_ne!(task.name(), undo.name());
-    let job = undo.build();
-    for labels in [&job["metadata"]["labels"], &job["spec"]["template"]["metadata"]["labels"]] {
-        assert_eq!(
-            (&labels["taskgraph.dev/role"], &labels["taskgraph.dev/task"]),
-            (&json!("compensation"), &json!("extract"))
-        );
-    }
-    let stored: JobView = serde_json::from_value(job).unwrap();
-    assert!(undo.is_ours(&stored) && !task.is_ours(&stored));
 }

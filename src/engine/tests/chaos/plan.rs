@@ -107,11 +107,7 @@ impl Plan {
             // a task without dependencies has no trigger
             let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
             let made = if task.decision { made.decision(&["yes", "no"]) } else { made };
-            let made = if task.cache.is_some() && task.compensate.is_none() && !finally && !task.decision {
-                made.cached()
-            } else {
-                made
-            };
+            let made = if task.cache.is_some() && !finally && !task.decision { made.cached() } else { made };
             let made = if task.allow_failure { made.allow_failure() } else { made };
             if let Some(retries) = task.compensate.filter(|_| !finally && !task.decision) {
                 made.compensate(retries);
@@ -171,12 +167,11 @@ fn trigger() -> impl Strategy<Value = TriggerRule> {
 
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
+    let compensate = prop::option::of(0..3u32);
     let cache =
         prop::sample::select(vec![None, None, None, Some(Recall::Hit), Some(Recall::Miss), Some(Recall::Silent)]);
-    let compensate = prop::option::of(0..3u32);
-    let more = (prop::bool::weighted(0.1), compensate, cache);
-    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, more, 0..3u8).prop_map(
-        |(dependencies, trigger, decision, retries, (allow_failure, compensate, cache), priority)| TaskPlan {
+    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8, cache)
+        .prop_map(|(dependencies, trigger, decision, retries, allow_failure, compensate, priority, cache)| TaskPlan {
             dependencies,
             trigger,
             decision,
@@ -185,8 +180,7 @@ fn task() -> impl Strategy<Value = TaskPlan> {
             compensate,
             priority,
             cache,
-        },
-    )
+        })
 }
 
 fn policy() -> impl Strategy<Value = FailurePolicy> {

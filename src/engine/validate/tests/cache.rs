@@ -54,12 +54,6 @@ fn caches() {
             &["spec.finally[0].cache: a task of finally always runs: leave it out"],
         ),
         (
-            tasks(json!([{"name": "t", "cache": {"maxAge": "1h"}, "compensate": {"container": {"image": "i"}}}])),
-            &[
-                "spec.tasks[0].cache: a task that can be undone does more than leave outputs: leave cache or compensate out",
-            ],
-        ),
-        (
             tasks(json!([{"name": "d", "decision": {"branches": [{"name": "x"}]}, "cache": {"maxAge": "1h"}}])),
             &["spec.tasks[0].cache: a decision has no Job: cache has no meaning"],
         ),
