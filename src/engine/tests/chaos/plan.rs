@@ -107,7 +107,11 @@ impl Plan {
             // a task without dependencies has no trigger
             let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
             let made = if task.decision { made.decision(&["yes", "no"]) } else { made };
-            let made = if task.cache.is_some() && !finally && !task.decision { made.cached() } else { made };
+            let made = if task.cache.is_some() && task.compensate.is_none() && !finally && !task.decision {
+                made.cached()
+            } else {
+                made
+            };
             let made = if task.allow_failure { made.allow_failure() } else { made };
             if let Some(retries) = task.compensate.filter(|_| !finally && !task.decision) {
                 made.compensate(retries);
