@@ -168,6 +168,10 @@ pub struct Compensate {
     /// How long an attempt may wait for its pod to start. Default: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_timeout: Option<DurationText>,
+    /// Claims of `spec.volumeClaimTemplates` that its containers mount.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub volumes: Vec<VolumeUse>,
 }
 
 /// Which outcomes of its dependencies let a task start.

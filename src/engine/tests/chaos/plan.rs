@@ -133,7 +133,8 @@ impl Plan {
                 Kind::Delay(seconds) => made.delay(seconds),
                 Kind::Approval(on_timeout, seconds) => made.approval(on_timeout, Some(seconds)),
             };
-            let caches = task.cache.is_some() && !finally && task.kind == Kind::Job && task.items.is_none();
+            let plain = task.kind == Kind::Job && task.items.is_none() && task.compensate.is_none();
+            let caches = task.cache.is_some() && !finally && plain;
             let made = if caches { made.cached() } else { made };
             let made = if task.allow_failure { made.allow_failure() } else { made };
             let can_be_undone = matches!(task.kind, Kind::Job | Kind::Approval(..));
