@@ -41,6 +41,20 @@ expected_tasks() { # GRAPH
 		count Succeeded 1 -
 		say Succeeded 1 -
 	END
+	shared-files) cat <<-END ;;
+		write Succeeded 1 -
+		check Succeeded 1 -
+		count Succeeded 1 -
+	END
+	figures) cat <<-END ;;
+		count Succeeded 1 -
+	END
+	figures-again) cat <<-END ;;
+		wait Succeeded 1 -
+		count Succeeded 0 Cached
+		other Succeeded 1 -
+		say Succeeded 1 -
+	END
 	failure) cat <<-END ;;
 		unit-test Failed 1 Error
 		lint Succeeded 1 -
@@ -129,6 +143,19 @@ expected_outputs() { # GRAPH
 	primes-large) cat <<-END ;;
 		count {"primes":1033}
 		say {"text":"1033 primes from 10000 to 20000"}
+	END
+	shared-files) cat <<-END ;;
+		write {"bytes":1048576,"sha256":"a7a14d0926bd"}
+		check {"same":true}
+		count {"lines":165668}
+	END
+	figures) cat <<-END ;;
+		count {"primes":669}
+	END
+	figures-again) cat <<-END ;;
+		count {"primes":669}
+		other {"primes":783}
+		say {"text":"669 primes below 5000, 783 below 6000"}
 	END
 	failure) cat <<-END ;;
 		lint {"warnings":0}

@@ -11,6 +11,7 @@ use super::{
     schema,
     status::TaskGraphStatus,
     task::{PodDefaults, Task},
+    volume::VolumeClaimTemplate,
     waiting::Approval,
 };
 
@@ -97,6 +98,11 @@ pub struct TaskGraphSpec {
     /// What all pods of the graph share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_defaults: Option<PodDefaults>,
+    /// Claims that are made for the graph before its first Job, and deleted with it. They stay as they are once the
+    /// graph is accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub volume_claim_templates: Vec<VolumeClaimTemplate>,
     /// The tasks. Their names are unique, those of `finally` included.
     #[schemars(length(min = 1, max = 2000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tasks: Vec<Task>,

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
+    cache::Cache,
     duration::DurationText,
     schema,
+    volume::VolumeUse,
     waiting::{ApprovalTask, Delay},
 };
 
@@ -112,6 +114,13 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub outputs: Vec<Output>,
+    /// Claims of `spec.volumeClaimTemplates` that its containers mount.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub volumes: Vec<VolumeUse>,
+    /// When the outputs of an earlier success stand in for a run of this task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
 }
 
 impl Task {

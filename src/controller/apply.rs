@@ -17,11 +17,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
+    cache::Cache,
     cluster::{CallError, Cluster},
     registry::{Mailbox, Note},
+    volumes::{self, VOLUME_LOST},
 };
 use crate::{
-    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK},
+    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, VolumeStatus},
     engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, Role, payload::PayloadKind},
     jobs::{self, JobView, Order, PodView, Refused},
     runtime::{lease::Leadership, metrics::Metrics},
@@ -43,13 +45,16 @@ pub struct Hands {
     pub metrics: Metrics,
     /// All background work.
     pub tracker: TaskTracker,
+    /// Successes that are remembered.
+    pub cache: Cache,
     creates: Semaphore,
 }
 
 impl Hands {
     /// Ready to act.
     pub fn new(cluster: Cluster, leadership: Leadership, metrics: Metrics) -> Self {
-        Self { cluster, leadership, metrics, tracker: TaskTracker::new(), creates: Semaphore::new(CREATES) }
+        let (tracker, creates) = (TaskTracker::new(), Semaphore::new(CREATES));
+        Self { cluster, leadership, metrics, tracker, cache: Cache::default(), creates }
     }
 
     /// Deletes the Job of an attempt that is over, unless it has ended or is about to. Gives up in the end: whoever sees
@@ -116,6 +121,8 @@ pub struct Hold {
     pub job: String,
     /// Hash of the definition that its Job is made from.
     pub hash: u64,
+    /// The claims that its pod mounts.
+    pub volumes: Vec<VolumeStatus>,
     /// Ends the attempt's work in the background, but for stopping it and looking until its pods are gone.
     pub cancel: CancellationToken,
     /// Ends that, too: nobody waits for the answer any more.
@@ -175,6 +182,9 @@ impl Hold {
     }
 
     async fn try_create(&self, job: &Value, shown: &mut Option<&'static str>) -> Try {
+        if let Some(instead) = self.look_at_volumes().await {
+            return instead;
+        }
         let created = {
             // closed never: both live as long as `self`
             let _own = self.creates.acquire().await;
@@ -209,6 +219,35 @@ impl Hold {
             Err(error) => {
                 self.failed_call(&error, "creating a Job");
                 Try::Again
+            }
+        }
+    }
+
+    /// A Job must not mount a claim that is not the one the tasks before it left their files on.
+    async fn look_at_volumes(&self) -> Option<Try> {
+        match volumes::lost(&self.hands.cluster, &self.identity.namespace, &self.volumes).await {
+            Ok(None) => None,
+            Ok(Some(lost)) => {
+                let failed = || {
+                    let (reason, message) = (VOLUME_LOST.to_owned(), Some(lost));
+                    Try::Done(self.failed(Failure { reason, message, exit_code: None, blame: Blame::Final }))
+                };
+                // it may have been launched before, by a call that was not answered or before a restart
+                Some(match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
+                    Ok(job) if self.is_ours(&job) => {
+                        Try::Done(Event::Launched { attempt: self.attempt, job: self.job.clone() })
+                    }
+                    Ok(_) => failed(),
+                    Err(error) if error.is_not_found() => failed(),
+                    Err(error) => {
+                        self.failed_call(&error, "looking for a Job");
+                        Try::Again
+                    }
+                })
+            }
+            Err(error) => {
+                self.failed_call(&error, "looking at a PersistentVolumeClaim");
+                Some(Try::Again)
             }
         }
     }
@@ -415,6 +454,7 @@ impl Hold {
             kind: PayloadKind::Container,
             rendered: &Value::Null,
             defaults: None,
+            volumes: &[],
         };
         order.is_ours(job)
     }

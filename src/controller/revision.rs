@@ -52,6 +52,7 @@ impl Pinned {
             pod_defaults: self.spec.pod_defaults.clone(),
             tasks: self.spec.tasks.clone(),
             finally: self.spec.finally.clone(),
+            volume_claim_templates: self.spec.volume_claim_templates.clone(),
             ..spec.clone()
         }
     }
@@ -64,6 +65,7 @@ impl Pinned {
             ("spec.podDefaults", pinned.pod_defaults == spec.pod_defaults),
             ("spec.tasks", pinned.tasks == spec.tasks),
             ("spec.finally", pinned.finally == spec.finally),
+            ("spec.volumeClaimTemplates", pinned.volume_claim_templates == spec.volume_claim_templates),
         ]
         .into_iter()
         .filter_map(|(field, same)| (!same).then_some(field))

@@ -1,5 +1,7 @@
 //! One graph while it runs: what was observed goes into the engine, what it asks for comes out.
 
+mod recall;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -22,7 +24,7 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{GraphPhase, TaskPhase},
+    api::{GraphPhase, TaskPhase, VolumeStatus},
     engine::{Action, Attempt, Event, Graph, Identity, Role, Run, TaskId, Transition, graph::Work},
     jobs::{self, JobView, Order},
 };
@@ -53,6 +55,8 @@ pub struct Session {
     held: Vec<(u64, Vec<Action>)>,
     /// Jobs of attempts that are over and would go on, to be deleted once the run up to a sequence is stored.
     discards: Vec<(u64, Arc<JobView>)>,
+    /// Successes to be remembered once the run up to a sequence is stored.
+    successes: Vec<(u64, TaskId)>,
     /// UIDs of the Jobs that were or are to be discarded.
     discarded: BTreeSet<String>,
     /// When to look into the attempts whose Job may have no pod.
@@ -127,6 +131,7 @@ impl Session {
             holds: BTreeMap::new(),
             held: Vec::new(),
             discards: Vec::new(),
+            successes: Vec::new(),
             discarded: BTreeSet::new(),
             looks: Looks::default(),
             searched: BTreeSet::new(),
@@ -213,6 +218,7 @@ impl Session {
                 self.held.push((sequence, actions));
             }
         }
+        self.remember_stored();
         for (_, job) in self.discards.extract_if(.., |(sequence, _)| *sequence <= stored) {
             self.hands.tracker.spawn(Arc::clone(&self.hands).discard(job));
         }
@@ -293,7 +299,7 @@ impl Session {
                 Event::Launched { attempt, .. } => self.looks.expect(*attempt, now),
                 Event::Started { attempt } | Event::Finished { attempt, .. } => self.looks.settle(*attempt, now),
                 Event::Gone { attempt } => self.looks.forget(*attempt),
-                Event::Blocked { .. } => {}
+                Event::Blocked { .. } | Event::LookedUp { .. } => {}
             }
         }
     }
@@ -337,10 +343,18 @@ impl Session {
             task: Arc::clone(&task.name),
             job: jobs::job_name(&self.identity.name, &self.identity.uid, role.label(), &task.name, attempt.number),
             hash: task.hash,
+            volumes: self.claims_of(attempt.task),
             cancel,
             ended: self.ended.clone(),
             gate,
         }
+    }
+
+    /// The claims that a task mounts.
+    fn claims_of(&self, task: TaskId) -> Vec<VolumeStatus> {
+        let mounts = &self.graph.task(task).volumes;
+        let known = self.report.status.volumes.iter();
+        known.filter(|volume| mounts.iter().any(|mount| mount.name == volume.name)).cloned().collect()
     }
 
     fn perform(&mut self, actions: Vec<Action>, since: Option<Instant>) {
@@ -359,6 +373,7 @@ impl Session {
                         self.hands.tracker.spawn(hold.stop());
                     }
                 }
+                Action::LookUp { task, key } => self.look_up(task, key),
                 Action::AwaitGone { attempt } => {
                     let hold = self.hold(attempt);
                     self.hands.tracker.spawn(hold.await_gone());
@@ -401,6 +416,7 @@ impl Session {
             self.holds.retain(|held, _| held.task != task || held.number == attempt);
         }
         self.count(task, from, to);
+        self.note_for_cache(task, to, attempt, reason);
         let (graph, namespace) = (&self.identity.name, &self.identity.namespace);
         match to {
             TaskPhase::Failed | TaskPhase::Retrying => {

@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 
 use super::{
     expr::Expression,
-    payload::Payload,
+    payload::{Payload, text::Text},
     policy::waiting::{Approvals, Delay},
 };
-use crate::api::{DesiredState, Duration, FailurePolicy, OnTimeout, Output, ROLE_COMPENSATION, ROLE_TASK};
+use crate::api::{DesiredState, Duration, FailurePolicy, OnTimeout, Output, ROLE_COMPENSATION, ROLE_TASK, VolumeUse};
 
 /// A task by its place: `spec.tasks` first, then `spec.finally`, then the compensations of `spec.tasks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -156,6 +156,10 @@ pub struct TaskDef {
     pub priority: u8,
     /// Declared outputs.
     pub outputs: Vec<Output>,
+    /// Claims of the graph that its containers mount.
+    pub volumes: Vec<VolumeUse>,
+    /// When the outputs of an earlier success stand in for it.
+    pub cache: Option<CacheRule>,
     /// Hash of all that an attempt is made from (not of the values of expressions).
     pub hash: u64,
 }
@@ -231,6 +235,15 @@ pub struct RetryRule {
     pub max: Duration,
     /// Condition on trying again, over `exitCode`, `reason`, `attempt`.
     pub when: Option<Expression>,
+}
+
+/// `cache` of a task.
+#[derive(Debug)]
+pub struct CacheRule {
+    /// What must be the same beside the task itself.
+    pub(crate) key: Option<Text>,
+    /// How old the success may be.
+    pub max_age: Duration,
 }
 
 /// Settings of a graph that may change while it runs.

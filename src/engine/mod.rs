@@ -5,6 +5,7 @@
 //! observed and the time, and answers what to do. The same code runs in the operator and in the
 //! simulator ([`sim`]).
 
+pub mod cache;
 mod compensation;
 pub mod cron;
 pub mod event;
@@ -26,6 +27,7 @@ mod tests;
 pub mod validate;
 mod waiting;
 
+pub use cache::{CacheKey, Remembered};
 pub use event::*;
 pub use graph::{Graph, Identity, Role, Settings, TaskId};
 pub use state::Run;

@@ -20,12 +20,13 @@ impl Run {
     /// Takes in one event. What speaks of an attempt that is not live changes nothing, save that a Job that should
     /// not exist is stopped.
     pub(super) fn observe(&mut self, event: Event, round: &mut Round) {
-        let attempt = match &event {
+        let attempt = match event {
+            Event::LookedUp { task, key, found } => return self.on_looked_up(task, key, found, round),
             Event::Launched { attempt, .. }
             | Event::Started { attempt }
             | Event::Blocked { attempt, .. }
             | Event::Finished { attempt, .. }
-            | Event::Gone { attempt } => *attempt,
+            | Event::Gone { attempt } => attempt,
         };
         if attempt.task.index() >= self.tasks.len() || attempt.number == 0 {
             return;
@@ -39,7 +40,7 @@ impl Run {
             }
             Event::Finished { result, time, .. } if live => self.on_finished(attempt.task, result, time, round),
             Event::Gone { .. } => self.on_gone(attempt, round),
-            Event::Started { .. } | Event::Blocked { .. } | Event::Finished { .. } => {}
+            _ => {}
         }
     }
 

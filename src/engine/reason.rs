@@ -20,6 +20,8 @@ pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 pub const NOTHING_TO_COMPENSATE: &str = "NothingToCompensate";
 /// The graph undoes what Succeeded.
 pub const COMPENSATING: &str = "Compensating";
+/// The outputs are those of an earlier success.
+pub const CACHED: &str = "Cached";
 /// An expression gave no value.
 pub const EXPRESSION_ERROR: &str = "ExpressionError";
 /// No branch of a decision holds.

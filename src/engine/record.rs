@@ -5,6 +5,7 @@ use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
+    cache::CacheKey,
     event::{Action, Attempt, Launch, Step, Transition},
     graph::{TaskId, Work},
     policy::{
@@ -31,6 +32,7 @@ pub(super) const MAX_HISTORY: usize = 20;
 pub(super) struct Round {
     pub now: Timestamp,
     pub launches: Vec<Launch>,
+    pub look_ups: Vec<(TaskId, CacheKey)>,
     pub stops: BTreeSet<Attempt>,
     pub awaits: BTreeSet<Attempt>,
     pub transitions: Vec<Transition>,
@@ -42,6 +44,7 @@ impl Round {
         Self {
             now,
             launches: Vec::new(),
+            look_ups: Vec::new(),
             stops: BTreeSet::new(),
             awaits: BTreeSet::new(),
             transitions: Vec::new(),
@@ -52,9 +55,10 @@ impl Round {
     /// The step; launches come first, since slots stand empty until they are done.
     pub fn into_step(self, store_first: bool, wake_at: Option<Timestamp>) -> Step {
         let launches = self.launches.into_iter().map(Action::Launch);
+        let look_ups = self.look_ups.into_iter().map(|(task, key)| Action::LookUp { task, key });
         let stops = self.stops.into_iter().map(|attempt| Action::Stop { attempt });
         let awaits = self.awaits.into_iter().map(|attempt| Action::AwaitGone { attempt });
-        let actions = launches.chain(stops).chain(awaits).collect();
+        let actions = launches.chain(look_ups).chain(stops).chain(awaits).collect();
         Step { actions, transitions: self.transitions, changed: self.changed, store_first, wake_at }
     }
 }
@@ -72,6 +76,7 @@ impl Run {
     ) {
         self.arm(id, None);
         self.blocked.remove(&id);
+        self.asking.remove(&id);
         let task = &mut self.tasks[id.index()];
         let from = std::mem::replace(&mut task.status.phase, to);
         task.live = Live::default();

@@ -11,6 +11,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
+    cache::{CacheKey, Remembered},
     event::{Action, Attempt, AttemptResult, Event, Launch, Transition},
     graph::{TaskId, Work},
     state::{Run, later},
@@ -25,6 +26,11 @@ pub trait World {
     /// What somebody decides on an approval that is asked for at `now`, and how long it takes them; `None`: nobody does.
     fn decide(&mut self, asked: Attempt, now: Timestamp) -> Option<(Duration, Approval)> {
         let _ = (asked, now);
+        None
+    }
+
+    /// The earlier success that a task with `cache` finds. Default: none.
+    fn remembered(&mut self, _task: TaskId, _key: CacheKey) -> Option<Remembered> {
         None
     }
 }
@@ -223,6 +229,10 @@ impl<W: World> Simulation<'_, W> {
     fn act(&mut self, action: Action, now: Timestamp) {
         match action {
             Action::Launch(launch) => self.launch(&launch, now),
+            Action::LookUp { task, key } => {
+                let found = self.world.remembered(task, key);
+                self.push(now, Event::LookedUp { task, key, found });
+            }
             Action::Stop { attempt } => {
                 let Some(known) = self.attempts.get_mut(&attempt) else {
                     return self.push(now, Event::Gone { attempt });
@@ -290,7 +300,7 @@ impl<W: World> Simulation<'_, W> {
                 }
             };
             let over = match &event {
-                Event::Gone { .. } => None,
+                Event::Gone { .. } | Event::LookedUp { .. } => None,
                 Event::Launched { attempt, .. }
                 | Event::Started { attempt }
                 | Event::Blocked { attempt, .. }

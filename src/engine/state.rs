@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::{
+    cache::LookUp,
     event::Attempt,
     expr::TaskLookup,
     graph::{Graph, Identity, Settings, TaskId, Work},
@@ -86,6 +87,8 @@ pub struct Run {
     pub(super) failed: BTreeSet<TaskId>,
     /// Running tasks that cannot start for now.
     pub(super) blocked: BTreeSet<TaskId>,
+    /// Ready tasks that ask for an earlier success; each holds a slot, so that none loses its turn by asking.
+    pub(super) asking: BTreeSet<TaskId>,
     /// What the outputs of all tasks take, in bytes of JSON.
     pub(super) output_bytes: usize,
     /// The failed attempts that the status keeps, oldest first.
@@ -125,6 +128,8 @@ pub(super) struct Live {
     pub stop: Option<StopCause>,
     /// It ended, and its pods are gone.
     pub gone: bool,
+    /// Of a Ready task: whether an earlier success stands in for it.
+    pub look_up: LookUp,
 }
 
 /// Why an attempt is being stopped.
@@ -233,6 +238,7 @@ impl Run {
             open_finally: 0,
             failed: BTreeSet::new(),
             blocked: BTreeSet::new(),
+            asking: BTreeSet::new(),
             output_bytes: 0,
             failures: VecDeque::new(),
             failure_bytes: 0,

@@ -59,6 +59,7 @@ impl Run {
                 TaskPhase::Running if !task.live.started && task.live.stop.is_none() => self.start_timed_out(id, round),
                 TaskPhase::Retrying => self.try_again(id, round),
                 TaskPhase::Waiting => _ = self.overdue.insert(id),
+                TaskPhase::Ready => self.not_remembered(id),
                 _ => {}
             }
         }
@@ -182,7 +183,7 @@ impl Run {
     }
 
     fn has_slot(&self) -> bool {
-        let occupied = self.running();
+        let occupied = self.running() + self.asking.len();
         self.settings.parallelism.is_none_or(|limit| occupied < usize::try_from(limit).unwrap_or(usize::MAX))
     }
 
@@ -334,6 +335,9 @@ impl Run {
     fn launch(&mut self, id: TaskId, round: &mut Round) {
         let graph = Arc::clone(&self.graph);
         let Work::Job(payload) = &graph.task(id).work else { return };
+        if self.asks_first(id, round) {
+            return;
+        }
         let Some(number) = self.task(id).attempts.checked_add(1) else {
             let message = "attempt numbers are used up".to_owned();
             return self.enter(id, TaskPhase::Failed, Some(reason::TOO_MANY_ATTEMPTS), Some(message), round);

@@ -5,12 +5,13 @@ use serde_json::{Map, Value, json};
 
 use super::{
     name::{job_name, shard},
-    view::{JobView, MAIN},
+    view::JobView,
+    volumes,
 };
 use crate::{
     api::{
         ANNOTATION_HASH, Duration, ENV_PREFIX, GROUP, LABEL_ATTEMPT, LABEL_GRAPH, LABEL_GRAPH_UID, LABEL_ROLE,
-        LABEL_SHARD, LABEL_TASK, MANAGER, PodDefaults, VERSION,
+        LABEL_SHARD, LABEL_TASK, MAIN_CONTAINER, MANAGER, PodDefaults, VERSION, VolumeUse,
     },
     engine::{Identity, Launch, Role, graph::TaskDef, graph::Work, payload::PayloadKind},
 };
@@ -36,6 +37,8 @@ pub struct Order<'a> {
     pub rendered: &'a Value,
     /// What all pods of the graph share.
     pub defaults: Option<&'a PodDefaults>,
+    /// Claims of the graph to mount.
+    pub volumes: &'a [VolumeUse],
 }
 
 impl<'a> Order<'a> {
@@ -57,6 +60,7 @@ impl<'a> Order<'a> {
             kind: payload.kind,
             rendered: &launch.rendered,
             defaults,
+            volumes: &task.volumes,
         })
     }
 
@@ -137,7 +141,7 @@ impl<'a> Order<'a> {
         let (mut metadata, mut spec) = match self.kind {
             PayloadKind::Container => {
                 let mut container = object(Some(self.rendered.clone()));
-                container.entry("name").or_insert_with(|| MAIN.into());
+                container.entry("name").or_insert_with(|| MAIN_CONTAINER.into());
                 (Map::new(), Map::from_iter([("containers".to_owned(), json!([container]))]))
             }
             PayloadKind::PodTemplate => {
@@ -152,6 +156,7 @@ impl<'a> Order<'a> {
         labels.extend(ours.clone());
         metadata.insert("labels".into(), labels.into());
 
+        volumes::mount(&metadata, &mut spec, self.graph, self.volumes);
         set_default(&mut spec, "restartPolicy", || "Never".into());
         set_default(&mut spec, "automountServiceAccountToken", || false.into());
         for list in ["initContainers", "containers"] {

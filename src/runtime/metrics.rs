@@ -22,6 +22,13 @@ pub struct OutcomeLabel {
     pub outcome: &'static str,
 }
 
+/// Label of metrics about what was looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabel {
+    /// Whether it was found.
+    pub result: &'static str,
+}
+
 /// Label of metrics about requests to the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct VerbLabel {
@@ -57,6 +64,10 @@ trait Labels {
 
 impl Labels for OutcomeLabel {
     const ROWS: &'static [LabelRow] = &[("outcome", "`Succeeded`, `Failed`, `Cancelled`, `Skipped`, `Omitted`")];
+}
+
+impl Labels for ResultLabel {
+    const ROWS: &'static [LabelRow] = &[("result", "`hit`, `miss`")];
 }
 
 impl Labels for VerbLabel {
@@ -146,6 +157,8 @@ table! {
     tasks_running: Gauge = "taskgraph_tasks_running", Gauge::default();
     /// Queue depth: tasks and compensations that may start and wait for a slot (`parallelism`).
     tasks_ready: Gauge = "taskgraph_tasks_ready", Gauge::default();
+    /// Tasks with `cache` that were to start: a hit reuses the outputs of an earlier success, a miss runs.
+    cache_lookups: Family<ResultLabel, Counter> = "taskgraph_cache_lookups_total", Family::default();
     /// Hand-off: from the moment that the operator saw the pod's end that released a task to that task's Job being created.
     handoff_latency: Histogram = "taskgraph_handoff_latency_seconds", Histogram::new(HANDOFF_BUCKETS);
     /// From the launch of a task's last attempt to the task's end.
@@ -248,6 +261,7 @@ mod tests {
         metrics.compensation_finished(TaskPhase::Failed);
         metrics.api_requests.get_or_create(&RequestLabels { verb: "get", code: "2xx" }).inc();
         metrics.api_request_duration.get_or_create(&VerbLabel { verb: "get" }).observe(0.1);
+        metrics.cache_lookups.get_or_create(&ResultLabel { result: "hit" }).inc();
         let text = encode(&registry);
         for row in ROWS {
             let sample =

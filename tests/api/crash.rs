@@ -103,6 +103,32 @@ const SAGA: Shape = Shape {
     condition: "Failed",
 };
 
+/// A claim that two tasks mount: found again after each crash, never made anew.
+const VOLUME: Shape = Shape {
+    name: "volume",
+    spec: || {
+        let mount = json!({"volumes": [{"name": "files", "mountPath": "/files"}]});
+        let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}});
+        json!({
+            "volumeClaimTemplates": [{"name": "files", "spec": claim}],
+            "tasks": [task_with("write", &[], mount.clone()), task_with("read", &["write"], mount)],
+        })
+    },
+    script: |_, _| Play::succeeds(""),
+    condition: "Complete",
+};
+
+/// A success that is remembered: were it so before it is stored, a restart would find it and not run the task.
+const CACHE: Shape = Shape {
+    name: "cache",
+    spec: || {
+        let cache = json!({"cache": {"maxAge": "1h"}});
+        json!({"tasks": [task_with("first", &[], cache), task("second", &["first"])]})
+    },
+    script: |task, _| if task == "first" { Play::succeeds(r#"{"n": 1}"#) } else { Play::succeeds("") },
+    condition: "Complete",
+};
+
 /// What one run came to.
 #[derive(Debug)]
 struct Ran {
@@ -189,4 +215,14 @@ async fn between_any_two_writes_of_a_failure() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn between_any_two_writes_of_a_saga() -> Result<()> {
     sweep(SAGA).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_volume() -> Result<()> {
+    sweep(VOLUME).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_cache() -> Result<()> {
+    sweep(CACHE).await
 }

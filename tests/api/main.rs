@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cache;
 mod control;
 mod crash;
 mod faults;
@@ -14,4 +15,5 @@ mod fixture;
 mod harness;
 mod runs;
 mod sagas;
+mod volumes;
 mod waiting;

@@ -40,6 +40,32 @@ async fn retries() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shared_files() -> Result<()> {
+    let world = World::new("shared-files").await?;
+    world.apply(&file("examples/shared-files.yaml")?).await?;
+    let graph = world.wait("shared-files", "complete").await?;
+    assert_eq!(outputs(&graph, "write"), json!({"bytes": 1_048_576, "sha256": "a7a14d0926bd"}));
+    assert_eq!(
+        (outputs(&graph, "check"), outputs(&graph, "count")),
+        (json!({"same": true}), json!({"lines": 165_668}))
+    );
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_figure_that_is_reused() -> Result<()> {
+    let world = World::new("cache").await?;
+    world.apply(&file("examples/cache.yaml")?).await?;
+    let first = world.wait("figures", "complete").await?;
+    let second = world.wait("figures-again", "complete").await?;
+    assert_eq!((outputs(&first, "count"), outputs(&second, "count")), (json!({"primes": 669}), json!({"primes": 669})));
+    let ran = |graph: &TaskGraph, name: &str| task(graph, name).map(|task| (task.attempts, task.reason));
+    assert_eq!((ran(&first, "count"), ran(&second, "other")), (Some((1, None)), Some((1, None))));
+    assert_eq!(ran(&second, "count"), Some((0, Some("Cached".into()))));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure() -> Result<()> {
     let world = World::new("failure").await?;
     world.apply(&file("examples/failure.yaml")?).await?;

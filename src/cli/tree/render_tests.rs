@@ -263,3 +263,17 @@ fn compensating() {
       └ ✘ ship-order     Failed               Error
     ");
 }
+
+#[test]
+fn a_cached_task() {
+    let cached = json!({
+        "name": "count", "phase": "Succeeded", "reason": "Cached", "completionTime": "2026-03-02T08:15:06Z",
+        "message": "outputs of task count of graph monthly, 2026-03-02T08:15:04Z", "outputs": {"rows": 4000},
+    });
+    let status = json!({
+        "phase": "Running", "progress": "1/2", "startTime": "2026-03-01T12:00:00Z",
+        "tasks": [cached, {"name": "report", "phase": "Running", "attempts": 1, "startTime": "2026-03-01T12:01:58Z"}],
+    });
+    let spec = json!({"tasks": [{"name": "count"}, {"name": "report", "dependsOn": ["count"]}]});
+    assert_snapshot!("cached", picture(&graph(spec, status), 120));
+}

@@ -13,7 +13,7 @@ use crate::{
     engine::{
         Action, Attempt, AttemptResult, Blame, Event, Failure, Graph, Identity, Plan, Run, Settings, Step, TaskId,
         Templates, compile,
-        graph::{BranchDef, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
+        graph::{BranchDef, CacheRule, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
         policy::waiting::Delay,
         validate::attach,
     },
@@ -156,6 +156,12 @@ impl TaskBuild<'_> {
     pub fn compensate(self, retries: u32) -> Self {
         let id = TaskId(u32::try_from(self.earlier.len()).unwrap());
         self.undone.push((id, retries));
+        self
+    }
+
+    /// It may reuse a success of the last minute.
+    pub fn cached(self) -> Self {
+        self.def.cache = Some(CacheRule { key: None, max_age: Duration::from_secs(60) });
         self
     }
 
@@ -335,6 +341,7 @@ impl Driver {
         let describe = |attempt: &Attempt| format!("{}/{}", self.name(attempt.task), attempt.number);
         let word = |action: &Action| match action {
             Action::Launch(launch) => format!("launch {}", describe(&launch.attempt)),
+            Action::LookUp { task, .. } => format!("look up {}", self.graph.task(*task).name),
             Action::Stop { attempt } => format!("stop {}", describe(attempt)),
             Action::AwaitGone { attempt } => format!("await {}", describe(attempt)),
         };

@@ -4,6 +4,7 @@ mod fixture;
 
 mod attempts;
 mod branches;
+mod cache;
 mod chaos;
 mod compensations;
 mod endings;

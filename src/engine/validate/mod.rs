@@ -4,12 +4,13 @@
 //! checks that need Kubernetes' types run over those, and their problems join the others. [`compile`] is for callers
 //! that need only the outcome.
 
+mod cache;
 mod compensations;
 mod dependencies;
 mod expressions;
 #[cfg(test)]
 mod fuzz;
-mod hash;
+pub(in crate::engine) mod hash;
 mod names;
 mod payloads;
 mod problems;
@@ -19,6 +20,7 @@ mod tasks;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod waiting;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -117,6 +119,7 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     };
     check_words(&words, "spec", &mut problems);
     check_pod_defaults(spec, &mut problems);
+    volumes::check_claims(&spec.volume_claim_templates, &mut problems);
     let settings = settings::settings(spec, &mut problems);
 
     let ids = intern(spec, &mut problems);

@@ -39,7 +39,10 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
         problems.add("spec.tasks", format!("{dependencies} dependencies in all; the limit is {MAX_DEPENDENCIES}"));
     }
     let deep = |object: &Option<Map<String, Value>>| object.as_ref().is_some_and(too_deep);
-    let whole = std::iter::once(("spec.arguments".to_owned(), deep(&spec.arguments)));
+    let claims = spec.volume_claim_templates.iter().enumerate();
+    let claims =
+        claims.map(|(index, claim)| (format!("spec.volumeClaimTemplates[{index}].spec"), too_deep(&claim.spec)));
+    let whole = std::iter::once(("spec.arguments".to_owned(), deep(&spec.arguments))).chain(claims);
     let parts = all_tasks(spec).flat_map(|(place, task)| {
         let path = place.path();
         let in_job = |job: &Option<JobTask>| job.as_ref().is_some_and(|job| too_deep(&job.template));

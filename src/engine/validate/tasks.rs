@@ -134,6 +134,8 @@ impl<'a> Checker<'a> {
         let work = self.work(number, task, &path, template.as_ref());
         let outputs =
             merge_outputs(defaults.map(|defaults| defaults.outputs.as_slice()).unwrap_or_default(), &task.outputs);
+        self.volumes(task, &path, work.as_ref());
+        let cache = self.cache(number, place, task, work.as_ref());
         let (work, (when, retry)) = (work?, when.ok().zip(retry)?);
         Some(TaskDef {
             name: task.name.as_str().into(),
@@ -146,7 +148,7 @@ impl<'a> Checker<'a> {
             guards: waiting.guards,
             trigger,
             when,
-            hash: hash::definition(&work, self.spec.pod_defaults.as_ref(), timeout),
+            hash: hash::definition(&work, self.spec.pod_defaults.as_ref(), timeout, &task.volumes),
             work,
             retry,
             timeout,
@@ -158,6 +160,8 @@ impl<'a> Checker<'a> {
                 &mut Problems::default(),
             ),
             outputs,
+            volumes: task.volumes.clone(),
+            cache,
         })
     }
 

@@ -27,10 +27,12 @@ pub struct Meaningless {
 }
 
 /// What only tasks with a Job have.
-pub fn of_jobs(task: &Task) -> [Meaningless; 2] {
+pub fn of_jobs(task: &Task) -> [Meaningless; 4] {
     [
         Meaningless { field: "startTimeout", given: task.start_timeout.is_some() },
         Meaningless { field: "outputs", given: !task.outputs.is_empty() },
+        Meaningless { field: "volumes", given: !task.volumes.is_empty() },
+        Meaningless { field: "cache", given: task.cache.is_some() },
     ]
 }
 

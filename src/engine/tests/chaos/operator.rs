@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     super::fixture::{at, decide, identity, settings},
     cluster::{Cluster, Millis, is_lost, lost},
     oracle::{judge_end, judge_step, judge_store},
-    plan::{Change, Plan},
+    plan::{Change, Plan, Recall},
 };
 use crate::{
     api::{DesiredState, Duration, GraphPhase, TaskGraphStatus, TaskPhase},
-    engine::{Action, Attempt, Event, Graph, Run, Settings, TaskId},
+    engine::{Action, Attempt, Event, Graph, Remembered, Run, Settings, TaskId},
 };
 
 /// What goes wrong beside the attempts.
@@ -92,6 +92,12 @@ struct Operator<'a> {
 
 fn time(millis: Millis) -> Timestamp {
     at(0).checked_add(SignedDuration::from_millis(millis)).unwrap()
+}
+
+/// An earlier success, just young enough.
+fn remembered(now: Millis) -> Remembered {
+    let outputs = json!({"attempt": 0}).as_object().unwrap().clone();
+    Remembered { outputs, graph: "earlier".into(), task: "t".into(), time: time(now - 50_000) }
 }
 
 /// Runs the plan to its end; panics where something does not hold that must.
@@ -235,8 +241,9 @@ impl Operator<'_> {
         self.cluster.forget(self.now);
         let mut events = std::mem::take(&mut self.found);
         events.extend(self.take_mail());
-        // a restart asks once more who is gone: one more restart at each answer would never end
-        let answers_only = !events.is_empty() && events.iter().all(|event| matches!(event, Event::Gone { .. }));
+        // a restart asks once more who is gone and what is remembered: one more restart at each answer would never end
+        let is_answer = |event: &Event| matches!(event, Event::Gone { .. } | Event::LookedUp { .. });
+        let answers_only = !events.is_empty() && events.iter().all(is_answer);
         if self.chaos.restart_each_step && !answers_only {
             self.restore_exactly(&mut events);
         }
@@ -287,6 +294,15 @@ impl Operator<'_> {
                 self.answer_gone(attempt);
             }
             Action::AwaitGone { attempt } => self.answer_gone(attempt),
+            Action::LookUp { task, key } => {
+                let found = match self.plan.tasks[task.index()].cache {
+                    Some(Recall::Hit) => Some(remembered(self.now)),
+                    // the wait for an answer that never comes begins again with each restart
+                    Some(Recall::Silent) if self.chaos.noise => return,
+                    _ => None,
+                };
+                self.post(self.now, Event::LookedUp { task, key, found });
+            }
         }
     }
 

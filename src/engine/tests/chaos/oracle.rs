@@ -95,6 +95,10 @@ pub fn judge_step(run: &Run, step: &Step, suspended: bool, first_after_restart: 
     for id in graph.ids().filter(|id| run.task(*id).taken().next().is_some()) {
         assert!(may_start(graph, run, id), "B: {id:?} decided before its guards and trigger held");
     }
+    for transition in step.transitions.iter().filter(|transition| transition.reason.as_deref() == Some("Cached")) {
+        assert!(may_start(graph, run, transition.task), "B: {transition:?} before its guards and trigger held");
+        assert_eq!((transition.from, transition.attempt), (TaskPhase::Ready, 0), "{transition:?}");
+    }
     // what had begun before a restart is asked for again, whatever the settings are now
     if !launches.is_empty() && !first_after_restart {
         assert!(!suspended, "launched while suspended: {launches:?}");
@@ -183,6 +187,10 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
         let why = format!("{} is {}/{reason}", status.name, status.phase.name());
         let is_job = matches!(def.work, Work::Job(_));
         match (status.phase, reason) {
+            (TaskPhase::Succeeded, "Cached") => {
+                assert!(def.cache.is_some() && status.attempts == 0, "{why}");
+                assert_eq!(status.outputs.get("attempt"), Some(&serde_json::json!(0)), "{why}");
+            }
             (TaskPhase::Succeeded, _) if is_job => {
                 assert!(cluster.succeeded.contains(&attempt), "{why}, but its attempt did not succeed");
                 assert_eq!(status.outputs.get("attempt"), Some(&serde_json::json!(status.attempts)), "{why}");

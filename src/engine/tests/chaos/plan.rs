@@ -63,6 +63,19 @@ pub struct TaskPlan {
     /// It can be undone, and that is retried so often.
     pub compensate: Option<u32>,
     pub priority: u8,
+    /// Whether an earlier success may stand in for it, and what comes of the question.
+    pub cache: Option<Recall>,
+}
+
+/// What is said to a task that asks for an earlier success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recall {
+    /// There is one.
+    Hit,
+    /// There is none.
+    Miss,
+    /// Nothing.
+    Silent,
 }
 
 impl TaskPlan {
@@ -115,6 +128,7 @@ impl Plan {
                 Kind::Delay(seconds) => made.delay(seconds),
                 Kind::Approval(on_timeout, seconds) => made.approval(on_timeout, Some(seconds)),
             };
+            let made = if task.cache.is_some() && !finally && task.kind == Kind::Job { made.cached() } else { made };
             let made = if task.allow_failure { made.allow_failure() } else { made };
             let can_be_undone = matches!(task.kind, Kind::Job | Kind::Approval(..));
             if let Some(retries) = task.compensate.filter(|_| !finally && can_be_undone) {
@@ -186,8 +200,10 @@ fn kind() -> impl Strategy<Value = Kind> {
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
     let compensate = prop::option::of(0..3u32);
-    (dependencies, trigger(), kind(), 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8).prop_map(
-        |(dependencies, trigger, kind, retries, allow_failure, compensate, priority)| TaskPlan {
+    let cache =
+        prop::sample::select(vec![None, None, None, Some(Recall::Hit), Some(Recall::Miss), Some(Recall::Silent)]);
+    (dependencies, trigger(), kind(), 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8, cache).prop_map(
+        |(dependencies, trigger, kind, retries, allow_failure, compensate, priority, cache)| TaskPlan {
             dependencies,
             trigger,
             kind,
@@ -195,6 +211,7 @@ fn task() -> impl Strategy<Value = TaskPlan> {
             allow_failure,
             compensate,
             priority,
+            cache,
         },
     )
 }
