@@ -8,8 +8,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
 
 use super::{
-    ClusterTaskTemplate, DesiredState, EndingReason, FailurePolicy, GraphPhase, TaskGraph, TaskPhase, TaskTemplate,
-    TemplateKind, Trigger, ValueType, schema,
+    ApprovalDecision, ClusterTaskTemplate, DesiredState, EndingReason, FailurePolicy, GraphPhase, OnTimeout, TaskGraph,
+    TaskPhase, TaskTemplate, TemplateKind, Trigger, ValueType, schema,
 };
 
 /// The first line of every generated file.
@@ -84,6 +84,8 @@ impl Enums {
             of::<GraphPhase>(),
             of::<EndingReason>(),
             of::<TaskPhase>(),
+            of::<OnTimeout>(),
+            of::<ApprovalDecision>(),
         ])
     }
 

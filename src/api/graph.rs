@@ -12,6 +12,7 @@ use super::{
     status::TaskGraphStatus,
     task::{PodDefaults, Task},
     volume::VolumeClaimTemplate,
+    waiting::Approval,
 };
 
 /// A graph of tasks, and its one run.
@@ -90,6 +91,10 @@ pub struct TaskGraphSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::choice::<DesiredState>")]
     pub desired_state: Option<DesiredState>,
+    /// What was decided on tasks with `approval`. Entries may be added at any time, and never changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["task", "attempt"]))]
+    pub approvals: Vec<Approval>,
     /// What all pods of the graph share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_defaults: Option<PodDefaults>,

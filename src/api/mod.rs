@@ -13,6 +13,7 @@ pub mod status;
 pub mod task;
 pub mod template;
 pub mod volume;
+pub mod waiting;
 
 pub use cache::*;
 pub use duration::{Duration, DurationText};
@@ -22,3 +23,4 @@ pub use status::*;
 pub use task::*;
 pub use template::*;
 pub use volume::*;
+pub use waiting::*;

@@ -117,7 +117,7 @@ pub enum EndingReason {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Counts {
-    /// Wait for others, for a slot, or for a further attempt.
+    /// Wait for others, for a slot, for a further attempt, for a time or for an approval.
     #[serde(skip_serializing_if = "is_zero")]
     pub waiting: u32,
     /// Have a Job.
@@ -189,6 +189,8 @@ pub enum TaskPhase {
     Ready,
     /// Has a Job.
     Running,
+    /// Waits for a time or for an approval.
+    Waiting,
     /// An attempt failed; waits for the next.
     Retrying,
     /// Ended well.
@@ -215,6 +217,7 @@ impl TaskPhase {
             Self::Pending => "Pending",
             Self::Ready => "Ready",
             Self::Running => "Running",
+            Self::Waiting => "Waiting",
             Self::Retrying => "Retrying",
             Self::Succeeded => "Succeeded",
             Self::Failed => "Failed",
@@ -262,13 +265,17 @@ pub struct TaskStatus {
     /// When it became final.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Timestamp>,
-    /// When a Retrying task is tried again.
+    /// When a Retrying task is tried again; when the delay of a Waiting task ends, or its approval times out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wake_at: Option<Timestamp>,
-    /// The branch that a decision took.
+    /// The branch that an exclusive decision took.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub branch: Option<String>,
+    /// The branches that an inclusive decision took.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub branches: Vec<String>,
     /// How far the last attempt of a task with `forEach` is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub items: Option<ItemsStatus>,
@@ -388,6 +395,13 @@ pub struct ItemsStatus {
     pub failed_indexes: Option<String>,
 }
 
+impl TaskStatus {
+    /// The branches that a decision took.
+    pub fn taken(&self) -> impl Iterator<Item = &str> {
+        self.branch.as_deref().into_iter().chain(self.branches.iter().map(String::as_str))
+    }
+}
+
 /// One attempt that failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -421,7 +435,8 @@ pub struct FailedAttempt {
 pub struct HistoryEntry {
     /// When.
     pub time: Timestamp,
-    /// What: `Accepted`, `Suspended`, `Resumed`, `Cancelled`, `DeadlineExceeded`, `Compensating`, `Finished`.
+    /// What: `Accepted`, `Approved`, `Rejected`, `ApprovalTimeout`, `Suspended`, `Resumed`, `Cancelled`,
+    /// `DeadlineExceeded`, `Compensating`, `Finished`.
     #[schemars(length(max = 63))]
     pub event: String,
     /// Details, for people.

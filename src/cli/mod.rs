@@ -1,5 +1,6 @@
 //! The verbs of `kubectl taskgraph`.
 
+mod approve;
 mod suggest;
 mod text;
 pub mod tree;
@@ -13,6 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   kubectl taskgraph tree data-processing               show a graph and its tasks
   kubectl taskgraph tree data-processing -n prod -w    follow it until it finishes
+  kubectl taskgraph approve release ask                let a task go on that waits for an approval
   kubectl taskgraph validate -f graph.yaml             check a file, no cluster needed
   kubectl taskgraph validate -f deploy/ -R --strict    check all below a directory";
 
@@ -22,6 +24,15 @@ Examples:
   kubectl taskgraph tree data-processing -n prod --watch && echo Complete
 
 Exit codes: 0 shown (with --watch: Complete), 1 with --watch: Failed or deleted, 2 not found or no answer.";
+
+const APPROVE_EXAMPLES: &str = "\
+Examples:
+  kubectl taskgraph approve release ask -m 'looks good'
+  kubectl taskgraph approve release ask --reject -m 'not on a Friday'
+
+The decision stands in spec.approvals under the name that the cluster knows you by, and cannot be changed.
+
+Exit codes: 0 stored, 2 not.";
 
 const VALIDATE_EXAMPLES: &str = "\
 Examples:
@@ -34,7 +45,7 @@ in any of the files.
 
 Exit codes: 0 no problems, 1 problems, 2 a file could not be read or the command line is wrong.";
 
-/// Shows and checks task graphs.
+/// Shows and checks task graphs, and decides on their approvals.
 #[derive(Parser, Debug)]
 #[command(name = "kubectl-taskgraph", bin_name = "kubectl taskgraph", version, after_help = EXAMPLES, max_term_width = 120)]
 struct Cli {
@@ -50,6 +61,9 @@ enum Verb {
     /// Check graphs and templates in files as the operator would, without a cluster.
     #[command(after_help = VALIDATE_EXAMPLES)]
     Validate(validate::ValidateArgs),
+    /// Decide on a task that waits for an approval.
+    #[command(after_help = APPROVE_EXAMPLES)]
+    Approve(approve::ApproveArgs),
     /// Print a script that completes the command line of kubectl-taskgraph in a shell.
     Completion {
         /// The shell.
@@ -61,6 +75,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Tree(args) => tree::run(&args),
+        Verb::Approve(args) => approve::run(&args),
         Verb::Validate(args) => Ok(validate::run(&args)),
         Verb::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-taskgraph", &mut io::stdout());

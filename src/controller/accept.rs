@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{CONDITION_ACCEPTED, TaskGraphSpec, TaskGraphStatus},
-    engine::{Identity, Plan, Refusal, Run, Settings, Templates},
+    engine::{Identity, Plan, Refusal, Run, Settings, Templates, policy::waiting::approvals},
     validate,
 };
 
@@ -98,9 +98,10 @@ pub async fn review(session: &mut Session, view: &GraphView) {
         // what runs goes on all the same
         Err(error) => Verdict::Refused("CheckFailed", format!("{error}; this is a defect of the operator")),
     };
-    // a spec that is refused must not keep a graph from being called off
+    // a spec that is refused must not keep a graph from being called off, nor a task from being approved
     let desired_state = spec.desired_state.unwrap_or_default();
-    session.run.set_settings(Settings { desired_state, ..session.run.settings().clone() });
+    let approvals = Arc::new(approvals(&spec.approvals));
+    session.run.set_settings(Settings { desired_state, approvals, ..session.run.settings().clone() });
     session.report.verdict = refused;
 }
 

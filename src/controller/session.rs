@@ -25,12 +25,15 @@ use super::{
 };
 use crate::{
     api::{GraphPhase, TaskPhase, VolumeStatus},
-    engine::{Action, Attempt, Event, Graph, Identity, Role, Run, TaskId, Transition},
+    engine::{Action, Attempt, Event, Graph, Identity, Role, Run, TaskId, Transition, graph::Work},
     jobs::{self, JobView, Order},
 };
 
 /// Creates in flight at once of one graph.
 const CREATES: usize = 32;
+/// A timer counts the time that passed, not the hour: over months the two may drift apart.
+const LONGEST_SLEEP: Duration = Duration::from_hours(24);
+
 /// One graph while it runs.
 #[derive(Debug)]
 pub struct Session {
@@ -417,7 +420,7 @@ impl Session {
         }
         let store = self.report.due(urgent).map(|at| at.saturating_duration_since(Instant::now()));
         let look = self.looks.next().map(|at| at.saturating_duration_since(Instant::now()));
-        let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default().min(LONGEST_SLEEP));
         Turn::Again([store, look, wake].into_iter().flatten().min())
     }
 
@@ -504,7 +507,9 @@ impl Session {
         }
         if to.is_final() {
             let status = self.run.task(task);
-            let took = status.completion_time.zip(status.start_time).map(|(end, start)| end.duration_since(start));
+            // how long a wait took says nothing about tasks that work
+            let start = status.start_time.filter(|_| matches!(self.graph.task(task).work, Work::Job(_)));
+            let took = status.completion_time.zip(start).map(|(end, start)| end.duration_since(start));
             match self.graph.task(task).role() {
                 Role::Task => metrics.task_finished(to, took.and_then(|took| Duration::try_from(took).ok())),
                 Role::Compensation => metrics.compensation_finished(to),

@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 use super::{
     expr::Expression,
     payload::{Arguments, Payload, text::Text},
+    policy::waiting::{Approvals, Delay},
 };
-use crate::api::{DesiredState, Duration, FailurePolicy, Output, ROLE_COMPENSATION, ROLE_TASK, VolumeUse};
+use crate::api::{DesiredState, Duration, FailurePolicy, OnTimeout, Output, ROLE_COMPENSATION, ROLE_TASK, VolumeUse};
 
 /// A task by its place: `spec.tasks` first, then `spec.finally`, then the compensations of `spec.tasks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -202,7 +203,16 @@ pub enum Work {
     /// Each attempt is a Job.
     Job(Payload),
     /// A branch is chosen; there is no Job.
-    Decision(Vec<BranchDef>),
+    Decision {
+        /// The branches, in the order in which they are tried.
+        branches: Vec<BranchDef>,
+        /// Every branch that holds is taken, not only the first.
+        inclusive: bool,
+    },
+    /// It waits for a time; there is no Job.
+    Delay(Delay),
+    /// Each attempt waits for an approval, and it may mean this that nobody decides; there is no Job.
+    Approval(OnTimeout),
 }
 
 /// The items of a task, and how they are gone through.
@@ -223,7 +233,7 @@ pub struct ForEachDef {
 pub struct BranchDef {
     /// Its name.
     pub name: Arc<str>,
-    /// Its condition; without one it always holds.
+    /// Its condition; without one it holds if no other branch does.
     pub when: Option<Expression>,
 }
 
@@ -268,4 +278,6 @@ pub struct Settings {
     pub finally_timeout: Duration,
     /// How long the graph stays after it finished.
     pub ttl_after_finished: Option<Duration>,
+    /// What was decided on tasks that wait for an approval.
+    pub approvals: Arc<Approvals>,
 }

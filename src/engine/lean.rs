@@ -1,6 +1,6 @@
 //! Keeps a status within its bounds: what of large graphs is left out.
 
-use super::state::Run;
+use super::{reason, state::Run};
 use crate::api::{ItemsStatus, TaskPhase, TaskStatus};
 
 /// How many bytes of JSON the tasks of a status may take: 768 KiB for all of it, less what the rest of it needs.
@@ -29,6 +29,7 @@ impl Run {
 fn bytes(task: &TaskStatus) -> usize {
     let text = |text: &str| FIELD + text.len() + 5 * text.bytes().filter(|byte| escaped(*byte)).count();
     let texts = [&task.reason, &task.message, &task.job, &task.branch];
+    let branches: usize = task.branches.iter().map(|branch| text(branch)).sum();
     let times = [task.ready_time, task.start_time, task.completion_time, task.wake_at];
     // braces, name, phase, attempts and disruptions, and the names of outputs and failedAttempts
     let fixed = text(&task.name) + 2 * FIELD + 2 * (FIELD + 10) + 2 * FIELD;
@@ -37,7 +38,7 @@ fn bytes(task: &TaskStatus) -> usize {
         .items
         .as_ref()
         .map_or(0, |items| 5 * (FIELD + 10) + items.failed_indexes.as_ref().map_or(0, |indexes| text(indexes)));
-    fixed + texts + items + times.into_iter().flatten().count() * (FIELD + TIME)
+    fixed + texts + branches + items + times.into_iter().flatten().count() * (FIELD + TIME)
 }
 
 /// Whether JSON writes a character with more than its bytes.
@@ -48,8 +49,10 @@ fn escaped(byte: u8) -> bool {
 /// A task told shortly: its phase, reason, attempts, outputs, and when it ended. A restart needs the Job's name and the
 /// start of what runs; the counts of its items the Job tells again.
 pub(super) fn lean(task: &TaskStatus) -> TaskStatus {
-    let running = task.phase == TaskPhase::Running;
-    let keeps_message = !task.phase.is_final() || task.phase == TaskPhase::Failed;
+    let running = matches!(task.phase, TaskPhase::Running | TaskPhase::Waiting);
+    // who approved stands nowhere else
+    let approved = task.reason.as_deref() == Some(reason::APPROVED);
+    let keeps_message = !task.phase.is_final() || task.phase == TaskPhase::Failed || approved;
     let message = task.message.as_ref().filter(|_| keeps_message).map(|message| {
         let printable: String = message.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
         printable[..printable.floor_char_boundary(SHORT_MESSAGE)].to_owned()

@@ -7,6 +7,7 @@
 
 pub mod cache;
 mod compensation;
+pub mod cron;
 pub mod event;
 pub mod expr;
 mod for_each;
@@ -25,6 +26,7 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 pub mod validate;
+mod waiting;
 
 pub use cache::{CacheKey, Remembered};
 pub use event::*;

@@ -54,7 +54,7 @@ impl Run {
         } else {
             let replaced = attempt.number > task.ended && attempt.number < last;
             // of a finished graph only compensations that were never begun are not final
-            replaced || self.is_decision(attempt.task) || self.is_finished()
+            replaced || !self.has_job(attempt.task) || self.is_finished()
         };
         if stray {
             round.stops.insert(attempt);

@@ -16,6 +16,7 @@ use super::{
     reason,
     record::{MAX_FAILED_ATTEMPTS, MAX_HISTORY, MAX_MESSAGE, MAX_REASON, Round, clipped},
     state::{Run, StopCause, later, whole_millis},
+    waiting::repaired_phase,
 };
 use crate::api::{CONDITION_SUSPENDED, TaskGraphStatus, TaskPhase, TaskStatus};
 
@@ -73,6 +74,10 @@ impl Run {
 
     /// What follows from a task's status for its last attempt.
     fn restore_attempt(&mut self, id: super::TaskId) {
+        if !self.has_job(id) {
+            let due = self.restore_waiting(id);
+            return self.arm(id, due);
+        }
         let start_timeout = self.graph.task(id).start_timeout;
         let task = &mut self.tasks[id.index()];
         let status = &task.status;
@@ -167,24 +172,8 @@ fn call_off_reason(reason: Option<&str>) -> Option<&'static str> {
 
 /// A task's status as it can be.
 fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
-    let branches = match &def.work {
-        Work::Decision(branches) => Some(branches),
-        Work::Job(_) => None,
-    };
-    status.phase = match (status.phase, branches) {
-        // a decision that took no branch it has was not decided
-        (TaskPhase::Succeeded, Some(branches))
-            if !branches.iter().any(|branch| Some(&*branch.name) == status.branch.as_deref()) =>
-        {
-            TaskPhase::Pending
-        }
-        (TaskPhase::Running | TaskPhase::Retrying, Some(_)) => TaskPhase::Pending,
-        (TaskPhase::Running | TaskPhase::Retrying, None) if status.attempts == 0 => TaskPhase::Pending,
-        // it had an attempt, of which nothing is known: nothing new before its pods are gone
-        (TaskPhase::Pending, None) if status.attempts > 0 => TaskPhase::Retrying,
-        (phase, _) => phase,
-    };
-    if branches.is_some() {
+    status.phase = repaired_phase(&def.work, &status);
+    if matches!(def.work, Work::Decision { .. }) {
         status.attempts = 0;
     }
     // kept as a task of its own
@@ -192,8 +181,9 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
     if status.phase != TaskPhase::Succeeded {
         status.outputs.clear();
         status.branch = None;
+        status.branches.clear();
     }
-    if status.phase != TaskPhase::Retrying {
+    if !matches!(status.phase, TaskPhase::Retrying | TaskPhase::Waiting) {
         status.wake_at = None;
     }
     if matches!(status.phase, TaskPhase::Pending | TaskPhase::Ready) {

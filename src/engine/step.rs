@@ -8,7 +8,7 @@ use super::{
     event::{Attempt, Event, Step},
     expr::Scope,
     for_each::Launchable,
-    graph::{TaskId, Work},
+    graph::TaskId,
     policy::{
         calloff::{self, CallOff, Causes, Part, Standing},
         compensation,
@@ -60,6 +60,7 @@ impl Run {
                 TaskPhase::Running if !task.live.started && task.live.stop.is_none() => self.start_timed_out(id, round),
                 TaskPhase::Retrying => self.try_again(id, round),
                 TaskPhase::Ready => self.not_remembered(id),
+                TaskPhase::Waiting => _ = self.overdue.insert(id),
                 _ => {}
             }
         }
@@ -158,8 +159,15 @@ impl Run {
                 self.consider(id, round);
             } else if std::mem::take(&mut self.sweep) {
                 self.call_off(round);
+            } else if std::mem::take(&mut self.approved) {
+                self.look_for_approvals(round);
+            } else if let Some(id) = self.overdue.first().copied().filter(|_| !self.suspended) {
+                self.end_waiting(id, round);
+            } else if let Some(id) = self.waits.first().copied() {
+                // to wait is nothing new: of a suspended graph, it is the end of the wait that is held back
+                self.begin_jobless(id, round);
             } else if let Some(id) = self.decisions.first().copied().filter(|_| !self.suspended) {
-                self.choose(id, round);
+                self.begin_jobless(id, round);
             } else if self.compensation_is_due() {
                 self.begin_compensations(round);
             } else if self.finally_is_due() {
@@ -304,31 +312,6 @@ impl Run {
                 self.enter(id, TaskPhase::Failed, Some(reason::EXPRESSION_ERROR), Some(message), round);
             }
         }
-    }
-
-    /// Takes the first branch of a decision that holds.
-    fn choose(&mut self, id: TaskId, round: &mut Round) {
-        let graph = Arc::clone(&self.graph);
-        let Work::Decision(branches) = &graph.task(id).work else {
-            self.decisions.remove(&id);
-            return;
-        };
-        for branch in branches {
-            match branch.when.as_ref().map_or(Ok(true), |when| when.eval_bool(&self.scope())) {
-                Ok(false) => {}
-                Ok(true) => {
-                    self.tasks[id.index()].status.branch = Some(branch.name.to_string());
-                    self.enter(id, TaskPhase::Succeeded, None, None, round);
-                    return self.must_store();
-                }
-                Err(error) => {
-                    let message = format!("branch {}: {error}", branch.name);
-                    return self.enter(id, TaskPhase::Failed, Some(reason::EXPRESSION_ERROR), Some(message), round);
-                }
-            }
-        }
-        let message = "no branch holds; a branch without `when`, put last, is taken if no other is".to_owned();
-        self.enter(id, TaskPhase::Failed, Some(reason::NO_BRANCH), Some(message), round);
     }
 
     /// Whether it is the turn of `finally`.

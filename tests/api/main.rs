@@ -17,3 +17,4 @@ mod items;
 mod runs;
 mod sagas;
 mod volumes;
+mod waiting;

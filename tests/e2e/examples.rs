@@ -95,6 +95,21 @@ async fn a_template_of_two_graphs() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waits() -> Result<()> {
+    let world = World::new("waiting").await?;
+    world.apply(&file("examples/waiting.yaml")?).await?;
+    let graph = world.wait("waiting", "complete").await?;
+    assert_eq!(outputs(&graph, "publish"), json!({"published": "1.4.0"}));
+    let review = task(&graph, "review").expect("its status");
+    assert_eq!((review.attempts, review.message.as_deref()), (2, Some("by ben: looks good")));
+    assert_eq!(review.failed_attempts[0].message.as_deref(), Some("by ann: the notes lack a date"));
+    let settle = task(&graph, "settle").expect("its status");
+    let took = settle.completion_time.zip(settle.start_time).map(|(end, start)| end.duration_since(start).as_secs());
+    assert_eq!(took, Some(3));
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_is_undone() -> Result<()> {
     let world = World::new("order-failing").await?;
     world.apply(&file("examples/orders/failing.yaml")?).await?;
@@ -108,6 +123,20 @@ async fn an_order_that_is_undone() -> Result<()> {
     assert!(refund.completion_time <= release.start_time, "the refund first");
     assert!(undo("ship-order").is_none());
     assert_eq!(outputs(&graph, "write-ledger"), json!({"entry": "shipping Failed"}));
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inclusive_decision() -> Result<()> {
+    let world = World::new("inclusive").await?;
+    world.apply(&file("examples/inclusive.yaml")?).await?;
+    let graph = world.wait("inclusive", "complete").await?;
+    assert_eq!(task(&graph, "needs").expect("its status").branches, ["bulk", "export"]);
+    for (name, expected) in
+        [("customs", TaskPhase::Succeeded), ("wrap", TaskPhase::Skipped), ("envelope", TaskPhase::Skipped)]
+    {
+        assert_eq!(phase(&graph, name), Some(expected), "{name}");
+    }
     world.judge().await
 }
 

@@ -9,11 +9,13 @@ use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::{Map, Value};
 use taskgraph::{
     api::{
-        ClusterTaskTemplate, Duration, ROLE_COMPENSATION, TaskGraph, TaskPhase, TaskTemplate, TemplateKind, TemplateRef,
+        Approval, ClusterTaskTemplate, Duration, ROLE_COMPENSATION, TaskGraph, TaskGraphStatus, TaskPhase,
+        TaskTemplate, TemplateKind, TemplateRef,
     },
     engine::{
-        AttemptResult, Blame, Failure, Graph, Identity, Launch, Run, TaskId, Templates, compile,
-        sim::{Block, Fate, simulate},
+        Attempt, AttemptResult, Blame, Failure, Graph, Identity, Launch, Run, Settings, TaskId, Templates, compile,
+        policy::waiting::Approvals,
+        sim::{Block, Fate, World, simulate},
     },
 };
 
@@ -91,9 +93,15 @@ pub fn phases(graph: &TaskGraph, templates: &Templates, seen: &[Sighting]) -> Re
     let identity = Identity { name: graph.name_any(), namespace: graph.namespace().unwrap_or_default(), uid };
     let start = status(graph).start_time.context("the graph was accepted")?;
     let names = Arc::clone(&plan.graph);
-    let mut run = Run::new(Arc::clone(&plan.graph), plan.settings, identity, start);
-    let mut world =
-        |launch: &Launch, _: Timestamp| fate(attempts.get(&(name(&names, launch.attempt.task), launch.attempt.number)));
+    let mut world = Recorded {
+        graph: Arc::clone(&plan.graph),
+        attempts,
+        status: status(graph),
+        approvals: Arc::clone(&plan.settings.approvals),
+    };
+    // each comes when it was acted on
+    let settings = Settings { approvals: Arc::default(), ..plan.settings };
+    let mut run = Run::new(Arc::clone(&plan.graph), settings, identity, start);
     let trace = simulate(&mut run, &mut world, start);
     // a status does not show compensations that were not begun, or had nothing to undo
     let is_shown = |id: &TaskId, phase: TaskPhase| {
@@ -107,6 +115,31 @@ pub fn phases(graph: &TaskGraph, templates: &Templates, seen: &[Sighting]) -> Re
     });
     let stored = stored.collect();
     Ok((simulated, stored))
+}
+
+/// What was seen of the graph.
+struct Recorded {
+    graph: Arc<Graph>,
+    attempts: BTreeMap<(String, u32), Seen>,
+    status: TaskGraphStatus,
+    approvals: Arc<Approvals>,
+}
+
+impl World for Recorded {
+    fn fate(&mut self, launch: &Launch, _: Timestamp) -> Fate {
+        fate(self.attempts.get(&(name(&self.graph, launch.attempt.task), launch.attempt.number)))
+    }
+
+    fn decide(&mut self, asked: Attempt, _: Timestamp) -> Option<(Duration, Approval)> {
+        let name = &self.graph.task(asked.task).name;
+        let approval = self.approvals.get(name)?.get(&asked.number)?;
+        let task = self.status.tasks.iter().find(|task| *task.name == **name)?;
+        let failed = task.failed_attempts.iter().find(|failed| failed.attempt == asked.number);
+        let (start, end) = failed
+            .map_or((task.start_time, task.completion_time), |failed| (failed.start_time, failed.completion_time));
+        let millis = end?.duration_since(start?).as_millis();
+        Some((Duration::from_millis(millis.try_into().ok()?), approval.clone()))
+    }
 }
 
 /// `TASK`, or `undo:TASK`.

@@ -93,6 +93,32 @@ fn items() {
 }
 
 #[test]
+fn waits() {
+    let spec = json!({"tasks": [
+        {"name": "checks", "decision": {"inclusive": true, "branches": [{"name": "security", "when": "true"}, {"name": "legal", "when": "true"}]}},
+        {"name": "off-hours", "dependsOn": ["checks/security"], "delay": {"cron": "0 22 * * *"}},
+        {"name": "ask", "dependsOn": ["checks/legal"], "approval": {}, "timeout": "1d"},
+        {"name": "ask-again", "dependsOn": ["checks/legal"], "approval": {}, "retry": {"limit": 3}},
+        {"name": "deploy", "dependsOn": ["off-hours", "ask", "ask-again"]},
+        {"name": "asked", "approval": {}},
+    ]});
+    let status = json!({
+        "phase": "Running", "progress": "2/6", "startTime": "2026-03-01T12:00:00Z",
+        "tasks": [
+            {"name": "checks", "phase": "Succeeded", "branches": ["security", "legal"], "completionTime": "2026-03-01T12:00:00Z"},
+            {"name": "off-hours", "phase": "Waiting", "reason": "Delay", "attempts": 1, "startTime": "2026-03-01T12:00:00Z", "wakeAt": "2026-03-01T22:00:00.250Z"},
+            {"name": "ask", "phase": "Waiting", "reason": "ApprovalPending", "attempts": 1, "startTime": "2026-03-01T12:00:00Z", "wakeAt": "2026-03-02T12:00:00Z"},
+            {"name": "ask-again", "phase": "Waiting", "reason": "ApprovalPending", "attempts": 2, "startTime": "2026-03-01T12:01:00Z", "failedAttempts": [
+                {"attempt": 1, "reason": "Rejected", "message": "by ann: not on a Sunday"},
+            ]},
+            {"name": "deploy"},
+            {"name": "asked", "phase": "Succeeded", "reason": "Approved", "message": "by ben: fine", "attempts": 1, "startTime": "2026-03-01T12:00:00Z", "completionTime": "2026-03-01T12:01:30Z"},
+        ],
+    });
+    assert_snapshot!("waits_100", picture(&graph(spec, status), 100));
+}
+
+#[test]
 fn retrying_and_blocked() {
     let spec = json!({"tasks": [{"name": "flaky"}, {"name": "pulls"}, {"name": "waits"}, {"name": "after", "dependsOn": ["flaky", "pulls", "waits"]}]});
     let status = json!({

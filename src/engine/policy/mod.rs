@@ -7,3 +7,4 @@ pub mod items;
 pub mod outputs;
 pub mod retry;
 pub mod trigger;
+pub mod waiting;

@@ -18,3 +18,4 @@ mod sim;
 mod slots;
 mod status;
 mod triggers;
+mod waiting;

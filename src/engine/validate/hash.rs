@@ -8,6 +8,7 @@ use crate::{
     engine::{
         graph::{ForEachDef, Work},
         payload::PayloadKind,
+        policy::waiting::Delay,
     },
 };
 
@@ -24,12 +25,28 @@ pub fn definition(
 ) -> u64 {
     let mut hasher = Xxh3::new();
     match work {
-        Work::Decision(branches) => {
-            hasher.update(b"decision");
+        Work::Decision { branches, inclusive } => {
+            hasher.update(if *inclusive { b"inclusive".as_slice() } else { b"decision" });
             for branch in branches {
                 text(&mut hasher, &branch.name);
                 text(&mut hasher, branch.when.as_ref().map_or("", |when| when.text()));
             }
+        }
+        Work::Delay(delay) => {
+            hasher.update(b"delay");
+            match delay {
+                Delay::For(duration) => hasher.update(&duration.millis().to_le_bytes()),
+                Delay::Until(time) => hasher.update(&time.as_millisecond().to_le_bytes()),
+                Delay::Cron(cron) => {
+                    text(&mut hasher, cron.text());
+                    text(&mut hasher, cron.zone());
+                }
+            }
+        }
+        Work::Approval(on_timeout) => {
+            hasher.update(b"approval");
+            text(&mut hasher, &format!("{on_timeout:?}"));
+            hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
         }
         Work::Job(payload) => {
             hasher.update(match payload.kind {
