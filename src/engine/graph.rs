@@ -12,9 +12,7 @@ use super::{
     payload::{Arguments, Payload, text::Text},
     policy::waiting::{Approvals, Delay},
 };
-use crate::api::{
-    DesiredState, Duration, FailurePolicy, OnTimeout, Output, ROLE_COMPENSATION, ROLE_TASK, VolumeUse,
-};
+use crate::api::{DesiredState, Duration, FailurePolicy, OnTimeout, Output, ROLE_COMPENSATION, ROLE_TASK, VolumeUse};
 
 /// A task by its place: `spec.tasks` first, then `spec.finally`, then the compensations of `spec.tasks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
