@@ -28,6 +28,8 @@ pub const LABEL_SHARD: &str = "taskgraph.dev/shard";
 pub const ANNOTATION_HASH: &str = "taskgraph.dev/definition-hash";
 /// Annotation on a child graph: the `ControllerRevision` of its parent that holds the templates it runs.
 pub const ANNOTATION_REVISION: &str = "taskgraph.dev/revision";
+/// Annotation on a `ConfigMap`: hash of the items that it holds.
+pub const ANNOTATION_ITEMS_HASH: &str = "taskgraph.dev/items-hash";
 /// Annotation on a Pod that names its main container.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// The main container where no annotation names one.
@@ -52,6 +54,13 @@ pub const SHARDS: u64 = 64;
 
 /// Prefix of the environment variables that every container of a task has.
 pub const ENV_PREFIX: &str = "TASKGRAPH_";
+
+/// Where the item of a task with `forEach` lies in its containers.
+pub const ITEM_PATH: &str = "/var/run/taskgraph/item";
+/// Name of the volume that holds the items in a pod.
+pub const ITEM_VOLUME: &str = "taskgraph-items";
+/// The environment variable that Kubernetes sets to the place of an item, from 0.
+pub const ITEM_INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
 /// Condition: the spec was found valid and its templates are pinned.
 pub const CONDITION_ACCEPTED: &str = "Accepted";

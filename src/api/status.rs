@@ -303,6 +303,9 @@ pub struct TaskStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
     pub branches: Vec<String>,
+    /// How far the last attempt of a task with `forEach` is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<ItemsStatus>,
     /// What a Succeeded task left behind.
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "schema::opaque_object")]
@@ -403,6 +406,27 @@ impl TaskStatus {
     pub fn taken(&self) -> impl Iterator<Item = &str> {
         self.branch.as_deref().into_iter().chain(self.branches.iter().map(String::as_str))
     }
+}
+
+/// The items of a task with `forEach`, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ItemsStatus {
+    /// How many there are.
+    pub total: u32,
+    /// How many succeeded.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub succeeded: u32,
+    /// How many failed for good.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failed: u32,
+    /// How many have a pod that has not ended.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub active: u32,
+    /// Those that failed, by their places from 0, as `1,3-5`; cut with `…` where there are too many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub failed_indexes: Option<String>,
 }
 
 /// One attempt that failed.

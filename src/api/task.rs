@@ -87,6 +87,9 @@ pub struct Task {
     /// A wait for somebody's decision, an entry of `spec.approvals`. It has no Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalTask>,
+    /// Runs the container, Job or template once for each item of a list, by one Indexed Job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_each: Option<ForEach>,
 
     /// What undoes the task: run if the task Succeeded and the graph fails or is cancelled, after the compensations of
     /// all tasks that depend on it. Not for decisions and delays, nor in `finally`.
@@ -165,6 +168,10 @@ pub struct Compensate {
     /// How long an attempt may wait for its pod to start. Default: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_timeout: Option<DurationText>,
+    /// Claims of `spec.volumeClaimTemplates` that its containers mount.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub volumes: Vec<VolumeUse>,
 }
 
 /// Which outcomes of its dependencies let a task start.
@@ -255,6 +262,30 @@ pub struct Branch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub when: Option<String>,
+}
+
+/// The items that a task is run for. Each item has a pod, and is the file `/var/run/taskgraph/item` in its containers: a
+/// text as it is, any other value as JSON. The environment variable `JOB_COMPLETION_INDEX` is its place, from 0.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ForEach {
+    /// A list of any JSON values, with `${{ }}` expressions anywhere in their texts; or a text `${{ }}` whose value is a
+    /// list. At most 1,000 items, of 512 KiB together. If there are none, the task is Skipped.
+    #[schemars(schema_with = "schema::any_value")]
+    pub items: Value,
+    /// How many items may run at once. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub parallelism: Option<u32>,
+    /// How many items may fail with the task still Succeeded. One more, and the items that run are stopped and no others
+    /// are started. Default: none may fail, but all are tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1000))]
+    pub max_failures: Option<u32>,
+    /// How often an item that failed is tried again, within the attempt. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100))]
+    pub retries_per_item: Option<u32>,
 }
 
 /// How failed attempts are tried again.

@@ -226,6 +226,23 @@ impl Cluster {
         self.delete(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), uid, "Background").await
     }
 
+    /// Creates a `ConfigMap`.
+    pub async fn create_config_map(&self, namespace: &str, map: &Value) -> Result<Stored, CallError> {
+        self.post(&format!("/api/v1/namespaces/{namespace}/configmaps"), map).await
+    }
+
+    /// Reads the metadata of a `ConfigMap`.
+    pub async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Stored, CallError> {
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+        self.call(Method::GET, &path, "application/json", METADATA_ONLY, None).await
+    }
+
+    /// Deletes the `ConfigMap`s that carry these labels.
+    pub async fn delete_config_maps(&self, namespace: &str, labels: &BTreeMap<&str, &str>) -> Result<(), CallError> {
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps?labelSelector={}", selector(labels));
+        self.call::<Value>(Method::DELETE, &path, "application/json", METADATA_LIST, None).await.map(|_| ())
+    }
+
     /// Reads the events about an object.
     pub async fn list_events(&self, namespace: &str, uid: &str) -> Result<Vec<v1::Event>, CallError> {
         let path = format!("/api/v1/namespaces/{namespace}/events?fieldSelector=involvedObject.uid%3D{uid}");
@@ -352,9 +369,8 @@ impl Cluster {
     }
 }
 
-/// A label selector, as it stands in a path.
+/// Labels as they stand in an address. Their values are of characters that need no escaping.
 fn selector(labels: &BTreeMap<&str, &str>) -> String {
-    // label values are of characters that need no escaping
     let terms: Vec<_> = labels.iter().map(|(key, value)| format!("{}%3D{value}", key.replace('/', "%2F"))).collect();
     terms.join("%2C")
 }

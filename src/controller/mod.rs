@@ -18,6 +18,7 @@ pub mod children;
 pub mod cluster;
 pub mod events;
 pub mod index;
+mod items;
 pub mod looks;
 pub mod registry;
 pub mod report;

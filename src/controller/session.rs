@@ -10,13 +10,12 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    apply::{Hands, Hold},
+    apply::{Hands, Hold, Prepared},
     children, events,
     index::{Changed, Index, Key},
     looks::Looks,
@@ -258,6 +257,11 @@ impl Session {
             if self.is_over(attempt) && jobs::goes_on(job, &pods) {
                 self.discard(job);
             }
+            if self.is_over(attempt) && job.is_indexed() {
+                // of its many pods nothing more is asked; that it is there may be too much
+                let job = job.metadata.name.clone().unwrap_or_default();
+                return seen.events.push(Event::Launched { attempt, job });
+            }
         }
         for mut event in jobs::observe(attempt, changed.cached.job.as_deref(), &pods) {
             if let Event::Finished { time, .. } = &mut event {
@@ -317,7 +321,7 @@ impl Session {
                 Event::Launched { attempt, .. } => self.looks.expect(*attempt, now),
                 Event::Started { attempt } | Event::Finished { attempt, .. } => self.looks.settle(*attempt, now),
                 Event::Gone { attempt } => self.looks.forget(*attempt),
-                Event::Blocked { .. } | Event::Progress { .. } | Event::LookedUp { .. } => {}
+                Event::Blocked { .. } | Event::Progress { .. } | Event::Items { .. } | Event::LookedUp { .. } => {}
             }
         }
     }
@@ -327,7 +331,12 @@ impl Session {
         let identity = Arc::clone(&self.identity);
         let cached = |key: &Key| index.attempt(&identity.uid, key);
         let mut looks = std::mem::take(&mut self.looks);
-        let waits = |attempt| self.is_live(attempt) && cached(&self.key(attempt)).pods.is_empty();
+        let waits = |attempt| {
+            let cached = cached(&self.key(attempt));
+            let pods: Vec<_> = cached.pods.values().map(AsRef::as_ref).collect();
+            let lacks = pods.is_empty() || cached.job.is_some_and(|job| jobs::needs_live_pods(&job, &pods));
+            self.is_live(attempt) && lacks
+        };
         let due = looks.take_due(Instant::now(), waits);
         self.looks = looks;
         for attempt in due {
@@ -346,6 +355,16 @@ impl Session {
         Key { role: task.role(), task: task.name.to_string(), attempt: attempt.number }
     }
 
+    /// The name of an attempt's Job: the one that the run was told, else the one that it will have.
+    fn job_name(&self, attempt: Attempt) -> String {
+        let (task, status) = (self.graph.task(attempt.task), self.run.task(attempt.task));
+        let name = if task.for_each.is_some() { jobs::indexed_job_name } else { jobs::job_name };
+        let known = status.job.clone().filter(|_| status.attempts == attempt.number);
+        known.unwrap_or_else(|| {
+            name(&self.identity.name, &self.identity.uid, task.role().label(), &task.name, attempt.number)
+        })
+    }
+
     fn hold(&mut self, attempt: Attempt) -> Hold {
         let task = self.graph.task(attempt.task);
         let role = task.role();
@@ -360,7 +379,7 @@ impl Session {
             role,
             task: Arc::clone(&task.name),
             is_child: matches!(task.work, Work::Graph(_)),
-            job: jobs::job_name(&self.identity.name, &self.identity.uid, role.label(), &task.name, attempt.number),
+            job: self.job_name(attempt),
             hash: task.hash,
             volumes: self.claims_of(attempt.task),
             cancel,
@@ -380,9 +399,9 @@ impl Session {
         for action in actions {
             match action {
                 Action::Launch(launch) => {
-                    let Some(job) = self.build(&launch) else { continue };
+                    let Some(prepared) = self.prepare(&launch) else { continue };
                     let hold = self.hold(launch.attempt);
-                    self.hands.tracker.spawn(hold.launch(job, since));
+                    self.hands.tracker.spawn(hold.launch(prepared, since));
                 }
                 Action::Stop { attempt } => {
                     if self.stopping.insert(attempt) {
@@ -400,14 +419,15 @@ impl Session {
     }
 
     /// The Job or child graph of an attempt.
-    fn build(&self, launch: &Launch) -> Option<Value> {
+    fn prepare(&self, launch: &Launch) -> Option<Prepared> {
         let (task, defaults) = (self.graph.task(launch.attempt.task), self.graph.pod_defaults.as_ref());
         if let Work::Graph(child) = &task.work {
             let order = Order::of_child(&self.identity, task, launch, defaults);
             let revision = self.report.status.revision.as_deref().unwrap_or_default();
-            return Some(order.child(&child.template, self.pinned.template(&child.template), revision));
+            let template = self.pinned.template(&child.template);
+            return Some(Prepared::child(order.child(&child.template, template, revision)));
         }
-        Order::new(&self.identity, task, launch, defaults).map(|order| order.build())
+        Order::new(&self.identity, task, launch, defaults).map(|order| Prepared::new(&order))
     }
 
     fn is_child(&self, attempt: Attempt) -> bool {
@@ -444,6 +464,9 @@ impl Session {
         let over = if to == TaskPhase::Running { attempt.saturating_sub(1) } else { attempt };
         let all = Attempt { task, number: 0 }..=Attempt { task, number: over };
         self.holds.range(all).for_each(|(_, (cancel, _))| cancel.cancel());
+        if from == TaskPhase::Running && to != TaskPhase::Running {
+            self.drop_items(task, attempt);
+        }
         if to.is_final() {
             self.holds.retain(|held, _| held.task != task || held.number == attempt);
         }
@@ -469,11 +492,30 @@ impl Session {
     /// no operator ran.
     pub fn search_for_missing(&mut self, index: &Index) {
         let known: Vec<_> = self.run.live().filter(|live| live.job.is_some()).map(|live| live.attempt).collect();
+        let over: Vec<_> = self
+            .graph
+            .ids()
+            .map(|task| (task, self.run.task(task)))
+            .filter(|(_, status)| status.phase != TaskPhase::Running)
+            .map(|(task, status)| (task, status.attempts))
+            .collect();
+        // whoever recorded their end may not have come so far
+        for (task, number) in over {
+            self.drop_items(task, number);
+        }
         for attempt in known {
             let cached = index.attempt(&self.identity.uid, &self.key(attempt));
             if cached.job.is_none() && cached.child.is_none() {
                 self.search(attempt);
             }
+        }
+    }
+
+    /// Has the items of an attempt of a task deleted, if it has any: the attempt is over, and nothing reads them any more.
+    pub fn drop_items(&mut self, task: TaskId, number: u32) {
+        if self.graph.task(task).for_each.is_some() && number > 0 {
+            let hold = self.hold(Attempt { task, number });
+            self.hands.tracker.spawn(hold.drop_items());
         }
     }
 

@@ -160,6 +160,8 @@ pub struct TaskDef {
     pub when: Option<Expression>,
     /// What it does.
     pub work: Work,
+    /// What it does it for, if for each item of a list.
+    pub for_each: Option<ForEachDef>,
     /// How failed attempts are tried again.
     pub retry: RetryRule,
     /// How long one attempt may take.
@@ -265,6 +267,19 @@ impl ChildDef {
     fn render(&self, scope: &Scope<'_>) -> Result<Arc<Value>, EvalError> {
         Ok(Arc::new(Value::Object(self.arguments.merge(scope)?.into_owned())))
     }
+}
+
+/// The items of a task, and how they are gone through.
+#[derive(Debug)]
+pub struct ForEachDef {
+    /// The list, expressions as they were written, under the name `items`.
+    pub(crate) items: Arguments,
+    /// How many items may run at once.
+    pub parallelism: Option<u32>,
+    /// How many items may fail; `None`: none, but all are tried.
+    pub max_failures: Option<u32>,
+    /// How often an item that failed is tried again.
+    pub retries_per_item: u32,
 }
 
 /// A branch of a decision.

@@ -1,7 +1,7 @@
 //! Keeps a status within its bounds: what of large graphs is left out.
 
 use super::{policy::outputs, reason, state::Run};
-use crate::api::{TaskPhase, TaskStatus};
+use crate::api::{ItemsStatus, TaskPhase, TaskStatus};
 
 /// How many bytes of JSON the tasks of a status may take: 768 KiB for all of it, less what the rest of it needs.
 const MAX_TASK_BYTES: usize = 736 * 1024;
@@ -35,7 +35,11 @@ fn bytes(task: &TaskStatus) -> usize {
     // braces, name, phase, attempts and disruptions, and the names of outputs and failedAttempts
     let fixed = text(&task.name) + 2 * FIELD + 2 * (FIELD + 10) + 2 * FIELD;
     let texts: usize = texts.into_iter().flatten().map(|known| text(known)).sum();
-    fixed + texts + branches + times.into_iter().flatten().count() * (FIELD + TIME)
+    let items = task
+        .items
+        .as_ref()
+        .map_or(0, |items| 5 * (FIELD + 10) + items.failed_indexes.as_ref().map_or(0, |indexes| text(indexes)));
+    fixed + texts + branches + items + times.into_iter().flatten().count() * (FIELD + TIME)
 }
 
 /// Whether JSON writes a character with more than its bytes.
@@ -44,7 +48,7 @@ fn escaped(byte: u8) -> bool {
 }
 
 /// A task told shortly: its phase, reason, attempts, outputs, and when it ended. A restart needs the Job's name and the
-/// start of what runs.
+/// start of what runs; the counts of its items the Job tells again.
 pub(super) fn lean(task: &TaskStatus) -> TaskStatus {
     let running = matches!(task.phase, TaskPhase::Running | TaskPhase::Waiting);
     // who approved stands nowhere else
@@ -59,6 +63,7 @@ pub(super) fn lean(task: &TaskStatus) -> TaskStatus {
         job: task.job.clone().filter(|_| running),
         start_time: task.start_time.filter(|_| running),
         ready_time: None,
+        items: task.items.clone().filter(|_| running).map(|items| ItemsStatus { failed_indexes: None, ..items }),
         ..task.clone()
     }
 }

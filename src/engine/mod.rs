@@ -10,6 +10,7 @@ mod compensation;
 pub mod cron;
 pub mod event;
 pub mod expr;
+mod for_each;
 pub mod graph;
 mod lean;
 mod observe;

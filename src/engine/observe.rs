@@ -9,7 +9,7 @@ use super::{
     event::{Attempt, AttemptResult, Blame, Event, Failure},
     expr::Scope,
     graph::TaskId,
-    policy::{outputs, retry, trigger::Verdict},
+    policy::{items, outputs, retry, trigger::Verdict},
     reason,
     record::{MAX_PROGRESS, MAX_REASON, Round, clip, clipped},
     state::{Live, Run, StopCause, later, whole_millis},
@@ -26,6 +26,7 @@ impl Run {
             | Event::Started { attempt }
             | Event::Progress { attempt, .. }
             | Event::Blocked { attempt, .. }
+            | Event::Items { attempt, .. }
             | Event::Finished { attempt, .. }
             | Event::Gone { attempt } => attempt,
         };
@@ -41,6 +42,7 @@ impl Run {
                 self.on_blocked(attempt.task, &reason, &message, cluster, round);
             }
             Event::Finished { result, time, .. } if live => self.on_finished(attempt.task, result, time, round),
+            Event::Items { items, .. } if live => self.on_items(attempt.task, items, round),
             Event::Gone { .. } => self.on_gone(attempt, round),
             _ => {}
         }
@@ -94,6 +96,7 @@ impl Run {
         let status = &mut self.tasks[id.index()].status;
         status.job = job;
         status.progress = None;
+        status.items = None;
         status.start_time = Some(round.now);
         let due = self.graph.task(id).starts_within().map(|limit| later(round.now, limit));
         self.arm(id, due);
@@ -138,8 +141,14 @@ impl Run {
             AttemptResult::Succeeded { outputs, message } => {
                 // nothing reads what a compensation leaves, and it must not fail of it
                 let outputs = if self.is_compensation(id) { Map::new() } else { outputs };
-                outputs::check(&self.graph.task(id).outputs, outputs, self.output_bytes)
-                    .map(|checked| (checked, message))
+                let (def, used) = (self.graph.task(id), self.output_bytes);
+                let total = task.status.items.as_ref().map(|items| items.total);
+                let checked = if total.is_some() || def.for_each.is_some() {
+                    items::check_outputs(&def.outputs, outputs, total, used)
+                } else {
+                    outputs::check(&def.outputs, outputs, used)
+                };
+                checked.map(|checked| (checked, message))
             }
             AttemptResult::Failed(failure) => Err(failure),
         };

@@ -36,6 +36,10 @@ pub const APPROVED: &str = "Approved";
 pub const REJECTED: &str = "Rejected";
 /// Nobody decided in time.
 pub const APPROVAL_TIMEOUT: &str = "ApprovalTimeout";
+/// The list of `forEach` is empty.
+pub const NO_ITEMS: &str = "NoItems";
+/// More items of `forEach` failed than may.
+pub const ITEMS_FAILED: &str = "ItemsFailed";
 /// A declared output without default is missing.
 pub const OUTPUT_MISSING: &str = "OutputMissing";
 /// An output is not of its declared type.

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use super::{
     compensation,
-    event::{Attempt, Blame, Failure, Launch},
-    expr::Scope,
+    event::{Attempt, Blame, Failure},
+    for_each::Launchable,
     graph::{Graph, Identity, Role, Settings, TaskDef, Work},
     policy::{outputs, returns},
     reason,
@@ -132,14 +132,22 @@ impl Run {
                     round.stops.insert(attempt);
                 }
                 TaskPhase::Running if task.status.job.is_none() && !task.live.started && !fresh.contains(&attempt) => {
-                    let scope = Scope { attempt: Some(attempt.number), ..self.scope() };
-                    let Some(rendered) = graph.task(id).work.render(&scope) else { continue };
-                    match rendered {
-                        Ok(rendered) => round.launches.push(Launch { attempt, rendered }),
-                        Err(error) => {
+                    let error = match self.launchable(attempt) {
+                        Ok(Launchable::Job(launch)) => {
+                            self.expect_items(&launch);
+                            round.launches.push(launch);
+                            None
+                        }
+                        Ok(Launchable::NoItems) => Some("forEach.items: the list is empty now".to_owned()),
+                        Ok(Launchable::Nothing) => None,
+                        Err(error) => Some(error.to_string()),
+                    };
+                    match error {
+                        None => {}
+                        Some(error) => {
                             let failure = Failure {
                                 reason: reason::EXPRESSION_ERROR.to_owned(),
-                                message: Some(error.to_string()),
+                                message: Some(error),
                                 exit_code: None,
                                 blame: Blame::Final,
                             };
@@ -186,6 +194,9 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
         status.completion_time = None;
     }
     status.progress = status.progress.filter(|progress| progress.len() <= MAX_PROGRESS);
+    if let Some(indexes) = status.items.as_mut().and_then(|items| items.failed_indexes.as_mut()) {
+        indexes.truncate(indexes.floor_char_boundary(MAX_MESSAGE));
+    }
     status.disruptions = status.disruptions.min(status.attempts);
     status.message = status.message.map(clipped);
     if let Some(reason) = &mut status.reason {

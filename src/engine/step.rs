@@ -5,8 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    event::{Attempt, Event, Launch, Step},
+    event::{Attempt, Event, Step},
     expr::Scope,
+    for_each::Launchable,
     graph::TaskId,
     policy::{
         calloff::{self, CallOff, Causes, Part, Standing},
@@ -333,8 +334,6 @@ impl Run {
 
     /// Begins the next attempt of a Ready task.
     fn launch(&mut self, id: TaskId, round: &mut Round) {
-        let graph = Arc::clone(&self.graph);
-        let work = &graph.task(id).work;
         if self.asks_first(id, round) {
             return;
         }
@@ -342,13 +341,15 @@ impl Run {
             let message = "attempt numbers are used up".to_owned();
             return self.enter(id, TaskPhase::Failed, Some(reason::TOO_MANY_ATTEMPTS), Some(message), round);
         };
-        let Some(rendered) = work.render(&Scope { attempt: Some(number), ..self.scope() }) else { return };
-        match rendered {
-            Ok(rendered) => {
+        match self.launchable(Attempt { task: id, number }) {
+            Ok(Launchable::Job(launch)) => {
                 self.tasks[id.index()].status.attempts = number;
                 self.begin(id, None, round);
-                round.launches.push(Launch { attempt: Attempt { task: id, number }, rendered });
+                self.expect_items(&launch);
+                round.launches.push(launch);
             }
+            Ok(Launchable::NoItems) => self.enter(id, TaskPhase::Skipped, Some(reason::NO_ITEMS), None, round),
+            Ok(Launchable::Nothing) => {}
             Err(error) => {
                 self.enter(id, TaskPhase::Failed, Some(reason::EXPRESSION_ERROR), Some(error.to_string()), round);
             }

@@ -27,6 +27,7 @@ impl<'a> Order<'a> {
             kind: PayloadKind::Container,
             rendered: &launch.rendered,
             defaults,
+            items: None,
             volumes: &[],
         }
     }

@@ -14,6 +14,7 @@ mod crash;
 mod faults;
 mod fixture;
 mod harness;
+mod items;
 mod runs;
 mod sagas;
 mod volumes;

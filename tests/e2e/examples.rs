@@ -211,3 +211,18 @@ async fn the_pipeline_with_poor_data() -> Result<()> {
     assert_eq!(outputs(&graph, "store-backup"), json!({"rows": 516}));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_each() -> Result<()> {
+    let world = World::new("foreach").await?;
+    world.apply(&file("examples/foreach.yaml")?).await?;
+    let graph = world.wait("foreach", "complete").await?;
+    assert_eq!(outputs(&graph, "check"), json!({"square": [1, 4, 0, 16]}));
+    assert_eq!(outputs(&graph, "sum"), json!({"sum": 21}));
+    assert_eq!(phase(&graph, "none"), Some(TaskPhase::Skipped));
+    let items = task(&graph, "check").and_then(|task| task.items).expect("its items");
+    assert_eq!((items.succeeded, items.failed, items.failed_indexes.as_deref()), (3, 1, Some("2")));
+    let tree = world.plugin(&["tree", "foreach"]).await?;
+    assert!(tree.contains("items 3/4, failed 1"), "{tree}");
+    world.judge().await
+}

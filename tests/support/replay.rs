@@ -21,7 +21,7 @@ use taskgraph::{
 
 use super::{
     namespace::{Namespace, condition, finished, status},
-    sight::{self, Object, PodState, Sighting},
+    sight::{self, ItemsEnd, Object, PodState, Sighting},
 };
 
 /// How long after a Job vanished its loss is told. Longer than what lies between a watch and the operator.
@@ -38,6 +38,43 @@ struct Seen {
     /// How its child graph ended.
     child: Option<AttemptResult>,
     waits: Option<String>,
+    /// Of an attempt with many items: how its Job ended, and what they left.
+    items_end: Option<ItemsEnd>,
+    left: BTreeMap<usize, Map<String, Value>>,
+    failed: BTreeMap<usize, Failure>,
+}
+
+impl Seen {
+    /// Takes what an item left; whether there is no more to it, as its pod is not the attempt's end.
+    fn add_item(&mut self, item: usize, one: &Sighting) -> bool {
+        let Object::Pod(_, state) = &one.object else { return false };
+        if !state.is_terminal() {
+            return false;
+        }
+        self.running.get_or_insert(one.at);
+        match result(state) {
+            AttemptResult::Succeeded { outputs, .. } => _ = self.left.insert(item, outputs),
+            AttemptResult::Failed(failure) => _ = self.failed.insert(item, failure),
+        }
+        true
+    }
+
+    /// How an attempt with many items ended.
+    fn items_result(&self, end: &ItemsEnd) -> AttemptResult {
+        if !end.well {
+            let exit_code = self.failed.values().next().and_then(|failure| failure.exit_code);
+            let failure = Failure { reason: "ItemsFailed".into(), message: None, exit_code, blame: Blame::Task };
+            return AttemptResult::Failed(failure);
+        }
+        let mut outputs = Map::new();
+        for (item, left) in &self.left {
+            for (name, value) in left {
+                let list = outputs.entry(name.clone()).or_insert_with(|| vec![Value::Null; end.total].into());
+                list[*item] = value.clone();
+            }
+        }
+        AttemptResult::Succeeded { outputs, message: None }
+    }
 }
 
 /// The templates that graphs of the namespace may use.
@@ -120,7 +157,7 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
     let mut attempts = BTreeMap::<(String, u32), Seen>::new();
     for one in seen {
         let key = match &one.object {
-            Object::Job(key) | Object::Pod(key, _) => key.clone(),
+            Object::Job(key) | Object::Pod(key, _) | Object::Items(key, _) => key.clone(),
             Object::Graph(graph) => sight::key(&**graph),
         };
         if key.graph != uid {
@@ -131,6 +168,11 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
         match &one.object {
             Object::Job(_) | Object::Graph(_) if one.gone => attempt.job_gone = Some(one.at),
             Object::Job(_) => _ = attempt.stored.get_or_insert(one.at),
+            Object::Items(_, end) => {
+                attempt.ended.get_or_insert(one.at);
+                attempt.items_end = Some(end.clone());
+            }
+            Object::Pod(_, PodState { item: Some(item), .. }) if attempt.add_item(*item, one) => {}
             Object::Pod(_, state) if state.is_terminal() => {
                 attempt.ended.get_or_insert(one.at);
                 attempt.pod.get_or_insert_with(|| state.clone());
@@ -169,7 +211,9 @@ fn fate(seen: Option<&Seen>) -> Fate {
     // one that ended so fast that it was never seen running did run; one of which nothing is left perhaps not
     let start = start.or_else(|| seen.ended.map(|ended| since(ended, stored)));
     let begin = seen.running.or(seen.ended).unwrap_or(stored);
-    let result = seen.child.clone().unwrap_or_else(|| seen.pod.as_ref().map_or_else(lost, result));
+    let of_pod = || seen.pod.as_ref().map_or_else(lost, result);
+    let of_job = || seen.items_end.as_ref().map_or_else(of_pod, |end| seen.items_result(end));
+    let result = seen.child.clone().unwrap_or_else(of_job);
     Fate { start, run: Some(since(ended, begin)), result, ..never }
 }
 

@@ -96,6 +96,29 @@ fn waits() {
 }
 
 #[test]
+fn items() {
+    let mut find = succeeded("find", "00:00", "00:01");
+    find["outputs"] = json!({"images": ["a.png", "b.png", "c.gif"]});
+    let mut convert = succeeded("convert", "00:01", "00:05");
+    convert["items"] = json!({"total": 3, "succeeded": 2, "failed": 1, "failedIndexes": "2"});
+    convert["outputs"] = json!({"thumbnail": ["small-a.png", "small-b.png", null]});
+    let message = "3 of 10 items failed: 1,4-5; item 1: Error, exit code 3: no PNG";
+    let status = json!({
+        "phase": "Running", "progress": "2/4", "startTime": "2026-03-01T12:00:00Z",
+        "tasks": [
+            find, convert,
+            {"name": "upload", "phase": "Running", "attempts": 1, "startTime": "2026-03-01T12:01:00Z", "items": {"total": 10, "succeeded": 7, "active": 2}},
+            {"name": "check", "phase": "Failed", "attempts": 1, "startTime": "2026-03-01T12:01:00Z", "completionTime": "2026-03-01T12:01:10Z",
+                "items": {"total": 10, "succeeded": 7, "failed": 3, "failedIndexes": "1,4-5"}, "reason": "ItemsFailed", "message": message,
+                "failedAttempts": [{"attempt": 1, "exitCode": 3, "reason": "ItemsFailed", "message": message}]},
+        ],
+    });
+    let after = |name: &str| json!({"name": name, "dependsOn": ["convert"]});
+    let spec = json!({"tasks": [{"name": "find"}, {"name": "convert", "dependsOn": ["find"]}, after("upload"), after("check")]});
+    assert_snapshot!("items", picture(&graph(spec, status), 100));
+}
+
+#[test]
 fn retrying_and_blocked() {
     let spec = json!({"tasks": [{"name": "flaky"}, {"name": "pulls"}, {"name": "waits"}, {"name": "after", "dependsOn": ["flaky", "pulls", "waits"]}]});
     let status = json!({

@@ -4,7 +4,7 @@ use jiff::{Timestamp, Unit};
 use serde_json::Value;
 
 use crate::{
-    api::{CONDITION_ACCEPTED, CONDITION_STALLED, FailedAttempt, TaskGraph, TaskPhase, TaskStatus},
+    api::{CONDITION_ACCEPTED, CONDITION_STALLED, FailedAttempt, ItemsStatus, TaskGraph, TaskPhase, TaskStatus},
     cli::text,
     engine::reason::APPROVAL_PENDING,
 };
@@ -41,7 +41,14 @@ pub fn task_time(status: &TaskStatus, now: Timestamp) -> String {
     }
 }
 
-/// `took good`, `took good, large`, or `rows=1000 quality=0.97`; of a child graph also its name and how far it is.
+/// `items 7/10, failed 3`
+fn items(items: &ItemsStatus) -> String {
+    let failed = if items.failed > 0 { format!(", failed {}", items.failed) } else { String::new() };
+    format!("items {}/{}{failed}", items.succeeded, items.total)
+}
+
+/// `took good`, `took good, large`, `rows=1000 quality=0.97`, or `items 7/10, failed 3`; of a child graph also its name and
+/// how far it is.
 pub fn result(status: &TaskStatus) -> Option<String> {
     let taken: Vec<String> = status.taken().map(text::one_line).collect();
     let branch = (!taken.is_empty()).then(|| format!("took {}", taken.join(", ")));
@@ -58,7 +65,8 @@ pub fn result(status: &TaskStatus) -> Option<String> {
         let name = status.job.as_deref().unwrap_or_default();
         text::one_line(format!("graph {name} {progress}").as_str())
     });
-    let words: Vec<String> = branch.into_iter().chain(child).chain(outputs).collect();
+    let items = status.items.as_ref().map(items);
+    let words: Vec<String> = branch.into_iter().chain(child).chain(items).chain(outputs).collect();
     (!words.is_empty()).then(|| words.join(" "))
 }
 

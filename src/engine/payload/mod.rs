@@ -96,7 +96,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     /// The arguments with every expression replaced by its value.
-    pub(crate) fn merge(&self, scope: &Scope<'_>) -> Result<Cow<'_, Map<String, Value>>, EvalError> {
+    pub(in crate::engine) fn merge(&self, scope: &Scope<'_>) -> Result<Cow<'_, Map<String, Value>>, EvalError> {
         if self.slots.is_empty() {
             return Ok(Cow::Borrowed(&self.values));
         }

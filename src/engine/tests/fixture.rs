@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     api::{
@@ -13,7 +13,7 @@ use crate::{
     engine::{
         Action, Attempt, AttemptResult, Blame, Event, Failure, Graph, Identity, Plan, Run, Settings, Step, TaskId,
         Templates, compile,
-        graph::{BranchDef, CacheRule, ChildDef, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
+        graph::{BranchDef, CacheRule, ChildDef, ForEachDef, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
         payload::Arguments,
         policy::waiting::Delay,
         validate::attach,
@@ -141,6 +141,14 @@ impl TaskBuild<'_> {
             content: 0,
             depth: 1,
         });
+        self
+    }
+
+    /// With so many items.
+    pub fn for_each(self, items: usize) -> Self {
+        let items =
+            Arguments { values: Map::from_iter([("items".to_owned(), json!(vec![1; items]))]), ..Arguments::default() };
+        self.def.for_each = Some(ForEachDef { items, parallelism: None, max_failures: None, retries_per_item: 0 });
         self
     }
 

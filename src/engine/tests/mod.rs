@@ -11,6 +11,7 @@ mod compensations;
 mod endings;
 mod expressions;
 mod failure;
+mod items;
 mod outputs;
 mod restarts;
 mod retries;

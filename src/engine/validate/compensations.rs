@@ -74,6 +74,7 @@ impl Checker<'_> {
             self.retry(task.retry.as_ref(), defaults.and_then(|known| known.retry.as_ref()), &format!("{path}.retry"));
         let timeout = timeout.or_else(|| defaults.and_then(|defaults| defaults.timeout.as_ref()?.parse().ok()));
         let work = self.work(number, &task, &path, template.as_ref())?;
+        self.volumes(&task, &path, Some(&work));
         Some(TaskDef {
             name: undone.name.as_str().into(),
             undoes: Some(id(index)),
@@ -85,8 +86,9 @@ impl Checker<'_> {
             trigger: TriggerRule::AllFinished,
             handler: false,
             when: None,
-            hash: hash::definition(&work, self.spec.pod_defaults.as_ref(), timeout, &[]),
-            volumes: Vec::new(),
+            for_each: None,
+            hash: hash::definition(&work, None, self.spec.pod_defaults.as_ref(), timeout, &task.volumes),
+            volumes: task.volumes,
             cache: None,
             work,
             retry: retry?,
@@ -103,8 +105,9 @@ impl Checker<'_> {
 
 /// The fields that a compensation shares with a task.
 fn as_task(compensate: &Compensate) -> Task {
-    let Compensate { container, job, template_ref, arguments, retry, timeout, start_timeout } = compensate.clone();
-    Task { container, job, template_ref, arguments, retry, timeout, start_timeout, ..Task::default() }
+    let Compensate { container, job, template_ref, arguments, retry, timeout, start_timeout, volumes } =
+        compensate.clone();
+    Task { container, job, template_ref, arguments, retry, timeout, start_timeout, volumes, ..Task::default() }
 }
 
 fn id(place: usize) -> TaskId {

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{
     api::{Duration, PodDefaults, TaskGraphSpec, VolumeUse},
     engine::{
-        graph::{TaskDef, Work},
+        graph::{ForEachDef, TaskDef, Work},
         payload::PayloadKind,
         policy::waiting::Delay,
     },
@@ -18,6 +18,7 @@ use crate::{
 /// version must know again: whatever it is computed from, and how, must not change.
 pub fn definition(
     work: &Work,
+    for_each: Option<&ForEachDef>,
     pod_defaults: Option<&PodDefaults>,
     timeout: Option<Duration>,
     volumes: &[VolumeUse],
@@ -71,6 +72,13 @@ pub fn definition(
                 value(&mut hasher, &defaults);
             }
             hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
+        }
+    }
+    if let Some(ForEachDef { items, parallelism, max_failures, retries_per_item }) = for_each {
+        hasher.update(b"forEach");
+        object(&mut hasher, &items.values);
+        for number in [*parallelism, *max_failures, Some(*retries_per_item)] {
+            hasher.update(&number.map_or(u64::MAX, u64::from).to_le_bytes());
         }
     }
     // nothing at all where there are none: so did versions that knew of no volumes

@@ -8,6 +8,7 @@ mod cache;
 mod compensations;
 mod dependencies;
 mod expressions;
+mod for_each;
 #[cfg(test)]
 mod fuzz;
 mod graphs;

@@ -30,7 +30,7 @@ const MAX_OUTPUTS: usize = 64;
 pub const MAX_BRANCHES: usize = 64;
 
 /// What is wrong stands among the problems.
-struct Reported;
+pub(super) struct Reported;
 
 /// Where a task stands in the spec.
 #[derive(Clone, Copy, Debug)]
@@ -132,11 +132,12 @@ impl<'a> Checker<'a> {
         let retry = self.retry(task.retry.as_ref(), defaults.and_then(|defaults| defaults.retry.as_ref()), &retry_path);
         let timeout = timeout.or_else(|| defaults.and_then(|defaults| defaults.timeout.as_ref()?.parse().ok()));
         let work = self.work(number, task, &path, template.as_ref());
+        let for_each = self.for_each(number, task, work.as_ref(), &path);
         let outputs =
             merge_outputs(defaults.map(|defaults| defaults.outputs.as_slice()).unwrap_or_default(), &task.outputs);
         self.volumes(task, &path, work.as_ref());
         let cache = self.cache(number, place, task, work.as_ref());
-        let (work, (when, retry)) = (work?, when.ok().zip(retry)?);
+        let (work, for_each, (when, retry)) = (work?, for_each.ok()?, when.ok().zip(retry)?);
         Some(TaskDef {
             name: task.name.as_str().into(),
             undoes: None,
@@ -148,8 +149,9 @@ impl<'a> Checker<'a> {
             guards: waiting.guards,
             trigger,
             when,
-            hash: hash::definition(&work, self.spec.pod_defaults.as_ref(), timeout, &task.volumes),
+            hash: hash::definition(&work, for_each.as_ref(), self.spec.pod_defaults.as_ref(), timeout, &task.volumes),
             work,
+            for_each,
             retry,
             timeout,
             start_timeout: start_timeout.unwrap_or(START_TIMEOUT),

@@ -132,7 +132,7 @@ pub fn operate(plan: &Plan, chaos: &Chaos) -> Outcome {
         log: Vec::new(),
     };
     operator.operate();
-    judge_end(&operator.run, &operator.cluster);
+    judge_end(&operator.run, &operator.cluster, plan);
     operator.outcome()
 }
 

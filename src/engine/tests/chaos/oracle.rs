@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use super::{
     super::triggers::{Is, expected},
     cluster::Cluster,
+    plan::{Plan, left_by},
 };
 use crate::{
     api::{ApprovalDecision, OnTimeout, TaskGraphStatus, TaskPhase, TaskStatus},
@@ -176,7 +177,7 @@ fn judge_undoing(run: &Run, cluster: &Cluster) {
 }
 
 /// Every phase at the end has its cause.
-pub fn judge_end(run: &Run, cluster: &Cluster) {
+pub fn judge_end(run: &Run, cluster: &Cluster, plan: &Plan) {
     judge_undoing(run, cluster);
     let graph = run.graph();
     for id in graph.ids().take(graph.first_compensation) {
@@ -189,6 +190,7 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
         let is_child = matches!(def.work, Work::Graph(_));
         assert!(!is_child || reason != "StartTimeout", "{why}: a child graph waits for no pod");
         assert!(is_child || status.progress.is_none(), "{why}");
+        let items = plan.items(id).filter(|_| def.for_each.is_some());
         match (status.phase, reason) {
             (TaskPhase::Succeeded, "Cached") => {
                 assert!(def.cache.is_some() && status.attempts == 0, "{why}");
@@ -196,7 +198,8 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
             }
             (TaskPhase::Succeeded, _) if is_job => {
                 assert!(cluster.succeeded.contains(&attempt), "{why}, but its attempt did not succeed");
-                assert_eq!(status.outputs.get("attempt"), Some(&serde_json::json!(status.attempts)), "{why}");
+                assert_eq!(status.outputs.get("attempt"), Some(&left_by(status.attempts, items)), "{why}");
+                assert_eq!(status.items.as_ref().map(|items| items.total as usize), items, "{why}");
             }
             (TaskPhase::Succeeded, _) | (TaskPhase::Failed, "Rejected" | "ApprovalTimeout") => {
                 judge_without_job(run, id, &why);
@@ -215,6 +218,9 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
             }
             (TaskPhase::Omitted, "FailurePolicy" | "Cancelled" | "DeadlineExceeded") => {
                 assert_eq!(status.attempts, 0, "{why}");
+            }
+            (TaskPhase::Skipped, "NoItems") => {
+                assert!(items == Some(0) && status.attempts == 0 && may_start(graph, run, id), "{why}");
             }
             (TaskPhase::Skipped, "BranchNotTaken") => assert!(!guards_hold(graph, run, id), "{why}"),
             (TaskPhase::Omitted | TaskPhase::Skipped, _) => {

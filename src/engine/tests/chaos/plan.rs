@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::fixture::Build;
 use crate::{
     api::{ApprovalDecision, DesiredState, FailurePolicy, OnTimeout},
-    engine::{Attempt, AttemptResult, Blame, Failure, Graph, graph::TriggerRule},
+    engine::{Attempt, AttemptResult, Blame, Failure, Graph, TaskId, graph::TriggerRule},
 };
 
 /// A graph and its world.
@@ -60,6 +60,8 @@ pub struct TaskPlan {
     pub dependencies: Vec<(usize, Option<bool>)>,
     pub trigger: TriggerRule,
     pub kind: Kind,
+    /// How many items it has, if it is run for each of a list.
+    pub items: Option<usize>,
     pub retries: u32,
     pub allow_failure: bool,
     /// It can be undone, and that is retried so often.
@@ -126,14 +128,18 @@ impl Plan {
             // a task without dependencies has no trigger
             let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
             let made = match task.kind {
-                Kind::Job => made,
                 Kind::Child => made.child(),
+                Kind::Job => match task.items {
+                    Some(items) => made.for_each(items),
+                    None => made,
+                },
                 Kind::Decision { inclusive: false } => made.decision(&["yes", "no"]),
                 Kind::Decision { inclusive: true } => made.decision(&["yes", "no"]).inclusive(),
                 Kind::Delay(seconds) => made.delay(seconds),
                 Kind::Approval(on_timeout, seconds) => made.approval(on_timeout, Some(seconds)),
             };
-            let caches = task.cache.is_some() && !finally && task.kind == Kind::Job;
+            let plain = task.kind == Kind::Job && task.items.is_none() && task.compensate.is_none();
+            let caches = task.cache.is_some() && !finally && plain;
             let made = if caches { made.cached() } else { made };
             let made = if task.allow_failure { made.allow_failure() } else { made };
             let can_be_undone = matches!(task.kind, Kind::Job | Kind::Child | Kind::Approval(..));
@@ -142,6 +148,12 @@ impl Plan {
             }
         }
         build.graph()
+    }
+
+    /// How many items a task has, if it is run for each of a list.
+    pub fn items(&self, id: TaskId) -> Option<usize> {
+        // only what runs Jobs is run for each
+        self.tasks.get(id.index()).filter(|task| task.kind == Kind::Job)?.items
     }
 
     /// What becomes of an attempt: always the same.
@@ -164,7 +176,7 @@ impl Plan {
         };
         let result = match draw(0, 10) {
             0..5 => AttemptResult::Succeeded {
-                outputs: json!({"attempt": attempt.number}).as_object().unwrap().clone(),
+                outputs: Map::from_iter([("attempt".to_owned(), left_by(attempt.number, self.items(attempt.task)))]),
                 message: None,
             },
             5..8 => failed(Blame::Task),
@@ -184,6 +196,11 @@ impl Plan {
             gone: millis(6, 30_000),
         }
     }
+}
+
+/// The output `attempt` of a task: of each item, if it has items.
+pub fn left_by(attempt: u32, items: Option<usize>) -> Value {
+    items.map_or_else(|| json!(attempt), |items| json!(vec![attempt; items]))
 }
 
 fn trigger() -> impl Strategy<Value = TriggerRule> {
@@ -210,14 +227,16 @@ fn kind() -> impl Strategy<Value = Kind> {
 
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
+    let items = prop_oneof![4 => Just(None), 1 => (0..4usize).prop_map(Some)];
     let compensate = prop::option::of(0..3u32);
     let cache =
         prop::sample::select(vec![None, None, None, Some(Recall::Hit), Some(Recall::Miss), Some(Recall::Silent)]);
-    (dependencies, trigger(), kind(), 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8, cache).prop_map(
-        |(dependencies, trigger, kind, retries, allow_failure, compensate, priority, cache)| TaskPlan {
+    (dependencies, trigger(), kind(), items, 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8, cache).prop_map(
+        |(dependencies, trigger, kind, items, retries, allow_failure, compensate, priority, cache)| TaskPlan {
             dependencies,
             trigger,
             kind,
+            items,
             retries,
             allow_failure,
             compensate,

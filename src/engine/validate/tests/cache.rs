@@ -54,6 +54,10 @@ fn caches() {
             &["spec.finally[0].cache: a task of finally always runs: leave it out"],
         ),
         (
+            tasks(json!([{"name": "t", "cache": {"maxAge": "1h"}, "compensate": {"container": {"image": "i"}}}])),
+            &["spec.tasks[0].cache: what a task with compensate does must not be left out: leave one of the two out"],
+        ),
+        (
             tasks(json!([{"name": "d", "decision": {"branches": [{"name": "x"}]}, "cache": {"maxAge": "1h"}}])),
             &["spec.tasks[0].cache: a decision has no Job: cache has no meaning"],
         ),

@@ -96,6 +96,14 @@ fn mounts_name_claims_and_clean_paths() {
         ),
         (
             mounting(
+                json!({"compensate": {"container": {"image": "i"}, "volumes": [{"name": "data", "mountPath": "/a"}, {"name": "dat", "mountPath": "/b"}]}}),
+            ),
+            &[
+                "spec.tasks[0].compensate.volumes[1].name: spec.volumeClaimTemplates has no \"dat\" (did you mean \"data\"?)",
+            ],
+        ),
+        (
+            mounting(
                 json!({"decision": {"branches": [{"name": "x"}]}, "volumes": [{"name": "data", "mountPath": "/a"}]}),
             ),
             &["spec.tasks[0].volumes: a decision has no Job: volumes has no meaning"],
