@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     duration::DurationText,
+    rerun::Rerun,
     schema,
     status::TaskGraphStatus,
     task::{PodDefaults, Task},
@@ -86,6 +87,9 @@ pub struct TaskGraphSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::choice::<DesiredState>")]
     pub desired_state: Option<DesiredState>,
+    /// Tasks to be run once more: acted on each time that `id` changes. One present at creation is only noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Rerun>,
     /// What all pods of the graph share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_defaults: Option<PodDefaults>,

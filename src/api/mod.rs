@@ -7,6 +7,7 @@ pub mod graph;
 pub mod names;
 #[cfg(feature = "kubernetes")]
 pub mod reference;
+pub mod rerun;
 mod schema;
 pub mod status;
 pub mod task;
@@ -15,6 +16,7 @@ pub mod template;
 pub use duration::{Duration, DurationText};
 pub use graph::*;
 pub use names::*;
+pub use rerun::*;
 pub use status::*;
 pub use task::*;
 pub use template::*;

@@ -45,6 +45,16 @@ pub struct TaskGraphStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub revision: Option<String>,
+    /// Number of that revision; each accepted edit adds one. Absent: 1.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub revision_number: u32,
+    /// Id of the last `spec.rerun` that was acted on, or noted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub rerun: Option<String>,
+    /// When the graph was taken up again after it had finished, or tasks of it were rerun: `timeout` counts from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reopen_time: Option<Timestamp>,
     /// Number of transitions recorded so far; it only rises.
     #[serde(skip_serializing_if = "is_zero")]
     pub sequence: u64,
@@ -52,7 +62,7 @@ pub struct TaskGraphStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// The tasks, in the order of the spec, `finally` last.
+    /// The tasks, in the order of the spec, `finally` last; then those that were removed and had attempts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096), extend("x-kubernetes-list-type" = "atomic"))]
     pub tasks: Vec<TaskStatus>,
@@ -237,6 +247,19 @@ pub struct TaskStatus {
     /// Number of the last attempt; 0 before the first.
     #[serde(skip_serializing_if = "is_zero")]
     pub attempts: u32,
+    /// How many of `attempts` were made before the task was last told to start afresh: `retry.limit` counts from there.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempts_before: u32,
+    /// The task was changed after its last attempt began: what it ran is not what the spec says now.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub stale: bool,
+    /// Hash of the definition that the last attempt was made from, where the spec has another one by now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub definition: Option<String>,
+    /// The task is not in the spec any more; kept for the number of its last attempt.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub removed: bool,
     /// How many of the attempts used up no retry, because the cluster was to blame.
     #[serde(skip_serializing_if = "is_zero")]
     pub disruptions: u32,
@@ -268,6 +291,13 @@ pub struct TaskStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub failed_attempts: Vec<FailedAttempt>,
+}
+
+impl TaskStatus {
+    /// Whether it has an attempt since it was last told to start afresh.
+    pub fn begun(&self) -> bool {
+        self.attempts > self.attempts_before
+    }
 }
 
 /// One attempt that failed.
@@ -303,7 +333,7 @@ pub struct FailedAttempt {
 pub struct HistoryEntry {
     /// When.
     pub time: Timestamp,
-    /// What: `Accepted`, `Suspended`, `Resumed`, `Cancelled`, `DeadlineExceeded`, `Finished`.
+    /// What: `Accepted`, `Edited`, `Rerun`, `Suspended`, `Resumed`, `Cancelled`, `DeadlineExceeded`, `Finished`.
     #[schemars(length(max = 63))]
     pub event: String,
     /// Details, for people.

@@ -290,7 +290,7 @@ impl Session {
                 Event::Launched { attempt, .. } => self.looks.expect(*attempt, now),
                 Event::Started { attempt } | Event::Finished { attempt, .. } => self.looks.settle(*attempt, now),
                 Event::Gone { attempt } => self.looks.forget(*attempt),
-                Event::Blocked { .. } => {}
+                Event::Blocked { .. } | Event::Outdated { .. } => {}
             }
         }
     }

@@ -33,9 +33,9 @@ pub struct Identity {
 }
 
 /// A valid graph. It never changes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Graph {
-    /// The tasks: `spec.tasks` first, then `spec.finally`.
+    /// The tasks: `spec.tasks` first, then `spec.finally`; in a run, then those that were removed.
     pub tasks: Vec<TaskDef>,
     /// Place of the first task of `finally`.
     pub first_finally: usize,
@@ -59,6 +59,20 @@ impl Graph {
         self.by_name.get(name).copied()
     }
 
+    /// The same graph with tasks that were removed from it, and of which attempts must be known.
+    #[must_use]
+    pub fn with_removed<'a>(mut self: Arc<Self>, names: impl IntoIterator<Item = &'a str>) -> Arc<Self> {
+        for name in names {
+            // copied only where there is something to add
+            let graph = Arc::make_mut(&mut self);
+            let id = TaskId(u32::try_from(graph.tasks.len()).unwrap_or(u32::MAX));
+            let task = TaskDef::removed(name);
+            graph.by_name.insert(Arc::clone(&task.name), id);
+            graph.tasks.push(task);
+        }
+        self
+    }
+
     /// The ids of all tasks, in order.
     pub fn ids(&self) -> impl Iterator<Item = TaskId> + use<> {
         (0..u32::try_from(self.tasks.len()).unwrap_or(u32::MAX)).map(TaskId)
@@ -66,7 +80,7 @@ impl Graph {
 }
 
 /// One task of a valid graph, templates resolved and defaults filled in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TaskDef {
     /// Its name.
     pub name: Arc<str>,
@@ -102,6 +116,41 @@ pub struct TaskDef {
     pub hash: u64,
 }
 
+impl TaskDef {
+    /// A task that is in no spec any more.
+    fn removed(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            finally: false,
+            dependencies: Vec::new(),
+            dependents: Vec::new(),
+            guards: Vec::new(),
+            trigger: TriggerRule::NoneFailed,
+            handler: false,
+            when: None,
+            work: Work::Removed,
+            retry: RetryRule {
+                limit: 0,
+                initial: Duration::from_millis(1),
+                factor: 1.0,
+                max: Duration::from_millis(1),
+                when: None,
+            },
+            timeout: None,
+            start_timeout: Duration::from_millis(1),
+            allow_failure: false,
+            priority: 0,
+            outputs: Vec::new(),
+            hash: 0,
+        }
+    }
+
+    /// Whether it was removed from the spec.
+    pub fn is_removed(&self) -> bool {
+        matches!(self.work, Work::Removed)
+    }
+}
+
 /// One of `branches` of `decision` must have been taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
@@ -127,16 +176,18 @@ pub enum TriggerRule {
 }
 
 /// What a task does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Work {
     /// Each attempt is a Job.
     Job(Payload),
     /// A branch is chosen; there is no Job.
     Decision(Vec<BranchDef>),
+    /// Nothing any more: it was removed from the spec, and had attempts.
+    Removed,
 }
 
 /// A branch of a decision.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BranchDef {
     /// Its name.
     pub name: Arc<str>,
@@ -145,7 +196,7 @@ pub struct BranchDef {
 }
 
 /// Retries, defaults filled in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RetryRule {
     /// How many attempts there may be after the first.
     pub limit: u32,

@@ -5,6 +5,7 @@
 //! observed and the time, and answers what to do. The same code runs in the operator and in the
 //! simulator ([`sim`]).
 
+pub mod edit;
 pub mod event;
 pub mod expr;
 pub mod graph;
@@ -23,6 +24,7 @@ pub mod step;
 mod tests;
 pub mod validate;
 
+pub use edit::Edited;
 pub use event::*;
 pub use graph::{Graph, Identity, Settings, TaskId};
 pub use state::Run;

@@ -177,7 +177,8 @@ impl Run {
     /// Builds the indexes from the phases of all tasks, and asks for all that are not final to be looked at.
     pub(super) fn index(&mut self) {
         self.open_tasks = self.graph.first_finally.min(self.tasks.len());
-        self.open_finally = self.tasks.len() - self.open_tasks;
+        self.open_finally = self.graph.tasks.iter().filter(|task| task.finally).count();
+        self.open_removed = self.graph.tasks.iter().filter(|task| task.is_removed()).count();
         for id in self.graph.ids() {
             self.index_task(id);
         }
@@ -199,6 +200,10 @@ impl Run {
 
     fn index_task(&mut self, id: TaskId) {
         let phase = self.task(id).phase;
+        if phase.is_final() && self.is_removed(id) {
+            // counts for nothing any more
+            return;
+        }
         self.phases.add(phase);
         if phase == TaskPhase::Ready {
             if self.is_decision(id) {
@@ -213,6 +218,10 @@ impl Run {
     fn announce(&mut self, id: TaskId) {
         let graph = Arc::clone(&self.graph);
         let task = graph.task(id);
+        if task.is_removed() {
+            self.open_removed = self.open_removed.saturating_sub(1);
+            return;
+        }
         let Some(outcome) = Outcome::of(self.task(id).phase, task.allow_failure) else { return };
         if task.finally {
             self.open_finally = self.open_finally.saturating_sub(1);

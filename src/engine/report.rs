@@ -42,6 +42,8 @@ impl Run {
         status.finally_time = self.finally_time;
         status.completion_time = self.completion_time;
         status.ending.clone_from(&self.ending);
+        status.rerun.clone_from(&self.rerun);
+        status.reopen_time = self.reopen_time;
         status.sequence = self.sequence;
         self.write_tasks(status);
         if !status.history.iter().eq(&self.history) {
@@ -172,7 +174,7 @@ impl Run {
 
     /// `3/7`
     fn progress(&self) -> String {
-        let all = self.tasks.len();
+        let all = self.graph.tasks.iter().filter(|task| !task.is_removed()).count();
         format!("{}/{all}", all.saturating_sub(self.open_tasks + self.open_finally))
     }
 

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
+    edit::carry,
     event::{Attempt, Blame, Failure, Launch},
     expr::Scope,
     graph::{Graph, Identity, Settings, TaskDef, Work},
@@ -22,12 +23,22 @@ impl Run {
     /// The run that a stored status tells of. Events about the Jobs and Pods that exist must be
     /// given to the first step; those of one task in order: its Jobs by attempt, and of each `Launched` first.
     pub fn restore(graph: Arc<Graph>, settings: Settings, identity: Identity, status: &TaskGraphStatus) -> Self {
+        let unknown = |task: &&TaskStatus| task.attempts > 0 && graph.find(&task.name).is_none();
+        let mut removed: Vec<&str> = Vec::new();
+        for task in status.tasks.iter().filter(unknown) {
+            if !task.name.is_empty() && !removed.contains(&task.name.as_str()) {
+                removed.push(&task.name);
+            }
+        }
+        let graph = Arc::clone(&graph).with_removed(removed);
         let mut run = Self::blank(graph, settings, identity);
         run.restored = true;
         run.sequence = status.sequence;
         run.stored = status.sequence;
         run.start_time = status.start_time.map(whole_millis);
         run.ending.clone_from(&status.ending);
+        run.rerun.clone_from(&status.rerun);
+        run.reopen_time = status.reopen_time.map(whole_millis);
         run.history = status.history.iter().skip(status.history.len().saturating_sub(MAX_HISTORY)).cloned().collect();
         if let Some(condition) = status.conditions.iter().find(|condition| condition.type_ == CONDITION_SUSPENDED) {
             run.suspended = condition.status == "True";
@@ -57,14 +68,16 @@ impl Run {
         if run.open_tasks == 0 {
             run.finally_time = status.finally_time.map(whole_millis);
         }
-        let cut_off =
-            |task: &TaskStatus| task.phase.is_final() && task.reason.as_deref() == Some(reason::DEADLINE_EXCEEDED);
-        run.finally_over = run
-            .tasks
-            .iter()
-            .skip(run.graph.first_finally)
-            .any(|task| cut_off(&task.status) && task.status.phase != TaskPhase::Failed);
-        if run.open_tasks == 0 && run.open_finally == 0 {
+        // one that was cut off before `finally` began once more does not count
+        let begun = run.finally_time;
+        let cut_off = |task: &TaskStatus| {
+            matches!(task.phase, TaskPhase::Cancelled | TaskPhase::Omitted)
+                && task.reason.as_deref() == Some(reason::DEADLINE_EXCEEDED)
+                && begun.is_some_and(|begun| task.completion_time.is_none_or(|time| time > begun))
+        };
+        run.finally_over =
+            run.graph.ids().any(|id| run.graph.task(id).finally && cut_off(&run.tasks[id.index()].status));
+        if run.open_tasks + run.open_finally + run.open_removed == 0 {
             run.completion_time = status.completion_time.map(whole_millis);
         }
         run
@@ -83,6 +96,7 @@ impl Run {
                 task.live.stop = match reason {
                     Some(reason::START_TIMEOUT) => Some(StopCause::StartTimeout { cluster: false }),
                     Some(reason::START_TIMEOUT_BY_CLUSTER) => Some(StopCause::StartTimeout { cluster: true }),
+                    Some(reason::RERUN) => Some(StopCause::Again),
                     reason => call_off_reason(reason).map(StopCause::CallOff),
                 };
                 let start = status.start_time.unwrap_or(Timestamp::MIN);
@@ -90,7 +104,10 @@ impl Run {
             }
             TaskPhase::Retrying => {
                 if status.wake_at.is_none() {
-                    task.live.stop = call_off_reason(reason).map(StopCause::CallOff);
+                    task.live.stop = match reason {
+                        Some(reason::RERUN) => Some(StopCause::Again),
+                        reason => call_off_reason(reason).map(StopCause::CallOff),
+                    };
                 }
                 status.wake_at
             }
@@ -148,9 +165,24 @@ impl Run {
     }
 }
 
+/// The status of a removed task as it can be: final, or with an attempt that is being stopped.
+fn repair_removed(stored: TaskStatus) -> TaskStatus {
+    if !stored.is_under_way() {
+        return carry::tombstone(&stored);
+    }
+    TaskStatus {
+        phase: stored.phase,
+        reason: Some(reason::REMOVED.to_owned()),
+        message: stored.message.map(clipped),
+        job: stored.job.clone(),
+        start_time: stored.start_time.map(whole_millis),
+        ..carry::tombstone(&TaskStatus { message: None, ..stored })
+    }
+}
+
 /// The reason for which a task is being called off, if `reason` is one.
 fn call_off_reason(reason: Option<&str>) -> Option<&'static str> {
-    [reason::CANCELLED, reason::FAILURE_POLICY, reason::DEADLINE_EXCEEDED]
+    [reason::CANCELLED, reason::FAILURE_POLICY, reason::DEADLINE_EXCEEDED, reason::REMOVED]
         .into_iter()
         .find(|known| Some(*known) == reason)
 }
@@ -158,10 +190,17 @@ fn call_off_reason(reason: Option<&str>) -> Option<&'static str> {
 /// A task's status as it can be.
 fn repair(stored: &TaskStatus, def: &TaskDef) -> TaskStatus {
     let mut status = stored.clone();
+    if def.is_removed() {
+        return repair_removed(status);
+    }
+    if status.removed {
+        carry::start_afresh(&mut status);
+    }
     let branches = match &def.work {
         Work::Decision(branches) => Some(branches),
-        Work::Job(_) => None,
+        Work::Job(_) | Work::Removed => None,
     };
+    let restarts = status.reason.as_deref() == Some(reason::RERUN) && status.wake_at.is_none() && status.attempts > 0;
     status.phase = match (status.phase, branches) {
         // a decision that took no branch it has was not decided
         (TaskPhase::Succeeded, Some(branches))
@@ -169,15 +208,20 @@ fn repair(stored: &TaskStatus, def: &TaskDef) -> TaskStatus {
         {
             TaskPhase::Pending
         }
+        // what is left of its attempts is being stopped
+        (phase @ (TaskPhase::Running | TaskPhase::Retrying), _) if restarts => phase,
         (TaskPhase::Running | TaskPhase::Retrying, Some(_)) => TaskPhase::Pending,
-        (TaskPhase::Running | TaskPhase::Retrying, None) if status.attempts == 0 => TaskPhase::Pending,
+        (TaskPhase::Running | TaskPhase::Retrying, None) if !status.begun() => TaskPhase::Pending,
         // it had an attempt, of which nothing is known: nothing new before its pods are gone
-        (TaskPhase::Pending, None) if status.attempts > 0 => TaskPhase::Retrying,
+        (TaskPhase::Pending, None) if status.begun() => TaskPhase::Retrying,
         (phase, _) => phase,
     };
+    status.attempts_before = status.attempts_before.min(status.attempts);
     if branches.is_some() {
-        status.attempts = 0;
+        // those that it had as a task of another kind
+        status.attempts_before = status.attempts;
     }
+    status.definition = status.definition.filter(|text| text.len() == 16);
     if status.phase != TaskPhase::Succeeded {
         status.outputs.clear();
         status.branch = None;

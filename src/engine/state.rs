@@ -36,9 +36,15 @@ pub struct Run {
     pub(super) finally_time: Option<Timestamp>,
     pub(super) completion_time: Option<Timestamp>,
     pub(super) ending: Option<Ending>,
+    /// Id of the last rerun.
+    pub(super) rerun: Option<String>,
+    /// From when on `timeout` counts, where that is not the start.
+    pub(super) reopen_time: Option<Timestamp>,
     /// `finallyTimeout` ran out.
     pub(super) finally_over: bool,
     pub(super) suspended: bool,
+    /// Nothing new is started, since the spec is not valid now.
+    pub(super) on_hold: bool,
     /// Whether it was ever suspended: only then is there something to say about it.
     pub(super) suspended_before: bool,
     pub(super) history: VecDeque<HistoryEntry>,
@@ -66,6 +72,8 @@ pub struct Run {
     pub(super) open_tasks: usize,
     /// Tasks of `finally` that are not final.
     pub(super) open_finally: usize,
+    /// Removed tasks that are not final.
+    pub(super) open_removed: usize,
     /// Tasks that Failed without `allowFailure`.
     pub(super) failed: BTreeSet<TaskId>,
     /// Running tasks that cannot start for now.
@@ -116,6 +124,8 @@ pub(super) struct Live {
 pub(super) enum StopCause {
     /// The task is called off, for this reason.
     CallOff(&'static str),
+    /// The task is to start afresh.
+    Again,
     /// It did not start in time.
     StartTimeout {
         /// Whether the cluster is to blame.
@@ -191,8 +201,11 @@ impl Run {
             finally_time: None,
             completion_time: None,
             ending: None,
+            rerun: None,
+            reopen_time: None,
             finally_over: false,
             suspended: false,
+            on_hold: false,
             suspended_before: false,
             history: VecDeque::new(),
             sequence: 0,
@@ -207,6 +220,7 @@ impl Run {
             phases: PhaseCounts::default(),
             open_tasks: 0,
             open_finally: 0,
+            open_removed: 0,
             failed: BTreeSet::new(),
             blocked: BTreeSet::new(),
             output_bytes: 0,
@@ -269,6 +283,10 @@ impl Run {
 
     pub(super) fn is_decision(&self, id: TaskId) -> bool {
         matches!(self.graph.task(id).work, Work::Decision(_))
+    }
+
+    pub(super) fn is_removed(&self, id: TaskId) -> bool {
+        self.graph.task(id).is_removed()
     }
 
     /// The number of its last attempt, as an [`Attempt`].

@@ -76,9 +76,10 @@ impl Run {
     }
 
     /// Has the live attempt of a task stopped.
-    fn stop(&mut self, id: TaskId, cause: StopCause, message: &str, round: &mut Round) {
+    pub(super) fn stop(&mut self, id: TaskId, cause: StopCause, message: &str, round: &mut Round) {
         let reason = match cause {
             StopCause::CallOff(reason) => reason,
+            StopCause::Again => reason::RERUN,
             StopCause::StartTimeout { cluster: true } => reason::START_TIMEOUT_BY_CLUSTER,
             StopCause::StartTimeout { cluster: false } => reason::START_TIMEOUT,
         };
@@ -126,7 +127,7 @@ impl Run {
 
     /// Until when all of `tasks` must be done.
     fn deadline(&self) -> Option<Timestamp> {
-        let start = self.start_time?;
+        let start = self.start_time?.max(self.reopen_time.unwrap_or(Timestamp::MIN));
         self.settings.timeout.map(|timeout| later(start, timeout))
     }
 
@@ -154,19 +155,24 @@ impl Run {
                 self.consider(id, round);
             } else if std::mem::take(&mut self.sweep) {
                 self.call_off(round);
-            } else if let Some(id) = self.decisions.first().copied().filter(|_| !self.suspended) {
+            } else if let Some(id) = self.decisions.first().copied().filter(|_| self.starts()) {
                 self.choose(id, round);
             } else if self.open_tasks == 0 && self.finally_time.is_none() && self.open_finally > 0 {
                 self.begin_finally(round);
-            } else if let Some((_, id)) = self.ready.first().copied().filter(|_| !self.suspended && self.has_slot()) {
+            } else if let Some((_, id)) = self.ready.first().copied().filter(|_| self.starts() && self.has_slot()) {
                 self.launch(id, round);
             } else {
                 break;
             }
         }
-        if self.open_tasks == 0 && self.open_finally == 0 && self.completion_time.is_none() {
+        if self.open_tasks + self.open_finally + self.open_removed == 0 && self.completion_time.is_none() {
             self.finish(round);
         }
+    }
+
+    /// Whether anything new is started.
+    fn starts(&self) -> bool {
+        !self.suspended && !self.on_hold
     }
 
     fn has_slot(&self) -> bool {
@@ -192,7 +198,7 @@ impl Run {
             let (task, def) = (&self.tasks[id.index()], graph.task(id));
             let standing = Standing {
                 phase: task.status.phase,
-                begun: task.status.attempts > 0,
+                begun: task.status.begun(),
                 finally: def.finally,
                 handler: def.handler,
             };
@@ -232,6 +238,7 @@ impl Run {
     /// Why a task is called off, for people.
     pub(super) fn why_called_off(&self, id: TaskId, reason: &str) -> String {
         match (reason, self.first_failed()) {
+            (reason::REMOVED, _) => "it was removed from the graph".to_owned(),
             (reason::CANCELLED, _) => "the graph was cancelled".to_owned(),
             (reason::DEADLINE_EXCEEDED, _) if self.graph.task(id).finally => {
                 "the graph's finallyTimeout ran out".to_owned()

@@ -14,7 +14,7 @@ use super::expr::{EvalError, Expression, Scope};
 use crate::api::ValueType;
 
 /// What a task's attempts are made from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Payload {
     /// Which form the user chose.
     pub kind: PayloadKind,
@@ -70,6 +70,16 @@ impl Payload {
         Ok(Arc::new(rendered))
     }
 
+    /// The expressions that read the graph's arguments: those of a template's payload read the template's own.
+    pub fn graph_expressions(&self) -> impl Iterator<Item = &Expression> {
+        let own = self.arguments.is_none().then_some(&self.slots).into_iter().flat_map(|slots| slots.iter());
+        let given = self.arguments.iter().flat_map(|arguments| arguments.slots.iter().map(|(_, text)| text));
+        own.map(|slot| &slot.text).chain(given).flat_map(|text| &text.0).filter_map(|part| match part {
+            text::Part::Expression(expression) => Some(expression),
+            text::Part::Literal(_) => None,
+        })
+    }
+
     /// All expressions whose values an attempt depends on.
     pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         let in_arguments = self.arguments.iter().flat_map(|arguments| arguments.slots.iter().map(|(_, text)| text));
@@ -83,7 +93,7 @@ impl Payload {
 }
 
 /// The arguments of a template: what the task gives, over the defaults of the template.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Arguments {
     /// A value for every parameter, expressions as they were written.
     pub values: Map<String, Value>,

@@ -22,6 +22,7 @@ pub fn definition(work: &Work, pod_defaults: Option<&PodDefaults>, timeout: Opti
                 text(&mut hasher, branch.when.as_ref().map_or("", |when| when.text()));
             }
         }
+        Work::Removed => {}
         Work::Job(payload) => {
             hasher.update(match payload.kind {
                 PayloadKind::Container => b"container",
