@@ -108,8 +108,6 @@ pub struct Hold {
     pub task: Arc<str>,
     /// Name of its Job.
     pub job: String,
-    /// Hash of the definition that its Job is made from.
-    pub hash: u64,
     /// Ends the attempt's work in the background, but for stopping it and looking until its pods are gone.
     pub cancel: CancellationToken,
     /// Ends that, too: nobody waits for the answer any more.
@@ -396,7 +394,7 @@ impl Hold {
             graph: &self.identity,
             task: &self.task,
             attempt: self.attempt.number,
-            definition: self.hash,
+            definition: 0,
             timeout: None,
             kind: PayloadKind::Container,
             rendered: &Value::Null,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::{
-    api::{GROUP, MANAGER, VERSION},
+    api::{GROUP, LABEL_GRAPH_UID, MANAGER, VERSION},
     jobs::{JobView, PodView},
 };
 
@@ -152,11 +152,11 @@ impl Cluster {
         self.call(Method::POST, &path, "application/json", METADATA_ONLY, Some(body)).await
     }
 
-    async fn delete(&self, path: &str, uid: &str, propagation: &str) -> Result<(), CallError> {
+    async fn delete(&self, path: &str, preconditions: Value, propagation: &str) -> Result<(), CallError> {
         let options = json!({
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "preconditions": {"uid": uid},
+            "preconditions": preconditions,
             "propagationPolicy": propagation,
         });
         self.call::<Value>(Method::DELETE, path, "application/json", METADATA_ONLY, Some(&options)).await.map(|_| ())
@@ -174,7 +174,7 @@ impl Cluster {
 
     /// Deletes exactly this Job, and its pods before it.
     pub async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
-        self.delete(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}"), uid, "Foreground").await
+        self.delete(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}"), json!({"uid": uid}), "Foreground").await
     }
 
     /// Reads the pods that carry these labels, from etcd, not from a cache.
@@ -190,7 +190,7 @@ impl Cluster {
 
     /// Deletes exactly this pod.
     pub async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
-        self.delete(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), uid, "Background").await
+        self.delete(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), json!({"uid": uid}), "Background").await
     }
 
     /// Reads the events about an object.
@@ -207,6 +207,20 @@ impl Cluster {
     /// Reads a `ControllerRevision`.
     pub async fn get_revision(&self, namespace: &str, name: &str) -> Result<ControllerRevision, CallError> {
         self.get(&format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions/{name}")).await
+    }
+
+    /// Lists the `ControllerRevision`s of a graph.
+    pub async fn list_revisions(&self, namespace: &str, uid: &str) -> Result<Vec<ControllerRevision>, CallError> {
+        let label = LABEL_GRAPH_UID.replace('/', "%2F");
+        let path =
+            format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions?labelSelector={label}%3D{uid}");
+        Ok(self.get::<ObjectList<ControllerRevision>>(&path).await?.items)
+    }
+
+    /// Deletes exactly this `ControllerRevision`.
+    pub async fn delete_revision(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions/{name}");
+        self.delete(&path, json!({"uid": uid}), "Background").await
     }
 
     fn graph_path(namespace: &str, name: &str) -> String {
@@ -237,8 +251,15 @@ impl Cluster {
         Ok(stored.metadata.resource_version.unwrap_or_default())
     }
 
-    /// Deletes exactly this graph; what it owns follows.
-    pub async fn delete_graph(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
-        self.delete(&Self::graph_path(namespace, name), uid, "Background").await
+    /// Deletes exactly this graph if it is as it was at `resource_version`; what it owns follows.
+    pub async fn delete_graph(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        resource_version: &str,
+    ) -> Result<(), CallError> {
+        let preconditions = json!({"uid": uid, "resourceVersion": resource_version});
+        self.delete(&Self::graph_path(namespace, name), preconditions, "Background").await
     }
 }

@@ -58,8 +58,9 @@ impl Run {
             if removed && attempt.number > last {
                 // its number must not be used again
                 task.status.attempts = attempt.number;
-                self.record_graph_fact(round);
             }
+            // it may be wanted by an operator that is ahead of this one: then this status cannot be stored
+            self.record_graph_fact(round);
             round.stops.insert(attempt);
         } else if phase.is_final() {
             // an attempt that the status tells of

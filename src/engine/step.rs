@@ -29,7 +29,8 @@ impl Run {
                     self.observe(event, round);
                 }
             }
-            return std::mem::replace(round, Round::new(now)).into_step(false, None);
+            let store_first = !round.stops.is_empty() && self.must_store > self.stored;
+            return std::mem::replace(round, Round::new(now)).into_step(store_first, None);
         }
         self.start_time.get_or_insert(round.now);
         for event in events {
@@ -172,7 +173,7 @@ impl Run {
 
     /// Whether anything new is started.
     fn starts(&self) -> bool {
-        !self.suspended && !self.on_hold
+        !self.suspended && (!self.on_hold || self.is_cancelled())
     }
 
     fn has_slot(&self) -> bool {

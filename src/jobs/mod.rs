@@ -21,7 +21,7 @@ mod required;
 pub mod strict;
 pub mod view;
 
-pub use build::Order;
+pub use build::{Order, definition_of};
 pub use name::{job_name, shard};
 pub use observe::{Key, goes_on, labels_of, needs_live_pods, observe};
 pub use refuse::{Refused, blocked_by_events, refusal};

@@ -98,9 +98,16 @@ impl Run {
         self.ending.as_ref().is_some_and(|ending| ending.reason == EndingReason::Cancelled)
     }
 
-    /// Starts nothing new while `on_hold`: the spec is not valid now. What runs goes on.
+    /// Starts nothing new while `on_hold`: the spec is not valid now. What runs goes on, and so does a cancel, `finally`
+    /// included.
     pub fn set_on_hold(&mut self, on_hold: bool) {
         self.on_hold = on_hold;
+    }
+
+    /// Asks for the status to be stored though nothing changed: whoever goes by one that is out of date finds out.
+    pub fn affirm(&mut self) {
+        self.sequence = self.sequence.saturating_add(1);
+        self.must_store();
     }
 
     fn told(&self, now: Timestamp) -> TaskGraphStatus {
@@ -116,8 +123,7 @@ impl Run {
         self.stored = stored;
         self.on_hold = on_hold;
         // whoever goes by an older status must find that it is older
-        self.sequence = self.sequence.saturating_add(1);
-        self.must_store();
+        self.affirm();
     }
 }
 
