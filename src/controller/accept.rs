@@ -80,6 +80,7 @@ async fn check_current(ctx: &Context, view: &GraphView) -> Result<Result<(Plan, 
     })
 }
 
+/// Reads a spec; what is wrong with its form is a verdict.
 pub fn read_spec(spec: &Value) -> Result<TaskGraphSpec, Verdict> {
     serde_path_to_error::deserialize(spec).map_err(|error| {
         let path = error.path().to_string();
@@ -99,6 +100,7 @@ pub async fn check(
         .map_err(AcceptError::Check)
 }
 
+/// What a refusal means for the graph.
 pub fn verdict_of(refusal: &Refusal) -> Verdict {
     let missing = refusal.missing.iter().map(|(path, reference)| {
         format!("{path}: there is no {:?} named {:?} yet; the graph waits for it", reference.kind, reference.name)
@@ -271,6 +273,7 @@ fn view_version(view: &GraphView) -> String {
     view.metadata.resource_version.clone().unwrap_or_default()
 }
 
+/// The status as it stands, and the version of the object.
 pub async fn live_status(ctx: &Context, view: &GraphView) -> Result<(TaskGraphStatus, String), AcceptError> {
     let live = ctx
         .hands

@@ -8,6 +8,7 @@
 mod support;
 
 mod crash;
+mod edits;
 mod faults;
 mod fixture;
 mod harness;

@@ -111,6 +111,8 @@ struct Change<'a> {
     kind: bool,
     /// Its attempts would be made from something else.
     attempts: bool,
+    /// It starts when something else holds.
+    gates: bool,
     /// Anything that counts for the run.
     any: bool,
 }
@@ -134,7 +136,7 @@ impl<'a> Change<'a> {
             || before.start_timeout != after.start_timeout
             || before.outputs != after.outputs
             || retry(before) != retry(after);
-        Self { before, after, kind, attempts, any: attempts || gates || rest }
+        Self { before, after, kind, attempts, gates, any: attempts || gates || rest }
     }
 }
 
@@ -158,7 +160,12 @@ fn keep(status: &mut TaskStatus, change: &Change<'_>, edited: &mut Edited) {
         if status.stale && change.attempts {
             edited.stale.push(name());
         }
-    } else if status.phase != TaskPhase::Succeeded || change.attempts {
+        if status.phase == TaskPhase::Ready && change.gates {
+            // a further attempt that waits for a slot passes its gates once more
+            status.phase = TaskPhase::Retrying;
+            status.wake_at = None;
+        }
+    } else if status.phase != TaskPhase::Succeeded || change.attempts || change.gates {
         // a decision that was taken stays, unless it is another one now
         if status.phase.is_final() {
             edited.again.push(name());

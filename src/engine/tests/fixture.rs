@@ -97,6 +97,12 @@ impl TaskBuild<'_> {
         self
     }
 
+    /// Another definition: attempts are made from something else.
+    pub fn variant(self, number: u64) -> Self {
+        self.def.hash = self.def.hash.wrapping_add(number);
+        self
+    }
+
     pub fn start_timeout(self, seconds: u64) -> Self {
         self.def.start_timeout = Duration::from_secs(seconds);
         self

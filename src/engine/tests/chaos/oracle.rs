@@ -23,7 +23,7 @@ fn guards_hold(graph: &Graph, run: &Run, id: TaskId) -> bool {
     })
 }
 
-fn may_start(graph: &Graph, run: &Run, id: TaskId) -> bool {
+pub fn may_start(graph: &Graph, run: &Run, id: TaskId) -> bool {
     let task = graph.task(id);
     let dependencies = dependencies(graph, run, id);
     let main_done = graph.ids().take(graph.first_finally).all(|id| run.task(id).phase.is_final());
