@@ -160,8 +160,8 @@ fn keep(status: &mut TaskStatus, change: &Change<'_>, edited: &mut Edited) {
         if status.stale && change.attempts {
             edited.stale.push(name());
         }
-        if status.phase == TaskPhase::Ready && change.gates {
-            // a further attempt that waits for a slot passes its gates once more
+        if status.phase == TaskPhase::Ready {
+            // a further attempt that waits for a slot passes its gates once more: what comes before it may be open again
             status.phase = TaskPhase::Retrying;
             status.wake_at = None;
         }
