@@ -8,8 +8,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
 
 use super::{
-    ClusterTaskTemplate, DesiredState, EndingReason, FailurePolicy, GraphPhase, RerunScope, TaskGraph, TaskPhase, TaskTemplate,
-    TemplateKind, Trigger, ValueType, schema,
+    ClusterTaskTemplate, DesiredState, EndingReason, FailurePolicy, GraphPhase, RerunScope, TaskGraph, TaskPhase,
+    TaskTemplate, TemplateKind, Trigger, ValueType, schema,
 };
 
 /// The first line of every generated file.

@@ -1,5 +1,6 @@
 //! The verbs of `kubectl taskgraph`.
 
+pub mod diff;
 mod suggest;
 mod text;
 pub mod tree;
@@ -13,6 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   kubectl taskgraph tree data-processing               show a graph and its tasks
   kubectl taskgraph tree data-processing -n prod -w    follow it until it finishes
+  kubectl taskgraph diff -f graph.yaml                 show what an edit would do
   kubectl taskgraph validate -f graph.yaml             check a file, no cluster needed
   kubectl taskgraph validate -f deploy/ -R --strict    check all below a directory";
 
@@ -22,6 +24,13 @@ Examples:
   kubectl taskgraph tree data-processing -n prod --watch && echo Complete
 
 Exit codes: 0 shown (with --watch: Complete), 1 with --watch: Failed or deleted, 2 not found or no answer.";
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  kubectl taskgraph diff -f graph.yaml
+  kubectl taskgraph diff -f graph.yaml -n prod && echo nothing would happen
+
+Exit codes: 0 nothing would happen, 1 something would, 2 not found, no answer, or not readable.";
 
 const VALIDATE_EXAMPLES: &str = "\
 Examples:
@@ -47,6 +56,9 @@ enum Verb {
     /// Show a graph as a tree of its tasks: phases, attempts, times, outputs, and why a task did not run or failed.
     #[command(after_help = TREE_EXAMPLES)]
     Tree(tree::TreeArgs),
+    /// Show what an edited graph would do to the one on the cluster: which tasks start, stop, or keep what they ran.
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff(diff::DiffArgs),
     /// Check graphs and templates in files as the operator would, without a cluster.
     #[command(after_help = VALIDATE_EXAMPLES)]
     Validate(validate::ValidateArgs),
@@ -61,6 +73,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Tree(args) => tree::run(&args),
+        Verb::Diff(args) => diff::run(&args),
         Verb::Validate(args) => Ok(validate::run(&args)),
         Verb::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-taskgraph", &mut io::stdout());

@@ -174,7 +174,8 @@ impl Cluster {
 
     /// Deletes exactly this Job, and its pods before it.
     pub async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
-        self.delete(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}"), json!({"uid": uid}), "Foreground").await
+        self.delete(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}"), json!({"uid": uid}), "Foreground")
+            .await
     }
 
     /// Reads the pods that carry these labels, from etcd, not from a cache.
@@ -212,8 +213,7 @@ impl Cluster {
     /// Lists the `ControllerRevision`s of a graph.
     pub async fn list_revisions(&self, namespace: &str, uid: &str) -> Result<Vec<ControllerRevision>, CallError> {
         let label = LABEL_GRAPH_UID.replace('/', "%2F");
-        let path =
-            format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions?labelSelector={label}%3D{uid}");
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions?labelSelector={label}%3D{uid}");
         Ok(self.get::<ObjectList<ControllerRevision>>(&path).await?.items)
     }
 

@@ -156,12 +156,7 @@ fn templates(pinned: &Pinned, spec: &TaskGraphSpec, current: &Templates) -> Temp
 }
 
 /// Carries out what is pending, and stores it.
-async fn carry_out(
-    ctx: &Context,
-    session: &Session,
-    view: &GraphView,
-    pending: Pending,
-) -> Result<(), AcceptError> {
+async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: Pending) -> Result<(), AcceptError> {
     let now = super::now();
     let mut status = session.report.status.clone();
     session.run.write(&mut status, now);

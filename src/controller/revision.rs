@@ -84,7 +84,12 @@ impl Pinned {
 
     /// Reads a stored object; `None` if it is not this graph's or cannot be read.
     pub fn from_object(object: &ControllerRevision, view: &GraphView) -> Option<Self> {
-        if !is_of(object, view.uid()) {
+        Self::of(object, view.uid())
+    }
+
+    /// Reads the revision of the graph with this UID; `None` if it is another's or cannot be read.
+    pub fn of(object: &ControllerRevision, graph_uid: &str) -> Option<Self> {
+        if !is_of(object, graph_uid) {
             return None;
         }
         serde_json::from_value(object.data.as_ref()?.0.clone()).ok()

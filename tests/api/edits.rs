@@ -98,10 +98,12 @@ async fn an_edit_that_is_not_valid_stops_launching_until_it_is_mended() -> Resul
     let graph = fixture.namespace.until("g", "done with what ran", ended).await;
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(told(&graph, "b").attempts, 0);
-    let template = json!({"tasks": [task("a", &[]), {"name": "b", "dependsOn": ["a"], "templateRef": {"name": "later"}}]});
+    let template =
+        json!({"tasks": [task("a", &[]), {"name": "b", "dependsOn": ["a"], "templateRef": {"name": "later"}}]});
     fixture.namespace.edit("g", template).await?;
-    let waits =
-        |graph: &TaskGraph| refused(graph) && condition(graph, "Accepted").is_some_and(|one| one.reason == "TemplateNotFound");
+    let waits = |graph: &TaskGraph| {
+        refused(graph) && condition(graph, "Accepted").is_some_and(|one| one.reason == "TemplateNotFound")
+    };
     fixture.namespace.until("g", "waiting for its template", waits).await;
     fixture.namespace.create_template("later", json!({"container": {"image": "localhost/busybox:1"}})).await?;
     let graph = fixture.namespace.until_finished("g").await;

@@ -73,10 +73,12 @@ impl Fixture {
         let templates = replay::templates(&self.namespace).await?;
         for graph in self.namespace.graphs().list(&ListParams::default()).await? {
             // the simulator knows nothing of what the graph was before
-            let as_created = graph.status.as_ref().is_some_and(|status| {
-                status.revision_number <= 1 && status.reopen_time.is_none()
-            });
-            if as_created && finished(&graph).is_some() && graph.spec.desired_state.unwrap_or_default() == DesiredState::Run {
+            let as_created =
+                graph.status.as_ref().is_some_and(|status| status.revision_number <= 1 && status.reopen_time.is_none());
+            if as_created
+                && finished(&graph).is_some()
+                && graph.spec.desired_state.unwrap_or_default() == DesiredState::Run
+            {
                 let (simulated, stored) = replay::phases(&graph, &templates, &seen)?;
                 assert_eq!(
                     simulated, stored,

@@ -1,7 +1,7 @@
 //! `kubectl taskgraph tree`: a graph as a tree of its tasks.
 
 mod changes;
-mod client;
+pub mod client;
 mod layout;
 mod render;
 mod style;
@@ -41,7 +41,7 @@ pub struct TreeArgs {
 
 /// Which cluster and namespace to ask.
 #[derive(Args, Clone, Debug)]
-struct ClusterArgs {
+pub struct ClusterArgs {
     /// Namespace of the graph. Default: that of the context.
     #[arg(short, long)]
     namespace: Option<String>,

@@ -212,8 +212,7 @@ pub fn start_afresh(status: &mut TaskStatus) {
     let was_removed = std::mem::take(&mut status.removed) && status.attempts > 0;
     // of a failed attempt a pod may still be on its way out, and of what was removed nobody looked; nothing is left of
     // any other that ended
-    let may_have_pods =
-        status.is_under_way() || was_removed || (status.phase == TaskPhase::Failed && status.begun());
+    let may_have_pods = status.is_under_way() || was_removed || (status.phase == TaskPhase::Failed && status.begun());
     if !may_have_pods {
         return reset(status);
     }

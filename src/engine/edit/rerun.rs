@@ -13,8 +13,11 @@ pub fn chosen(graph: &Graph, tasks: &[TaskStatus], wanted: &Rerun) -> BTreeSet<S
         RerunScope::Failed => matches!(status.phase, TaskPhase::Failed | TaskPhase::Omitted | TaskPhase::Cancelled),
         RerunScope::Tasks => wanted.tasks.contains(&status.name),
     };
-    let mut open: Vec<TaskId> =
-        tasks.iter().filter(|status| !status.removed && is_wanted(status)).filter_map(|s| graph.find(&s.name)).collect();
+    let mut open: Vec<TaskId> = tasks
+        .iter()
+        .filter(|status| !status.removed && is_wanted(status))
+        .filter_map(|s| graph.find(&s.name))
+        .collect();
     let mut chosen: BTreeSet<TaskId> = open.iter().copied().collect();
     while let Some(id) = open.pop() {
         open.extend(graph.task(id).dependents.iter().filter(|dependent| chosen.insert(**dependent)));

@@ -231,7 +231,8 @@ fn an_edit_decides_again_for_tasks_without_an_attempt() {
 #[test]
 fn a_branch_that_was_taken_stays_unless_the_decision_is_another() {
     let graph = |first: &str, more: &[Value]| {
-        let decision = json!({"name": "choice", "decision": {"branches": [{"name": "yes", "when": first}, {"name": "no"}]}});
+        let decision =
+            json!({"name": "choice", "decision": {"branches": [{"name": "yes", "when": first}, {"name": "no"}]}});
         tasks(&[&[decision, task("p", &["choice/yes"]), task("q", &["choice/no"])], more].concat())
     };
     let mut driver = Driver::of(graph("true", &[]));

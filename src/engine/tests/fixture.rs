@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     api::{DesiredState, Duration, FailurePolicy, Output, TaskGraphSpec, TaskGraphStatus, TaskPhase},
     engine::{
-        Action, Attempt, AttemptResult, Blame, Edited, Event, Failure, Graph, Identity, Plan, Run, Settings, Step, TaskId,
-        Templates, compile,
+        Action, Attempt, AttemptResult, Blame, Edited, Event, Failure, Graph, Identity, Plan, Run, Settings, Step,
+        TaskId, Templates, compile,
         graph::{BranchDef, Guard, TaskDef, TriggerRule, Work},
     },
 };

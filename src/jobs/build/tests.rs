@@ -161,7 +161,8 @@ fn knows_its_own_job_again() {
     };
     assert!(order.is_ours(&stored(|_| {})));
     assert!(order.is_ours(&stored(|metadata| metadata["labels"]["more"] = "x".into())));
-    let edited = stored(|metadata| metadata["annotations"]["taskgraph.dev/definition-hash"] = "00000000000000ff".into());
+    let edited =
+        stored(|metadata| metadata["annotations"]["taskgraph.dev/definition-hash"] = "00000000000000ff".into());
     assert!(order.is_ours(&edited), "its task was edited since");
     assert_eq!(definition_of(&edited), Some(255));
     for (what, change) in [

@@ -251,7 +251,8 @@ impl World {
             };
             assert!(after.attempts >= before.attempts, "E: attempts of {} fell", before.name);
             if before.phase.is_final() && !told_to {
-                let same = (after.phase, &after.outputs, &after.branch) == (before.phase, &before.outputs, &before.branch);
+                let same =
+                    (after.phase, &after.outputs, &after.branch) == (before.phase, &before.outputs, &before.branch);
                 assert!(same || after.removed, "C: {before:?} became {after:?}");
             }
         }
@@ -284,7 +285,8 @@ impl World {
 
     fn create_due(&mut self) {
         let now = self.now;
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.creates).into_iter().partition(|(at, ..)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.creates).into_iter().partition(|(at, ..)| *at <= now);
         self.creates = later;
         for (_, key, definition) in due {
             self.create(key, definition);
@@ -329,7 +331,9 @@ impl World {
             return drop(self.jobs.get_mut(key).map(|job| job.deleted.get_or_insert(self.now)));
         };
         let attempt = Attempt { task, number: key.1 };
-        if let Some(job) = self.jobs.get(key).filter(|job| job.gone().is_none_or(|gone| gone > self.now) || job.deleted.is_none()) {
+        if let Some(job) =
+            self.jobs.get(key).filter(|job| job.gone().is_none_or(|gone| gone > self.now) || job.deleted.is_none())
+        {
             events.push(Event::Launched { attempt, job: format!("g-{}-{}", key.0, key.1) });
             if job.definition != self.run.graph().task(task).hash {
                 events.push(Event::Outdated { attempt, definition: job.definition });
@@ -341,7 +345,9 @@ impl World {
                 events.push(Event::Finished { attempt, result: job.result.clone(), time: time(end) });
             }
         }
-        if self.gone_asked.contains(key) && self.jobs.get(key).is_none_or(|job| job.gone().is_some_and(|gone| gone <= self.now)) {
+        if self.gone_asked.contains(key)
+            && self.jobs.get(key).is_none_or(|job| job.gone().is_some_and(|gone| gone <= self.now))
+        {
             self.gone_asked.remove(key);
             events.push(Event::Gone { attempt });
         }
@@ -455,11 +461,13 @@ fn history() -> impl Strategy<Value = History> {
     ]);
     let acts = prop::collection::vec((0..CALM, act()), 0..10);
     let limits = (prop::option::of(1..4u32), prop_oneof![3 => Just(None), 1 => (20..200u64).prop_map(Some)]);
-    (slots, policy, limits, acts, any::<u64>()).prop_map(|((first, rest), policy, (parallelism, timeout), mut acts, seed)| {
-        acts.sort_by_key(|(time, _)| *time);
-        let slots = [Some(first)].into_iter().chain(rest).collect();
-        History { slots, policy, parallelism, timeout, acts, seed }
-    })
+    (slots, policy, limits, acts, any::<u64>()).prop_map(
+        |((first, rest), policy, (parallelism, timeout), mut acts, seed)| {
+            acts.sort_by_key(|(time, _)| *time);
+            let slots = [Some(first)].into_iter().chain(rest).collect();
+            History { slots, policy, parallelism, timeout, acts, seed }
+        },
+    )
 }
 
 proptest! {
