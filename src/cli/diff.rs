@@ -50,7 +50,9 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
             let lines = look(&graphs, &name, &spec).await.with_context(|| format!("TaskGraph {name:?}"))?;
             effect |= !lines.is_empty();
             let _ = writeln!(text, "{name}: {}", if lines.is_empty() { "nothing would happen" } else { "" }.trim_end());
-            lines.iter().for_each(|line| _ = writeln!(text, "  {line}"));
+            for line in &lines {
+                let _ = writeln!(text, "  {line}");
+            }
         }
         // a reader that has gone away (`| head`) is no problem of ours
         let _ = io::stdout().lock().write_all(text.as_bytes());

@@ -62,9 +62,9 @@ pub async fn take_up(ctx: &Context, view: &GraphView, slot: &Arc<Slot>) -> Resul
         Some(Err(verdict)) => Ok(Taken::Not(verdict)),
         Some(Ok((plan, pinned))) => match pin(ctx, view, &pinned, 1).await? {
             Pin::First => Ok(Taken::Up(Box::new(begin(ctx, view, slot, plan, pinned).await?))),
-            Pin::Stored(stored) => resume(ctx, view, slot, Some(stored.map(|stored| *stored))).await,
+            Pin::Stored(stored) => resume(ctx, view, slot, Stored::Read(stored)).await,
         },
-        None => resume(ctx, view, slot, None).await,
+        None => resume(ctx, view, slot, Stored::Unread).await,
     }
 }
 
@@ -124,6 +124,14 @@ enum Pin {
     Stored(Option<Box<Pinned>>),
 }
 
+/// The revision of a graph that has begun.
+enum Stored {
+    /// Still to be read.
+    Unread,
+    /// It was read; `None`: it is gone.
+    Read(Option<Box<Pinned>>),
+}
+
 async fn pin(ctx: &Context, view: &GraphView, pinned: &Pinned, number: u32) -> Result<Pin, AcceptError> {
     match ctx.hands.cluster.create_revision(view.namespace(), &pinned.to_object(view, number)).await {
         Ok(_) => Ok(Pin::First),
@@ -177,13 +185,8 @@ async fn begin(
     Ok(session)
 }
 
-/// Goes on with a graph from what is stored. `stored`: its revision, where that was read already.
-async fn resume(
-    ctx: &Context,
-    view: &GraphView,
-    slot: &Arc<Slot>,
-    stored: Option<Option<Pinned>>,
-) -> Result<Taken, AcceptError> {
+/// Goes on with a graph from what is stored.
+async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Stored) -> Result<Taken, AcceptError> {
     let (mut status, version) = live_status(ctx, view).await?;
     if status.observed_generation.is_some_and(|observed| observed > view.generation()) {
         // somebody has followed a newer spec than the one that was watched
@@ -194,9 +197,9 @@ async fn resume(
     }
     let number = status.revision_number.max(1);
     let stored = match (stored, &status.revision) {
-        (Some(stored), _) => stored,
-        (None, Some(name)) => read_revision(ctx, view, name).await?,
-        (None, None) => read_revision(ctx, view, &Pinned::name(view, number)).await?,
+        (Stored::Read(stored), _) => stored.map(|stored| *stored),
+        (Stored::Unread, Some(name)) => read_revision(ctx, view, name).await?,
+        (Stored::Unread, None) => read_revision(ctx, view, &Pinned::name(view, number)).await?,
     };
     let pinned = match stored {
         Some(pinned) => pinned,

@@ -3,7 +3,10 @@
 //! Only facts are taken over; triggers, policies, deadlines and what is to be stopped are derived again by the first
 //! step. A status may have been edited by hand: each value that cannot be is taken as the nearest that can.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -23,14 +26,8 @@ impl Run {
     /// The run that a stored status tells of. Events about the Jobs and Pods that exist must be
     /// given to the first step; those of one task in order: its Jobs by attempt, and of each `Launched` first.
     pub fn restore(graph: Arc<Graph>, settings: Settings, identity: Identity, status: &TaskGraphStatus) -> Self {
-        let unknown = |task: &&TaskStatus| task.attempts > 0 && graph.find(&task.name).is_none();
-        let mut removed: Vec<&str> = Vec::new();
-        for task in status.tasks.iter().filter(unknown) {
-            if !task.name.is_empty() && !removed.contains(&task.name.as_str()) {
-                removed.push(&task.name);
-            }
-        }
-        let graph = Arc::clone(&graph).with_removed(removed);
+        let removed = removed(&graph, status);
+        let graph = graph.with_removed(removed);
         let mut run = Self::blank(graph, settings, identity);
         run.restored = true;
         run.sequence = status.sequence;
@@ -165,6 +162,13 @@ impl Run {
     }
 }
 
+/// The names of tasks with attempts that the graph does not have.
+fn removed<'a>(graph: &Graph, status: &'a TaskGraphStatus) -> Vec<&'a str> {
+    let mut seen = BTreeSet::new();
+    let unknown = |task: &&TaskStatus| task.attempts > 0 && !task.name.is_empty() && graph.find(&task.name).is_none();
+    status.tasks.iter().filter(unknown).map(|task| task.name.as_str()).filter(|name| seen.insert(*name)).collect()
+}
+
 /// The status of a removed task as it can be: final, or with an attempt that is being stopped.
 fn repair_removed(stored: TaskStatus) -> TaskStatus {
     if !stored.is_under_way() {
@@ -217,7 +221,7 @@ fn repair(stored: &TaskStatus, def: &TaskDef) -> TaskStatus {
         (phase, _) => phase,
     };
     status.attempts_before = status.attempts_before.min(status.attempts);
-    if branches.is_some() {
+    if branches.is_some() && !restarts {
         // those that it had as a task of another kind
         status.attempts_before = status.attempts;
     }

@@ -104,6 +104,7 @@ pub fn carry(old: &Graph, tasks: &mut Vec<TaskStatus>, new: &Graph) -> Edited {
 }
 
 /// How a task differs from what it was.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, not a state among others")]
 struct Change<'a> {
     before: &'a TaskDef,
     after: &'a TaskDef,
@@ -146,10 +147,11 @@ fn keep(status: &mut TaskStatus, change: &Change<'_>, edited: &mut Edited) {
     if change.any {
         edited.changed.push(name());
     }
-    if change.kind && status.begun() {
+    let begun = status.begun() || status.is_under_way();
+    if change.kind && begun {
         edited.again.push(name());
         start_afresh(status);
-    } else if status.begun() {
+    } else if begun {
         let ran = status.definition.take().unwrap_or_else(|| format!("{:016x}", change.before.hash));
         let same_hash = ran == format!("{:016x}", change.after.hash);
         let by_arguments = change.attempts && change.before.hash == change.after.hash;

@@ -248,11 +248,17 @@ fn a_branch_that_was_taken_stays_unless_the_decision_is_another() {
 fn a_task_that_becomes_a_decision_begins_anew() {
     let decision = json!({"name": "a", "decision": {"branches": [{"name": "yes"}]}});
     let mut driver = Driver::of(tasks(&[task("a", &[])]));
-    driver.edit(tasks(&[decision.clone()]));
+    driver.edit(tasks(std::slice::from_ref(&decision)));
     assert_eq!((driver.phase("a"), driver.actions()), (TaskPhase::Running, vec!["stop a/1".to_owned()]));
     let mut restarted = driver.restarted();
     restarted.step([]);
     assert_eq!(restarted.actions(), ["stop a/1"]);
+    // back before that is gone
+    let mut back = restarted.restarted();
+    back.edit(tasks(&[task("a", &[])]));
+    assert_eq!(back.actions(), ["stop a/1"]);
+    back.gone("a");
+    assert_eq!(back.actions(), ["launch a/2"]);
     restarted.gone("a");
     assert_eq!((restarted.phase("a"), restarted.run.is_finished()), (TaskPhase::Succeeded, true));
     restarted.edit(tasks(&[task("a", &[])]));

@@ -67,10 +67,11 @@ fn graph(slots: &[Option<TaskPlan>]) -> Arc<Graph> {
             .dependencies
             .iter()
             .filter(|(other, _)| present.contains(other) && same_list(other))
-            .map(|(other, branch)| match decides(*other) && *branch {
-                true => format!("t{other}/yes"),
-                false => format!("t{other}"),
-            })
+            .map(
+                |(other, branch)| {
+                    if decides(*other) && *branch { format!("t{other}/yes") } else { format!("t{other}") }
+                },
+            )
             .collect();
         names.dedup();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -289,14 +290,14 @@ impl World {
             std::mem::take(&mut self.creates).into_iter().partition(|(at, ..)| *at <= now);
         self.creates = later;
         for (_, key, definition) in due {
-            self.create(key, definition);
+            self.create(&key, definition);
         }
     }
 
-    fn create(&mut self, key: Key, definition: u64) {
+    fn create(&mut self, key: &Key, definition: u64) {
         let now = self.now;
         self.mail.push((now, key.clone()));
-        if self.jobs.contains_key(&key) {
+        if self.jobs.contains_key(key) {
             return;
         }
         assert!(self.created.insert(key.clone()), "A: {key:?} is created a second time");
@@ -328,7 +329,10 @@ impl World {
     fn look(&mut self, key: &Key, events: &mut Vec<Event>) {
         let Some(task) = self.run.graph().find(&key.0) else {
             // the controller clears away what belongs to no task
-            return drop(self.jobs.get_mut(key).map(|job| job.deleted.get_or_insert(self.now)));
+            if let Some(job) = self.jobs.get_mut(key) {
+                job.deleted.get_or_insert(self.now);
+            }
+            return;
         };
         let attempt = Attempt { task, number: key.1 };
         if let Some(job) =
