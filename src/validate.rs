@@ -25,10 +25,15 @@ pub fn check(name: Option<&str>, spec: &TaskGraphSpec, templates: &Templates) ->
     let named = name.and_then(jobs::name::check).map(|message| Problem { path: "metadata.name".into(), message });
     let defaults =
         spec.pod_defaults.iter().flat_map(|defaults| jobs::check::check_defaults(defaults, "spec.podDefaults"));
+    let claims = spec.volume_claim_templates.iter().enumerate();
+    let claims = claims
+        .flat_map(|(index, claim)| jobs::check::check_claim(claim, &format!("spec.volumeClaimTemplates[{index}]")));
     let payloads =
         report.payloads.iter().flat_map(|payload| jobs::check::check(payload.kind, &payload.source, &payload.path));
     // of two problems of one field the first is enough
-    problems.extend(named.into_iter().chain(defaults).chain(payloads).filter(|problem| !told.contains(&problem.path)));
+    problems.extend(
+        named.into_iter().chain(defaults).chain(claims).chain(payloads).filter(|problem| !told.contains(&problem.path)),
+    );
     problems.sort_by_key(|problem| place(&problem.path));
     match plan {
         Some(plan) if problems.is_empty() => Ok(plan),

@@ -11,6 +11,7 @@ mod support;
 mod floor;
 mod operated;
 mod report;
+mod scale;
 mod shape;
 
 use std::{fs, path::Path};
@@ -46,6 +47,10 @@ struct Arguments {
     /// Only shapes whose name begins so.
     #[arg(long, default_value = "")]
     shape: String,
+    /// Instead: large graphs, many items and many child graphs beside small graphs, and 5,000 waiting tasks. Takes
+    /// about half an hour.
+    #[arg(long)]
+    scale: bool,
     /// Only the floor.
     #[arg(long)]
     floor_only: bool,
@@ -65,7 +70,11 @@ async fn main() -> Result<()> {
     // the API server refuses pods before it is there
     namespace.until_all::<ServiceAccount>("default", |accounts| !accounts.is_empty()).await;
     let (operator, place) = operator(&arguments, &client, &kubeconfig, &namespace).await?;
-    let result = measure(&arguments, &namespace, place).await;
+    let result = if arguments.scale {
+        measure_scale(&namespace, operator.as_ref(), place).await
+    } else {
+        measure(&arguments, &namespace, place).await
+    };
     drop(operator);
     Api::<k8s_openapi::api::core::v1::Namespace>::all(client)
         .delete(&namespace.name, &DeleteParams::background())
@@ -74,7 +83,8 @@ async fn main() -> Result<()> {
     print!("{report}");
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     fs::create_dir_all(&dir)?;
-    fs::write(dir.join("cluster.json"), serde_json::to_string_pretty(&report)?)?;
+    let file = if arguments.scale { "scale.json" } else { "cluster.json" };
+    fs::write(dir.join(file), serde_json::to_string_pretty(&report)?)?;
     Ok(())
 }
 
@@ -111,6 +121,15 @@ async fn measure(arguments: &Arguments, namespace: &Namespace, operator: String)
         report.hand_off = Some(HandOff::new(chain.name, arguments.hand_off_runs, &links));
     }
     Ok(report)
+}
+
+async fn measure_scale(namespace: &Namespace, operator: Option<&Operator>, place: String) -> Result<Report> {
+    // before the rest: memory that was given back is not all given back
+    let waiting = match operator {
+        Some(operator) => Some(scale::wait(namespace, operator).await?),
+        None => None,
+    };
+    Ok(Report { operator: place, waiting, scale: scale::measure(namespace).await?, ..Report::default() })
 }
 
 /// The operator: the one that is installed, or else a process with its default options.

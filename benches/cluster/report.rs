@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::scale::{Measured, Waiting};
+
 /// Floor and operator on one shape, in alternating pairs.
 #[derive(Debug, Serialize)]
 pub struct Pairs {
@@ -46,7 +48,14 @@ pub struct Report {
     /// Throughput.
     pub pairs: Vec<Pairs>,
     /// Latency.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hand_off: Option<HandOff>,
+    /// What size costs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scale: Vec<Measured>,
+    /// What waiting costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
 }
 
 impl Pairs {
@@ -109,6 +118,26 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "hand-off, {shape}, {runs} runs, {samples} links: p50 {p50:.1} ms, p99 {p99:.1} ms, longest {max:.1} ms"
+            )?;
+        }
+        self.write_scale(f)
+    }
+}
+
+impl Report {
+    fn write_scale(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.scale.is_empty() {
+            writeln!(f, "{:<24} {:>6} {:>8} {:>8} {:>18}", "load", "tasks", "seconds", "tasks/s", "by small graphs'")?;
+        }
+        for Measured { name, tasks, seconds, ratio } in &self.scale {
+            #[allow(clippy::cast_precision_loss)]
+            let rate = *tasks as f64 / seconds;
+            writeln!(f, "{name:<24} {tasks:>6} {seconds:>8.1} {rate:>8.1} {ratio:>18.2}")?;
+        }
+        if let Some(Waiting { tasks, before, during, cpu, over }) = &self.waiting {
+            writeln!(
+                f,
+                "{tasks} waiting tasks: the operator takes {during:.1} MiB ({before:.1} before), {cpu:.2} s of CPU in {over:.0} s"
             )?;
         }
         Ok(())

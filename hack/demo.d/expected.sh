@@ -41,6 +41,20 @@ expected_tasks() { # GRAPH
 		count Succeeded 1 -
 		say Succeeded 1 -
 	END
+	shared-files) cat <<-END ;;
+		write Succeeded 1 -
+		check Succeeded 1 -
+		count Succeeded 1 -
+	END
+	figures) cat <<-END ;;
+		count Succeeded 1 -
+	END
+	figures-again) cat <<-END ;;
+		wait Succeeded 1 -
+		count Succeeded 0 Cached
+		other Succeeded 1 -
+		say Succeeded 1 -
+	END
 	failure) cat <<-END ;;
 		unit-test Failed 1 Error
 		lint Succeeded 1 -
@@ -49,6 +63,28 @@ expected_tasks() { # GRAPH
 		manual Omitted 0 FailurePolicy
 		alert Succeeded 1 -
 		tidy Succeeded 1 -
+	END
+	order-failing) cat <<-END ;;
+		reserve-inventory Succeeded 1 -
+		charge-payment Succeeded 1 -
+		ship-order Failed 1 Error
+		write-ledger Succeeded 1 -
+	END
+	order-complete) cat <<-END ;;
+		reserve-inventory Succeeded 1 -
+		charge-payment Succeeded 1 -
+		ship-order Succeeded 1 -
+		write-ledger Succeeded 1 -
+	END
+	esac
+}
+
+# TASK PHASE ATTEMPTS MESSAGE
+expected_compensations() { # GRAPH
+	case $1 in
+	order-failing) cat <<-END ;;
+		reserve-inventory Succeeded 1 released lamp-2
+		charge-payment Succeeded 2 refunded 59.8 of P-A-1047
 	END
 	esac
 }
@@ -92,10 +128,34 @@ expected_outputs() { # GRAPH
 		count {"primes":1033}
 		say {"text":"1033 primes from 10000 to 20000"}
 	END
+	shared-files) cat <<-END ;;
+		write {"bytes":1048576,"sha256":"a7a14d0926bd"}
+		check {"same":true}
+		count {"lines":165668}
+	END
+	figures) cat <<-END ;;
+		count {"primes":669}
+	END
+	figures-again) cat <<-END ;;
+		count {"primes":669}
+		other {"primes":783}
+		say {"text":"669 primes below 5000, 783 below 6000"}
+	END
 	failure) cat <<-END ;;
 		lint {"warnings":0}
 		alert {"text":"unit-test is Failed"}
 		tidy {"text":"done, 0 lint warnings"}
+	END
+	order-failing) cat <<-END ;;
+		reserve-inventory {"reservation":"lamp-2"}
+		charge-payment {"amount":59.8,"payment":"P-A-1047"}
+		write-ledger {"entry":"shipping Failed"}
+	END
+	order-complete) cat <<-END ;;
+		reserve-inventory {"reservation":"lamp-2"}
+		charge-payment {"amount":59.8,"payment":"P-A-1047"}
+		ship-order {"shipment":"S-1"}
+		write-ledger {"entry":"shipping Succeeded"}
 	END
 	esac
 }

@@ -12,6 +12,7 @@ use super::{
     schema,
     status::TaskGraphStatus,
     task::{PodDefaults, Task},
+    volume::VolumeClaimTemplate,
 };
 
 /// A graph of tasks, and its one run.
@@ -77,6 +78,9 @@ pub struct TaskGraphSpec {
     /// How long all of `tasks` may take together, from the graph's start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<DurationText>,
+    /// How long all compensations may take together. Default: `1h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compensation_timeout: Option<DurationText>,
     /// How long all of `finally` may take together. Default: `1h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finally_timeout: Option<DurationText>,
@@ -93,6 +97,11 @@ pub struct TaskGraphSpec {
     /// What all pods of the graph share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_defaults: Option<PodDefaults>,
+    /// Claims that are made for the graph before its first Job, and deleted with it. They stay as they are once the
+    /// graph is accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub volume_claim_templates: Vec<VolumeClaimTemplate>,
     /// The tasks. Their names are unique, those of `finally` included.
     #[schemars(length(min = 1, max = 2000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tasks: Vec<Task>,
@@ -122,6 +131,6 @@ pub enum DesiredState {
     Run,
     /// Nothing new is started; running Jobs go on.
     Suspend,
-    /// Running Jobs are deleted, then `finally` runs, then the graph is Failed.
+    /// Running Jobs are deleted, then compensations and `finally` run, then the graph is Failed.
     Cancel,
 }

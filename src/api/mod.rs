@@ -1,5 +1,6 @@
 //! The kinds of group `taskgraph.dev`: a file each. The CRDs in `crds/` are generated from here.
 
+pub mod cache;
 #[cfg(feature = "kubernetes")]
 pub mod crd;
 pub mod duration;
@@ -12,7 +13,9 @@ mod schema;
 pub mod status;
 pub mod task;
 pub mod template;
+pub mod volume;
 
+pub use cache::*;
 pub use duration::{Duration, DurationText};
 pub use graph::*;
 pub use names::*;
@@ -20,3 +23,4 @@ pub use rerun::*;
 pub use status::*;
 pub use task::*;
 pub use template::*;
+pub use volume::*;

@@ -20,15 +20,30 @@ pub const LABEL_ROLE: &str = "taskgraph.dev/role";
 pub const LABEL_TASK: &str = "taskgraph.dev/task";
 /// Label: number of the attempt, from 1.
 pub const LABEL_ATTEMPT: &str = "taskgraph.dev/attempt";
+/// Label: name of the volume that a claim is.
+pub const LABEL_VOLUME: &str = "taskgraph.dev/volume";
 /// Label: shard of the graph, 0 to 63.
 pub const LABEL_SHARD: &str = "taskgraph.dev/shard";
 /// Annotation on a Job: hash of the task definition that it was made from.
 pub const ANNOTATION_HASH: &str = "taskgraph.dev/definition-hash";
+/// Annotation on a Pod that names its main container.
+pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// The main container where no annotation names one.
+pub const MAIN_CONTAINER: &str = "main";
 /// Every label and annotation of ours starts with this; users may not set them on pods.
 pub const LABEL_PREFIX: &str = "taskgraph.dev/";
 
 /// Value of [`LABEL_ROLE`]: an attempt of a task.
 pub const ROLE_TASK: &str = "task";
+/// Value of [`LABEL_ROLE`]: an attempt of what undoes a task.
+pub const ROLE_COMPENSATION: &str = "compensation";
+
+/// Value of [`LABEL_ROLE`]: a success that is remembered.
+pub const ROLE_CACHE: &str = "cache";
+/// Annotation on a success that is remembered: until when.
+pub const ANNOTATION_EXPIRES: &str = "taskgraph.dev/expires";
+/// Value of [`LABEL_ROLE`]: a claim of a graph.
+pub const ROLE_VOLUME: &str = "volume";
 
 /// Number of shards that graphs are hashed into.
 pub const SHARDS: u64 = 64;

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::schema;
+use super::{schema, volume::VolumeStatus};
 
 /// What the operator knows of a graph.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +32,9 @@ pub struct TaskGraphStatus {
     /// When the graph was accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Timestamp>,
+    /// When all of `tasks` were final, the graph was to fail, and its compensations began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compensation_time: Option<Timestamp>,
     /// When all of `tasks` were final and `finally` began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finally_time: Option<Timestamp>,
@@ -55,6 +58,10 @@ pub struct TaskGraphStatus {
     /// When the graph was taken up again after it had finished, or tasks of it were rerun: `timeout` counts from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reopen_time: Option<Timestamp>,
+    /// The claims that were made for the graph.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub volumes: Vec<VolumeStatus>,
     /// Number of transitions recorded so far; it only rises.
     #[serde(skip_serializing_if = "is_zero")]
     pub sequence: u64,
@@ -87,6 +94,8 @@ pub enum GraphPhase {
     Suspended,
     /// It was called off, and what runs is being stopped.
     Cancelling,
+    /// The tasks are final, not all well; what Succeeded is undone.
+    Compensating,
     /// The tasks are final; `finally` runs.
     Finalizing,
     /// All ended well.
@@ -291,6 +300,96 @@ pub struct TaskStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub failed_attempts: Vec<FailedAttempt>,
+    /// How far its `compensate` got, once the graph began to undo what Succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compensation: Option<Box<CompensationStatus>>,
+}
+
+/// The state of what undoes a task: the same as of a task, as far as it has a meaning.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CompensationStatus {
+    /// Where it stands.
+    #[schemars(schema_with = "schema::choice::<TaskPhase>")]
+    pub phase: TaskPhase,
+    /// Why, as a word for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+    /// Why, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32768))]
+    pub message: Option<String>,
+    /// Number of the last attempt; 0 before the first.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempts: u32,
+    /// How many of `attempts` were made before its task was last told to start afresh.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempts_before: u32,
+    /// How many of the attempts used up no retry, because the cluster was to blame.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub disruptions: u32,
+    /// Name of the Job of the last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub job: Option<String>,
+    /// When it became Ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_time: Option<Timestamp>,
+    /// When the last attempt was launched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// When it became final.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Timestamp>,
+    /// When a Retrying one is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake_at: Option<Timestamp>,
+    /// The last five failed attempts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub failed_attempts: Vec<FailedAttempt>,
+}
+
+impl From<TaskStatus> for CompensationStatus {
+    fn from(task: TaskStatus) -> Self {
+        Self {
+            phase: task.phase,
+            reason: task.reason,
+            message: task.message,
+            attempts: task.attempts,
+            attempts_before: task.attempts_before,
+            disruptions: task.disruptions,
+            job: task.job,
+            ready_time: task.ready_time,
+            start_time: task.start_time,
+            completion_time: task.completion_time,
+            wake_at: task.wake_at,
+            failed_attempts: task.failed_attempts,
+        }
+    }
+}
+
+impl CompensationStatus {
+    /// As the status of a task named `name`.
+    pub fn into_task(self, name: String) -> TaskStatus {
+        TaskStatus {
+            name,
+            phase: self.phase,
+            reason: self.reason,
+            message: self.message,
+            attempts: self.attempts,
+            attempts_before: self.attempts_before,
+            disruptions: self.disruptions,
+            job: self.job,
+            ready_time: self.ready_time,
+            start_time: self.start_time,
+            completion_time: self.completion_time,
+            wake_at: self.wake_at,
+            failed_attempts: self.failed_attempts,
+            ..TaskStatus::default()
+        }
+    }
 }
 
 impl TaskStatus {
@@ -333,7 +432,8 @@ pub struct FailedAttempt {
 pub struct HistoryEntry {
     /// When.
     pub time: Timestamp,
-    /// What: `Accepted`, `Edited`, `Rerun`, `Suspended`, `Resumed`, `Cancelled`, `DeadlineExceeded`, `Finished`.
+    /// What: `Accepted`, `Edited`, `Rerun`, `Suspended`, `Resumed`, `Cancelled`, `DeadlineExceeded`, `Compensating`,
+    /// `Finished`.
     #[schemars(length(max = 63))]
     pub event: String,
     /// Details, for people.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{duration::DurationText, schema};
+use super::{cache::Cache, duration::DurationText, schema, volume::VolumeUse};
 
 /// One task. It has exactly one of `container`, `job`, `templateRef`, `decision`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -76,6 +76,11 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
 
+    /// What undoes the task: run if the task Succeeded and the graph fails or is cancelled, after the compensations of
+    /// all tasks that depend on it. Not for decisions, nor in `finally`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compensate: Option<Compensate>,
+
     /// How failed attempts are tried again. Default: they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
@@ -96,6 +101,57 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub outputs: Vec<Output>,
+    /// Claims of `spec.volumeClaimTemplates` that its containers mount.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub volumes: Vec<VolumeUse>,
+    /// When the outputs of an earlier success stand in for a run of this task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
+}
+
+impl Task {
+    /// The templates that it uses.
+    pub fn templates(&self) -> impl Iterator<Item = &TemplateRef> {
+        let undo = self.compensate.as_ref().and_then(|undo| undo.template_ref.as_ref());
+        self.template_ref.iter().chain(undo)
+    }
+}
+
+/// What undoes a task. It has exactly one of `container`, `job`, `templateRef`. Its expressions may read what those of
+/// its task may, and the outputs of its task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "(has(self.container) ? 1 : 0) + (has(self.job) ? 1 : 0) + (has(self.templateRef) ? 1 : 0) == 1",
+        "message": "compensate has exactly one of container, job, templateRef"
+    },
+]))]
+pub struct Compensate {
+    /// One container, with the fields of a container in a Pod: short for a Job with just it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::opaque_object")]
+    pub container: Option<Map<String, Value>>,
+    /// A Job of your own making.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobTask>,
+    /// A task template to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_ref: Option<TemplateRef>,
+    /// Arguments of the template: any JSON values, with `${{ }}` expressions anywhere in their texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::any_values")]
+    pub arguments: Option<Map<String, Value>>,
+    /// How failed attempts are tried again. Default: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// How long one attempt may take, from the start of its Job. Rounded up to whole seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<DurationText>,
+    /// How long an attempt may wait for its pod to start. Default: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout: Option<DurationText>,
 }
 
 /// Which outcomes of its dependencies let a task start.

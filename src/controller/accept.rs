@@ -14,6 +14,7 @@ use super::{
     revision::Pinned,
     session::Session,
     view::GraphView,
+    volumes,
 };
 use crate::{
     api::{CONDITION_ACCEPTED, CONDITION_RECONCILING, Condition, TaskGraphSpec, TaskGraphStatus},
@@ -60,10 +61,16 @@ pub async fn take_up(ctx: &Context, view: &GraphView, slot: &Arc<Slot>) -> Resul
     let plan = if has_begun { None } else { Some(check_current(ctx, view).await?) };
     match plan {
         Some(Err(verdict)) => Ok(Taken::Not(verdict)),
-        Some(Ok((plan, pinned))) => match pin(ctx, view, &pinned, 1).await? {
-            Pin::First => Ok(Taken::Up(Box::new(begin(ctx, view, slot, plan, pinned).await?))),
-            Pin::Stored(stored) => resume(ctx, view, slot, Stored::Read(stored)).await,
-        },
+        Some(Ok((plan, pinned))) => {
+            let claims = &pinned.spec.volume_claim_templates;
+            if let Some(verdict) = volumes::rehearse(&ctx.hands.cluster, &identity(view), claims).await? {
+                return Ok(Taken::Not(verdict));
+            }
+            match pin(ctx, view, &pinned, 1).await? {
+                Pin::First => begin(ctx, view, slot, plan, pinned).await,
+                Pin::Stored(stored) => resume(ctx, view, slot, Stored::Read(stored)).await,
+            }
+        }
         None => resume(ctx, view, slot, Stored::Unread).await,
     }
 }
@@ -162,18 +169,20 @@ async fn begin(
     slot: &Arc<Slot>,
     plan: Plan,
     pinned: Pinned,
-) -> Result<Session, AcceptError> {
-    // a graph that was refused before has conditions; their transition times are kept
-    let (mut status, version) = if view.status.conditions.is_empty() {
-        (TaskGraphStatus::default(), view_version(view))
-    } else {
-        live_status(ctx, view).await?
-    };
+) -> Result<Taken, AcceptError> {
+    // A graph that was refused before has conditions; their transition times are kept. Claims are stored at once, over
+    // the version that is.
+    let fresh = view.status.conditions.is_empty() && pinned.spec.volume_claim_templates.is_empty();
+    let (mut status, mut version) =
+        if fresh { (TaskGraphStatus::default(), view_version(view)) } else { live_status(ctx, view).await? };
     status.revision = Some(Pinned::name(view, 1));
     status.revision_number = 1;
+    if let Some(verdict) = provide_volumes(ctx, view, &pinned, &mut status, &mut version).await? {
+        return Ok(Taken::Not(verdict));
+    }
     let identity = identity(view);
-    info!(graph = view.name(), namespace = view.namespace(), tasks = plan.graph.tasks.len(), "accepted");
-    ctx.recorder.accepted(view, plan.graph.tasks.len());
+    info!(graph = view.name(), namespace = view.namespace(), tasks = plan.graph.first_compensation, "accepted");
+    ctx.recorder.accepted(view, plan.graph.first_compensation);
     let mut run = Run::new(plan.graph, plan.settings, (*identity).clone(), super::now());
     if let Some(rerun) = &pinned.spec.rerun {
         run.note_rerun(&rerun.id);
@@ -182,12 +191,28 @@ async fn begin(
     let mailbox = ctx.registry.mailbox(view, slot);
     let mut session = Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), mailbox);
     session.followed = Some(view.generation());
-    Ok(session)
+    Ok(Taken::Up(Box::new(session)))
+}
+
+/// Makes the claims of a graph, and stores which they are before anything mounts them. `Some`: one cannot be made.
+async fn provide_volumes(
+    ctx: &Context,
+    view: &GraphView,
+    pinned: &Pinned,
+    status: &mut TaskGraphStatus,
+    version: &mut String,
+) -> Result<Option<Verdict>, AcceptError> {
+    let (claims, known) = (&pinned.spec.volume_claim_templates, status.volumes.len());
+    let refused = volumes::provide(&ctx.hands.cluster, &identity(view), claims, &mut status.volumes).await?;
+    if refused.is_none() && status.volumes.len() > known {
+        *version = put_status(ctx, view, version, status).await?;
+    }
+    Ok(refused)
 }
 
 /// Goes on with a graph from what is stored.
 async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Stored) -> Result<Taken, AcceptError> {
-    let (mut status, version) = live_status(ctx, view).await?;
+    let (mut status, mut version) = live_status(ctx, view).await?;
     if status.observed_generation.is_some_and(|observed| observed > view.generation()) {
         // somebody has followed a newer spec than the one that was watched
         return Ok(Taken::Late);
@@ -216,6 +241,9 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
         // accepted once, by an operator with other rules
         Err(refusal) => return Ok(Taken::Not(verdict_of(&refusal))),
     };
+    if let Some(verdict) = provide_volumes(ctx, view, &pinned, &mut status, &mut version).await? {
+        return Ok(Taken::Not(verdict));
+    }
     let identity = identity(view);
     info!(graph = view.name(), namespace = view.namespace(), "taken up again");
     let mut run = Run::restore(plan.graph, plan.settings, (*identity).clone(), &status);
@@ -294,6 +322,19 @@ pub async fn live_status(ctx: &Context, view: &GraphView) -> Result<(TaskGraphSt
     Ok((status, live.metadata.resource_version.unwrap_or_default()))
 }
 
+/// Stores a status over the one of `version`; the new version.
+async fn put_status(
+    ctx: &Context,
+    view: &GraphView,
+    version: &str,
+    status: &TaskGraphStatus,
+) -> Result<String, AcceptError> {
+    let value = serde_json::to_value(status)
+        .map_err(|e| AcceptError::Call("write the status", CallError::Request(e.to_string())))?;
+    let written = ctx.hands.cluster.put_status(view.namespace(), view.name(), version, value).await;
+    written.map_err(|error| AcceptError::Call("store the status", error))
+}
+
 /// What a stored status tells, and the fields that had to be left out: edited by hand, or written by a newer operator.
 /// One that cannot be read must not cost the others.
 fn read_status(mut stored: Value) -> (TaskGraphStatus, Vec<String>) {
@@ -347,10 +388,7 @@ pub async fn report_refusal(ctx: &Context, view: &GraphView, verdict: &Verdict) 
     verdict.write(&mut status, view.generation(), super::now());
     status.phase = status.phase.or(Some(crate::api::GraphPhase::Pending));
     status.message = Some(summary(message));
-    let value = serde_json::to_value(&status)
-        .map_err(|e| AcceptError::Call("write the status", CallError::Request(e.to_string())))?;
-    let written = ctx.hands.cluster.put_status(view.namespace(), view.name(), &version, value).await;
-    written.map_err(|error| AcceptError::Call("store the status", error))?;
+    put_status(ctx, view, &version, &status).await?;
     info!(graph = view.name(), namespace = view.namespace(), reason, "not accepted");
     ctx.recorder.refused(view, reason, message);
     Ok(())

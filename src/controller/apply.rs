@@ -17,13 +17,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
+    cache::Cache,
     cluster::{CallError, Cluster},
     registry::{Mailbox, Note},
+    volumes::{self, VOLUME_LOST},
 };
 use crate::{
-    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_TASK},
-    engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, payload::PayloadKind},
-    jobs::{self, JobView, Order, Refused},
+    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, VolumeStatus},
+    engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, Role, payload::PayloadKind},
+    jobs::{self, JobView, Order, PodView, Refused},
     runtime::{lease::Leadership, metrics::Metrics},
 };
 
@@ -43,13 +45,16 @@ pub struct Hands {
     pub metrics: Metrics,
     /// All background work.
     pub tracker: TaskTracker,
+    /// Successes that are remembered.
+    pub cache: Cache,
     creates: Semaphore,
 }
 
 impl Hands {
     /// Ready to act.
     pub fn new(cluster: Cluster, leadership: Leadership, metrics: Metrics) -> Self {
-        Self { cluster, leadership, metrics, tracker: TaskTracker::new(), creates: Semaphore::new(CREATES) }
+        let (tracker, creates) = (TaskTracker::new(), Semaphore::new(CREATES));
+        Self { cluster, leadership, metrics, tracker, cache: Cache::default(), creates }
     }
 
     /// Deletes the Job of an attempt that is over, unless it has ended or is about to. Gives up in the end: whoever sees
@@ -80,8 +85,12 @@ impl Hands {
             return Ok(());
         }
         let number = key.attempt.to_string();
-        let labels =
-            BTreeMap::from([(LABEL_GRAPH_UID, key.graph_uid), (LABEL_TASK, key.task), (LABEL_ATTEMPT, &number)]);
+        let labels = BTreeMap::from([
+            (LABEL_GRAPH_UID, key.graph_uid),
+            (LABEL_ROLE, key.role),
+            (LABEL_TASK, key.task),
+            (LABEL_ATTEMPT, &number),
+        ]);
         let pods = self.cluster.list_pods(&namespace, &labels).await?;
         if !jobs::goes_on(&live, &pods.iter().collect::<Vec<_>>()) {
             return Ok(());
@@ -104,10 +113,14 @@ pub struct Hold {
     pub creates: Arc<Semaphore>,
     /// Which attempt.
     pub attempt: Attempt,
+    /// Whether it does its task or undoes it.
+    pub role: Role,
     /// Name of its task.
     pub task: Arc<str>,
     /// Name of its Job.
     pub job: String,
+    /// The claims that its pod mounts.
+    pub volumes: Vec<VolumeStatus>,
     /// Ends the attempt's work in the background, but for stopping it and looking until its pods are gone.
     pub cancel: CancellationToken,
     /// Ends that, too: nobody waits for the answer any more.
@@ -156,17 +169,20 @@ impl Hold {
 
     fn count(&self, since: Option<Instant>) {
         let metrics = &self.hands.metrics;
-        if self.attempt.number == 1 {
-            metrics.tasks_started.inc()
-        } else {
-            metrics.retries.inc()
-        };
+        match (self.attempt.number, self.role) {
+            (1, Role::Task) => _ = metrics.tasks_started.inc(),
+            (1, Role::Compensation) => {}
+            _ => _ = metrics.retries.inc(),
+        }
         if let Some(since) = since {
             metrics.handoff_latency.observe(since.elapsed().as_secs_f64());
         }
     }
 
     async fn try_create(&self, job: &Value, shown: &mut Option<&'static str>) -> Try {
+        if let Some(instead) = self.look_at_volumes().await {
+            return instead;
+        }
         let created = {
             // closed never: both live as long as `self`
             let _own = self.creates.acquire().await;
@@ -184,7 +200,7 @@ impl Hold {
                 Refused::Final(failure) => Try::Done(self.failed(failure)),
                 Refused::Blocked { reason, message, cluster } => {
                     if *shown != Some(reason) {
-                        warn!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %self.task,
+                        warn!(graph = %self.identity.name, namespace = %self.identity.namespace, role = self.role.label(), task = %self.task,
                             attempt = self.attempt.number, reason, error = message, "the Job cannot be created yet");
                         *shown = Some(reason);
                         let reason = reason.to_owned();
@@ -201,6 +217,35 @@ impl Hold {
             Err(error) => {
                 self.failed_call(&error, "creating a Job");
                 Try::Again
+            }
+        }
+    }
+
+    /// A Job must not mount a claim that is not the one the tasks before it left their files on.
+    async fn look_at_volumes(&self) -> Option<Try> {
+        match volumes::lost(&self.hands.cluster, &self.identity.namespace, &self.volumes).await {
+            Ok(None) => None,
+            Ok(Some(lost)) => {
+                let failed = || {
+                    let (reason, message) = (VOLUME_LOST.to_owned(), Some(lost));
+                    Try::Done(self.failed(Failure { reason, message, exit_code: None, blame: Blame::Final }))
+                };
+                // it may have been launched before, by a call that was not answered or before a restart
+                Some(match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
+                    Ok(job) if self.is_ours(&job) => {
+                        Try::Done(Event::Launched { attempt: self.attempt, job: self.job.clone() })
+                    }
+                    Ok(_) => failed(),
+                    Err(error) if error.is_not_found() => failed(),
+                    Err(error) => {
+                        self.failed_call(&error, "looking for a Job");
+                        Try::Again
+                    }
+                })
+            }
+            Err(error) => {
+                self.failed_call(&error, "looking at a PersistentVolumeClaim");
+                Some(Try::Again)
             }
         }
     }
@@ -244,18 +289,19 @@ impl Hold {
 
     async fn try_stop(&self) -> Result<bool, CallError> {
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
-        let orphaned = match cluster.get_job(namespace, &self.job).await {
+        match cluster.get_job(namespace, &self.job).await {
             Ok(job) if self.is_ours(&job) => {
                 if job.metadata.deletion_timestamp.is_none() {
                     cluster.delete_job(namespace, &self.job, &job.uid().unwrap_or_default()).await?;
                 }
-                false
+                // its pods go first; until it has followed, one more could be made by a controller that lags
+                return Ok(false);
             }
-            Ok(_) => true,
-            Err(error) if error.is_not_found() => true,
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
-        };
-        self.pods_gone(Some(self.attempt.number), orphaned).await
+        }
+        self.pods_gone(Some(self.attempt.number), true).await
     }
 
     /// Tells when no pod of the task is left that is not terminal.
@@ -316,12 +362,17 @@ impl Hold {
     async fn pods_gone(&self, attempt: Option<u32>, orphaned: bool) -> Result<bool, CallError> {
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
         let number = attempt.map(|number| number.to_string());
-        let mut labels = BTreeMap::from([(LABEL_GRAPH_UID, self.identity.uid.as_str()), (LABEL_TASK, &*self.task)]);
+        let mut labels = BTreeMap::from([
+            (LABEL_GRAPH_UID, self.identity.uid.as_str()),
+            (LABEL_ROLE, self.role.label()),
+            (LABEL_TASK, &*self.task),
+        ]);
         if let Some(number) = &number {
             labels.insert(LABEL_ATTEMPT, number);
         }
-        let live: Vec<_> =
-            cluster.list_pods(namespace, &labels).await?.into_iter().filter(|pod| !pod.terminal()).collect();
+        // a pod that no Job controls is somebody's copy, labels and all: not ours to wait for, or to delete
+        let ours = |pod: &PodView| !pod.terminal() && pod.owner_uid().is_some();
+        let live: Vec<_> = cluster.list_pods(namespace, &labels).await?.into_iter().filter(ours).collect();
         for pod in live.iter().filter(|pod| orphaned && pod.metadata.deletion_timestamp.is_none()) {
             cluster.delete_pod(namespace, &pod.name_any(), &pod.uid().unwrap_or_default()).await?;
         }
@@ -365,6 +416,7 @@ impl Hold {
             let number = self.attempt.number.to_string();
             let labels = BTreeMap::from([
                 (LABEL_GRAPH_UID, self.identity.uid.as_str()),
+                (LABEL_ROLE, self.role.label()),
                 (LABEL_TASK, &*self.task),
                 (LABEL_ATTEMPT, &number),
             ]);
@@ -392,6 +444,7 @@ impl Hold {
     fn is_ours(&self, job: &JobView) -> bool {
         let order = Order {
             graph: &self.identity,
+            role: self.role,
             task: &self.task,
             attempt: self.attempt.number,
             definition: 0,
@@ -399,14 +452,15 @@ impl Hold {
             kind: PayloadKind::Container,
             rendered: &Value::Null,
             defaults: None,
+            volumes: &[],
         };
         order.is_ours(job)
     }
 
     /// Notes a call that did not work; it is made again.
     fn failed_call(&self, error: &impl fmt::Display, doing: &str) {
-        debug!(graph = %self.identity.name, namespace = %self.identity.namespace, task = %self.task,
-            attempt = self.attempt.number, %error, "{doing}");
+        debug!(graph = %self.identity.name, namespace = %self.identity.namespace, role = self.role.label(),
+            task = %self.task, attempt = self.attempt.number, %error, "{doing}");
     }
 
     fn failed(&self, failure: Failure) -> Event {

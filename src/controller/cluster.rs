@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::{
-    api::{GROUP, LABEL_GRAPH_UID, MANAGER, VERSION},
+    api::{GROUP, MANAGER, VERSION},
     jobs::{JobView, PodView},
 };
 
@@ -24,6 +24,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 const LISTS: usize = 8;
 /// Only the metadata of the answer is read: anything else would be serialized, sent and parsed for nothing.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+
+/// The same of a list.
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +150,10 @@ impl Cluster {
         self.call(Method::GET, path, "application/json", "application/json", None).await
     }
 
+    async fn get_metadata(&self, path: &str) -> Result<Stored, CallError> {
+        self.call(Method::GET, path, "application/json", METADATA_ONLY, None).await
+    }
+
     async fn post(&self, path: &str, body: &Value) -> Result<Stored, CallError> {
         let path = format!("{path}?fieldManager={MANAGER}&fieldValidation=Strict");
         self.call(Method::POST, &path, "application/json", METADATA_ONLY, Some(body)).await
@@ -200,6 +207,20 @@ impl Cluster {
         Ok(self.get::<ObjectList<v1::Event>>(&path).await?.items)
     }
 
+    /// Creates a `PersistentVolumeClaim`; `dry_run`: only asks whether it would be taken.
+    pub async fn create_claim(&self, namespace: &str, claim: &Value, dry_run: bool) -> Result<Stored, CallError> {
+        let path = format!(
+            "/api/v1/namespaces/{namespace}/persistentvolumeclaims?fieldManager={MANAGER}&fieldValidation=Strict"
+        );
+        let path = if dry_run { format!("{path}&dryRun=All") } else { path };
+        self.call(Method::POST, &path, "application/json", METADATA_ONLY, Some(claim)).await
+    }
+
+    /// Reads the metadata of a `PersistentVolumeClaim`.
+    pub async fn get_claim(&self, namespace: &str, name: &str) -> Result<Stored, CallError> {
+        self.get_metadata(&format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}")).await
+    }
+
     /// Creates a `ControllerRevision`.
     pub async fn create_revision(&self, namespace: &str, revision: &Value) -> Result<Stored, CallError> {
         self.post(&format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions"), revision).await
@@ -210,17 +231,29 @@ impl Cluster {
         self.get(&format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions/{name}")).await
     }
 
-    /// Lists the `ControllerRevision`s of a graph.
-    pub async fn list_revisions(&self, namespace: &str, uid: &str) -> Result<Vec<ControllerRevision>, CallError> {
-        let label = LABEL_GRAPH_UID.replace('/', "%2F");
-        let path = format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions?labelSelector={label}%3D{uid}");
-        Ok(self.get::<ObjectList<ControllerRevision>>(&path).await?.items)
-    }
-
     /// Deletes exactly this `ControllerRevision`.
     pub async fn delete_revision(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
         let path = format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions/{name}");
         self.delete(&path, json!({"uid": uid}), "Background").await
+    }
+
+    /// Reads the metadata of all `ControllerRevision`s with a label, in one namespace or in all, from the API server's
+    /// cache.
+    pub async fn list_revisions(
+        &self,
+        namespace: Option<&str>,
+        (label, value): (&str, &str),
+    ) -> Result<Vec<Stored>, CallError> {
+        #[derive(Deserialize)]
+        struct Listed {
+            #[serde(default)]
+            items: Vec<Stored>,
+        }
+        let place = namespace.map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
+        let selector = format!("{}%3D{value}", label.replace('/', "%2F"));
+        let path = format!("/apis/apps/v1/{place}controllerrevisions?labelSelector={selector}&resourceVersion=0");
+        let listed: Listed = self.call(Method::GET, &path, "application/json", METADATA_LIST, None).await?;
+        Ok(listed.items)
     }
 
     fn graph_path(namespace: &str, name: &str) -> String {

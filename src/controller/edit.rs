@@ -26,7 +26,7 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{DesiredState, Rerun, TaskGraphSpec, TaskGraphStatus},
+    api::{DesiredState, LABEL_GRAPH_UID, Rerun, TaskGraphSpec, TaskGraphStatus},
     engine::{Plan, Run, Settings, Templates},
 };
 
@@ -34,6 +34,9 @@ use crate::{
 const KEPT_REVISIONS: u32 = 10;
 /// How many numbers are tried for a revision: each that is taken belongs to an edit that was overtaken.
 const MAX_TAKEN: u32 = 100;
+
+/// The reason of an edit that waits until what the graph did is undone.
+const COMPENSATING: &str = "Compensating";
 
 /// What is to be done to a graph, its spec having been found valid.
 #[derive(Debug)]
@@ -58,8 +61,12 @@ pub enum Followed {
 /// Follows the spec as far as it was not followed yet.
 pub async fn follow(ctx: &Context, session: &mut Session, view: &GraphView) -> Result<Followed, AcceptError> {
     let templates = ctx.templates.version();
-    let waits = matches!(session.report.verdict, Verdict::Waiting(..));
-    if session.followed != Some(view.generation()) || (waits && session.templates != templates) {
+    let may_go_on = match session.report.verdict {
+        Verdict::Waiting(COMPENSATING, _) => !session.run.is_undoing(),
+        Verdict::Waiting(..) => session.templates != templates,
+        Verdict::Accepted | Verdict::Refused(..) => false,
+    };
+    if session.followed != Some(view.generation()) || may_go_on {
         session.pending = None;
         look_at(ctx, session, view).await?;
         session.followed = Some(view.generation());
@@ -114,6 +121,14 @@ fn judge(session: &Session, spec: &TaskGraphSpec, plan: &Plan) -> Result<(bool, 
         return Err(Verdict::Refused("RerunRefused", message.to_owned()));
     }
     let edited = session.pinned.differs_from(spec);
+    if (edited || rerun.is_some()) && session.run.is_undoing() {
+        let message = "the graph undoes what it did; it is edited when it has finished";
+        return Err(Verdict::Waiting(COMPENSATING, message.to_owned()));
+    }
+    if session.pinned.spec.volume_claim_templates != spec.volume_claim_templates {
+        let message = "spec.volumeClaimTemplates: stay as they were when the graph was accepted: take the change back";
+        return Err(Verdict::Refused("EditRefused", message.to_owned()));
+    }
     let problems = if edited { session.run.edit_problems(&plan.graph) } else { Vec::new() };
     if problems.is_empty() {
         return Ok((edited, rerun));
@@ -185,12 +200,15 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
     run.write(&mut status, now);
     store(session, view, &status).await?;
     if pending.edit.is_some() {
+        // those with higher numbers are of edits that come, or that were overtaken
         let current = status.revision_number;
+        let numbers = current.saturating_sub(KEPT_REVISIONS - 1)..=current.saturating_add(MAX_TAKEN);
+        let kept = numbers.map(|number| Some(Pinned::name(view, number))).collect();
         ctx.hands.tracker.spawn(prune(
             Arc::clone(&ctx.hands),
             view.namespace().to_owned(),
             view.uid().to_owned(),
-            current,
+            kept,
         ));
     }
     Ok(())
@@ -228,13 +246,14 @@ async fn pin(ctx: &Context, view: &GraphView, pinned: &Pinned, current: u32) -> 
 }
 
 /// Deletes old revisions. What fails is tried again after the next edit.
-async fn prune(hands: Arc<Hands>, namespace: String, uid: String, current: u32) {
-    let last_dropped = i64::from(current.saturating_sub(KEPT_REVISIONS));
-    let revisions = match hands.cluster.list_revisions(&namespace, &uid).await {
+async fn prune(hands: Arc<Hands>, namespace: String, uid: String, kept: Vec<Option<String>>) {
+    let revisions = match hands.cluster.list_revisions(Some(&namespace), (LABEL_GRAPH_UID, &uid)).await {
         Ok(revisions) => revisions,
         Err(error) => return warn!(namespace, %error, "old revisions could not be listed"),
     };
-    for revision in revisions.iter().filter(|one| one.revision <= last_dropped && revision::is_of(one, &uid)) {
+    for revision in
+        revisions.iter().filter(|one| revision::is_of(&one.metadata, &uid) && !kept.contains(&one.metadata.name))
+    {
         let name = revision.metadata.name.as_deref().unwrap_or_default();
         let uid = revision.metadata.uid.as_deref().unwrap_or_default();
         if hands.leadership.holds()

@@ -9,7 +9,10 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::view::GraphView;
-use crate::api::{GROUP, MANAGER, VERSION};
+use crate::{
+    api::{GROUP, MANAGER, VERSION},
+    engine::Role,
+};
 
 /// The API server takes 1,024 characters.
 const NOTE_CHARS: usize = 1000;
@@ -53,14 +56,26 @@ impl Recorder {
         self.publish(view, EventType::Normal, "Started", "Launch", "The first tasks are launched.");
     }
 
-    /// A task failed for good.
-    pub fn task_failed(&self, view: &GraphView, task: &str, attempt: u32, reason: &str, message: Option<&str>) {
+    /// A task, or its compensation, failed for good.
+    pub fn task_failed(
+        &self,
+        view: &GraphView,
+        role: Role,
+        task: &str,
+        attempt: u32,
+        reason: &str,
+        message: Option<&str>,
+    ) {
+        let (what, word) = match role {
+            Role::Task => ("Task", "TaskFailed"),
+            Role::Compensation => ("The compensation of task", "CompensationFailed"),
+        };
         let detail = message.map(|message| format!(": {message}")).unwrap_or_default();
         let note = match attempt {
-            0 => format!("Task {task} failed ({reason}){detail}"),
-            n => format!("Task {task} failed for good at attempt {n} ({reason}){detail}"),
+            0 => format!("{what} {task} failed ({reason}){detail}"),
+            n => format!("{what} {task} failed for good at attempt {n} ({reason}){detail}"),
         };
-        self.publish(view, EventType::Warning, "TaskFailed", "Run", &note);
+        self.publish(view, EventType::Warning, word, "Run", &note);
     }
 
     /// The graph finished.

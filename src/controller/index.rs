@@ -11,13 +11,16 @@ use parking_lot::Mutex;
 
 use super::view::GraphView;
 use crate::{
-    api::{LABEL_GRAPH, ROLE_TASK},
+    api::LABEL_GRAPH,
+    engine::Role,
     jobs::{self, JobView, PodView},
 };
 
 /// An attempt by the labels of its Job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
+    /// Whether it does the task or undoes it.
+    pub role: Role,
     /// Name of the task.
     pub task: String,
     /// Number of the attempt.
@@ -262,11 +265,11 @@ impl Index {
 /// UID of its graph, its attempt, and a reference to its graph.
 fn place<T: Indexed>(object: &T) -> Option<(String, Key, ObjectRef<GraphView>)> {
     let graph = object.labels().get(LABEL_GRAPH)?;
-    let labels = jobs::labels_of(object.meta())
-        .filter(|labels| labels.role == ROLE_TASK)
-        .filter(|labels| object.fits(labels, graph))?;
+    let labels = jobs::labels_of(object.meta()).filter(|labels| object.fits(labels, graph))?;
+    let role = Role::of_label(labels.role)?;
     let reference = ObjectRef::new(graph).within(&object.namespace()?);
-    Some((labels.graph_uid.to_owned(), Key { task: labels.task.to_owned(), attempt: labels.attempt }, reference))
+    let key = Key { role, task: labels.task.to_owned(), attempt: labels.attempt };
+    Some((labels.graph_uid.to_owned(), key, reference))
 }
 
 #[cfg(test)]
@@ -284,7 +287,7 @@ mod tests {
 
     fn job(uid: &str, graph: &str, attempt: &str) -> JobView {
         let owner = format!("uid-{graph}");
-        let name = jobs::job_name(graph, &owner, ROLE_TASK, "build", attempt.parse().unwrap_or_default());
+        let name = jobs::job_name(graph, &owner, Role::Task.label(), "build", attempt.parse().unwrap_or_default());
         let metadata = json!({
             "name": name, "namespace": "ns", "uid": uid, "labels": labels(graph, attempt),
             "ownerReferences": [{"apiVersion": "v", "kind": "TaskGraph", "name": graph, "uid": owner, "controller": true}],
@@ -307,7 +310,7 @@ mod tests {
 
         let changed = index.take_changed("uid-g");
         assert_eq!(changed.len(), 1, "one attempt, however many objects");
-        assert_eq!(changed[0].key, Key { task: "build".into(), attempt: 1 });
+        assert_eq!(changed[0].key, Key { role: Role::Task, task: "build".into(), attempt: 1 });
         assert!(changed[0].cached.job.is_some() && changed[0].cached.pods.len() == 1);
         assert!(index.take_changed("uid-g").is_empty());
 
@@ -344,7 +347,7 @@ mod tests {
         let changed = index.take_changed("uid-g");
         assert_eq!(changed.len(), 1);
         assert!(changed[0].cached.job_vanished && changed[0].cached.pods.len() == 1, "pods have a watch of their own");
-        assert!(index.attempt("uid-g", &Key { task: "build".into(), attempt: 2 }).job.is_some());
+        assert!(index.attempt("uid-g", &Key { role: Role::Task, task: "build".into(), attempt: 2 }).job.is_some());
     }
 
     #[test]
@@ -357,7 +360,7 @@ mod tests {
         let mut foreign = job("j3", "g", "1");
         foreign.metadata.owner_references = None;
         assert!(index.apply(foreign).is_none());
-        let cached = index.attempt("uid-g", &Key { task: "build".into(), attempt: 1 });
+        let cached = index.attempt("uid-g", &Key { role: Role::Task, task: "build".into(), attempt: 1 });
         assert_eq!(cached.job.and_then(|job| job.uid()), Some("j1".into()));
     }
 

@@ -175,7 +175,9 @@ mod tests {
         }
         let first = looks.take_due(begin + FIRST_LOOK, |_| true);
         assert_eq!(first.len(), AT_ONCE);
-        first.into_iter().for_each(|attempt| looks.done(attempt));
+        for attempt in first {
+            looks.done(attempt);
+        }
         assert_eq!(looks.take_due(begin + FIRST_LOOK + LATER, |_| true), [attempt(4), attempt(5)]);
     }
 

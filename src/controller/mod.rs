@@ -7,10 +7,13 @@
 //! | [`edit`] | follows the spec while the graph runs: settings, edits, reruns |
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
+//! | [`cache`] | looks successes up that are remembered, and remembers them |
+//! | [`volumes`] | makes the claims of a graph |
 //! | [`report`] | stores the status, coalesced |
 
 pub mod accept;
 pub mod apply;
+pub mod cache;
 pub mod cluster;
 pub mod edit;
 pub mod events;
@@ -22,6 +25,7 @@ pub mod revision;
 pub mod session;
 pub mod templates;
 pub mod view;
+pub mod volumes;
 pub mod watch;
 
 use std::{
@@ -129,6 +133,7 @@ pub async fn run(
 
     let namespace = options.namespace.as_deref();
     let mut watches = JoinSet::new();
+    watches.spawn(Arc::clone(&ctx.hands).keep_tidy(options.namespace.clone(), shutdown.clone()));
     let api = watch::api(client.clone(), namespace);
     watches.spawn(watch::templates(Arc::clone(&ctx), api, template_writer));
     watches.spawn(watch::templates(Arc::clone(&ctx), Api::all(client.clone()), cluster_writer));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::{api::apps::v1::ControllerRevision, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -89,7 +89,7 @@ impl Pinned {
 
     /// Reads the revision of the graph with this UID; `None` if it is another's or cannot be read.
     pub fn of(object: &ControllerRevision, graph_uid: &str) -> Option<Self> {
-        if !is_of(object, graph_uid) {
+        if !is_of(&object.metadata, graph_uid) {
             return None;
         }
         serde_json::from_value(object.data.as_ref()?.0.clone()).ok()
@@ -97,7 +97,7 @@ impl Pinned {
 }
 
 /// Whether a revision is a graph's.
-pub fn is_of(object: &ControllerRevision, graph_uid: &str) -> bool {
-    let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
+pub fn is_of(metadata: &ObjectMeta, graph_uid: &str) -> bool {
+    let owners = metadata.owner_references.as_deref().unwrap_or_default();
     owners.iter().any(|owner| owner.uid == graph_uid)
 }

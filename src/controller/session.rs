@@ -1,5 +1,7 @@
 //! One graph while it runs: what was observed goes into the engine, what it asks for comes out.
 
+mod recall;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -23,8 +25,8 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{GraphPhase, ROLE_TASK, TaskPhase},
-    engine::{Action, Attempt, Event, Graph, Identity, Run, TaskId, Transition},
+    api::{GraphPhase, TaskPhase, VolumeStatus},
+    engine::{Action, Attempt, Event, Graph, Identity, Role, Run, TaskId, Transition},
     jobs::{self, JobView, Order},
 };
 
@@ -62,6 +64,8 @@ pub struct Session {
     held: Vec<(u64, Vec<Action>)>,
     /// Jobs of attempts that are over and would go on, to be deleted once the run up to a sequence is stored.
     discards: Vec<(u64, Arc<JobView>)>,
+    /// Successes to be remembered once the run up to a sequence is stored.
+    successes: Vec<(u64, TaskId)>,
     /// UIDs of the Jobs that were or are to be discarded.
     discarded: BTreeSet<String>,
     /// When to look into the attempts whose Job may have no pod.
@@ -141,6 +145,7 @@ impl Session {
             holds: BTreeMap::new(),
             held: Vec::new(),
             discards: Vec::new(),
+            successes: Vec::new(),
             discarded: BTreeSet::new(),
             looks: Looks::default(),
             searched: BTreeSet::new(),
@@ -240,13 +245,16 @@ impl Session {
                 self.held.push((sequence, actions));
             }
         }
+        self.remember_stored();
         for (_, job) in self.discards.extract_if(.., |(sequence, _)| *sequence <= stored) {
             self.hands.tracker.spawn(Arc::clone(&self.hands).discard(job));
         }
     }
 
     fn observe(&mut self, changed: &Changed, now: Timestamp, seen: &mut Seen) {
-        let Some(task) = self.graph.find(&changed.key.task) else { return self.clear_away(changed) };
+        let Some(task) = self.graph.find_in_role(changed.key.role, &changed.key.task) else {
+            return self.clear_away(changed);
+        };
         let attempt = Attempt { task, number: changed.key.attempt };
         let pods: Vec<_> = changed.cached.pods.values().map(AsRef::as_ref).collect();
         if let Some(job) = &changed.cached.job {
@@ -336,7 +344,7 @@ impl Session {
                 Event::Launched { attempt, .. } => self.looks.expect(*attempt, now),
                 Event::Started { attempt } | Event::Finished { attempt, .. } => self.looks.settle(*attempt, now),
                 Event::Gone { attempt } => self.looks.forget(*attempt),
-                Event::Blocked { .. } | Event::Outdated { .. } => {}
+                Event::Blocked { .. } | Event::Outdated { .. } | Event::LookedUp { .. } => {}
             }
         }
     }
@@ -361,11 +369,13 @@ impl Session {
     }
 
     fn key(&self, attempt: Attempt) -> Key {
-        Key { task: self.graph.task(attempt.task).name.to_string(), attempt: attempt.number }
+        let task = self.graph.task(attempt.task);
+        Key { role: task.role(), task: task.name.to_string(), attempt: attempt.number }
     }
 
     fn hold(&mut self, attempt: Attempt) -> Hold {
         let task = self.graph.task(attempt.task);
+        let role = task.role();
         let fresh = || (self.ended.child_token(), Arc::default());
         let (cancel, gate) = self.holds.entry(attempt).or_insert_with(fresh).clone();
         Hold {
@@ -374,12 +384,21 @@ impl Session {
             mailbox: self.mailbox.clone(),
             creates: Arc::clone(&self.creates),
             attempt,
+            role,
             task: Arc::clone(&task.name),
-            job: jobs::job_name(&self.identity.name, &self.identity.uid, ROLE_TASK, &task.name, attempt.number),
+            job: jobs::job_name(&self.identity.name, &self.identity.uid, role.label(), &task.name, attempt.number),
+            volumes: self.claims_of(attempt.task),
             cancel,
             ended: self.ended.clone(),
             gate,
         }
+    }
+
+    /// The claims that a task mounts.
+    fn claims_of(&self, task: TaskId) -> Vec<VolumeStatus> {
+        let mounts = &self.graph.task(task).volumes;
+        let known = self.report.status.volumes.iter();
+        known.filter(|volume| mounts.iter().any(|mount| mount.name == volume.name)).cloned().collect()
     }
 
     fn perform(&mut self, actions: Vec<Action>, since: Option<Instant>) {
@@ -398,6 +417,7 @@ impl Session {
                         self.hands.tracker.spawn(hold.stop());
                     }
                 }
+                Action::LookUp { task, key } => self.look_up(task, key),
                 Action::AwaitGone { attempt } => {
                     let hold = self.hold(attempt);
                     self.hands.tracker.spawn(hold.await_gone());
@@ -437,7 +457,7 @@ impl Session {
 
     fn tell(&mut self, transition: &Transition, around: &Surroundings<'_>) {
         let Transition { task, from, to, attempt, ref reason } = *transition;
-        let name = Arc::clone(&self.graph.task(task).name);
+        let (name, role) = (Arc::clone(&self.graph.task(task).name), self.graph.task(task).role());
         let reason = reason.as_deref().unwrap_or_default();
         // what still tries to launch an attempt that is over, its create unanswered, could bring it back to life
         let over = if to == TaskPhase::Running { attempt.saturating_sub(1) } else { attempt };
@@ -447,16 +467,20 @@ impl Session {
             self.holds.retain(|held, _| held.task != task || held.number == attempt);
         }
         self.count(task, from, to);
+        self.note_for_cache(task, to, attempt, reason);
         let (graph, namespace) = (&self.identity.name, &self.identity.namespace);
         match to {
             TaskPhase::Failed | TaskPhase::Retrying => {
-                warn!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name());
+                warn!(%graph, %namespace, role = role.label(), task = %name, attempt, reason, "{}", to.name());
             }
-            TaskPhase::Ready => debug!(%graph, %namespace, task = %name, attempt, "{}", to.name()),
-            _ => info!(%graph, %namespace, task = %name, attempt, reason, "{}", to.name()),
+            TaskPhase::Ready => {
+                debug!(%graph, %namespace, role = role.label(), task = %name, attempt, "{}", to.name());
+            }
+            _ => info!(%graph, %namespace, role = role.label(), task = %name, attempt, reason, "{}", to.name()),
         }
         if to == TaskPhase::Failed {
-            around.recorder.task_failed(around.view, &name, attempt, reason, self.run.task(task).message.as_deref());
+            let message = self.run.task(task).message.as_deref();
+            around.recorder.task_failed(around.view, role, &name, attempt, reason, message);
         }
     }
 
@@ -493,7 +517,10 @@ impl Session {
         if to.is_final() {
             let status = self.run.task(task);
             let took = status.completion_time.zip(status.start_time).map(|(end, start)| end.duration_since(start));
-            metrics.task_finished(to, took.and_then(|took| Duration::try_from(took).ok()));
+            match self.graph.task(task).role() {
+                Role::Task => metrics.task_finished(to, took.and_then(|took| Duration::try_from(took).ok())),
+                Role::Compensation => metrics.compensation_finished(to),
+            }
         }
     }
 }

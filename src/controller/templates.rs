@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::view::GraphView;
 use crate::{
-    api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate, TemplateKind},
+    api::{ClusterTaskTemplate, Task, TaskGraphSpec, TaskTemplate, TemplateKind},
     engine::Templates,
 };
 
@@ -42,9 +42,8 @@ impl TemplateCache {
 
     /// Those templates that a spec names and that are there. One that cannot be read counts as not there.
     pub fn of(&self, spec: &TaskGraphSpec, namespace: &str) -> Templates {
-        let references = spec.tasks.iter().chain(&spec.finally).filter_map(|task| task.template_ref.as_ref());
         let mut templates = Templates::new();
-        for reference in references {
+        for reference in spec.tasks.iter().chain(&spec.finally).flat_map(Task::templates) {
             let found = match reference.kind {
                 TemplateKind::TaskTemplate => self
                     .namespaced

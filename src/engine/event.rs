@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::graph::TaskId;
+use super::{
+    cache::{CacheKey, Remembered},
+    graph::TaskId,
+};
 use crate::api::TaskPhase;
 
 /// One attempt of one task.
@@ -68,6 +71,15 @@ pub enum Event {
         /// Which attempt.
         attempt: Attempt,
     },
+    /// Whether an earlier success is remembered. Answers [`Action::LookUp`].
+    LookedUp {
+        /// The task that asked.
+        task: TaskId,
+        /// What it asked for.
+        key: CacheKey,
+        /// The success, however old it is.
+        found: Option<Remembered>,
+    },
 }
 
 /// How an attempt ended.
@@ -119,6 +131,13 @@ pub enum Action {
     Stop {
         /// Which attempt.
         attempt: Attempt,
+    },
+    /// Answer [`Event::LookedUp`], within a few seconds or never.
+    LookUp {
+        /// The task that asks.
+        task: TaskId,
+        /// What it asks for.
+        key: CacheKey,
     },
     /// Answer [`Event::Gone`] once it is so; delete nothing.
     AwaitGone {

@@ -7,10 +7,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{expr::Expression, payload::Payload};
-use crate::api::{DesiredState, Duration, FailurePolicy, Output};
+use super::{
+    expr::Expression,
+    payload::{Payload, text::Text},
+};
+use crate::api::{DesiredState, Duration, FailurePolicy, Output, ROLE_COMPENSATION, ROLE_TASK, VolumeUse};
 
-/// A task by its place: `spec.tasks` first, then `spec.finally`.
+/// A task by its place: `spec.tasks` first, then `spec.finally`, then the compensations of `spec.tasks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskId(pub u32);
 
@@ -35,11 +38,14 @@ pub struct Identity {
 /// A valid graph. It never changes.
 #[derive(Clone, Debug)]
 pub struct Graph {
-    /// The tasks: `spec.tasks` first, then `spec.finally`; in a run, then those that were removed.
+    /// The tasks: `spec.tasks` first, then `spec.finally`, then what undoes tasks of `spec.tasks`, in their order; in a
+    /// run, then those that were removed.
     pub tasks: Vec<TaskDef>,
     /// Place of the first task of `finally`.
     pub first_finally: usize,
-    /// Tasks by name.
+    /// Place of the first compensation.
+    pub first_compensation: usize,
+    /// Tasks by name; a compensation has the name of the task that it undoes, and is not among them.
     pub by_name: BTreeMap<Arc<str>, TaskId>,
     /// The graph's arguments.
     pub arguments: Arc<Map<String, Value>>,
@@ -73,17 +79,81 @@ impl Graph {
         self
     }
 
+    /// What has attempts under this name in this role.
+    pub fn find_in_role(&self, role: Role, name: &str) -> Option<TaskId> {
+        let id = self.find(name)?;
+        match role {
+            Role::Task => Some(id),
+            Role::Compensation => self.task(id).compensation,
+        }
+    }
+
+    /// The ids of all tasks of `finally`, in order.
+    pub fn finally(&self) -> impl Iterator<Item = TaskId> + use<> {
+        self.ids().take(self.first_compensation).skip(self.first_finally)
+    }
+
+    /// The id of the first compensation, if there is one.
+    pub(crate) fn first_compensation_id(&self) -> TaskId {
+        TaskId(u32::try_from(self.first_compensation).unwrap_or(u32::MAX))
+    }
+
+    /// The ids of all compensations, in order.
+    pub fn compensations(&self) -> impl Iterator<Item = TaskId> + use<> {
+        let removed = self.tasks.iter().rev().take_while(|task| task.is_removed()).count();
+        self.ids().take(self.tasks.len() - removed).skip(self.first_compensation)
+    }
+
+    /// The ids of tasks that were removed.
+    pub fn removed(&self) -> impl Iterator<Item = TaskId> + use<> {
+        let first = self.tasks.len() - self.tasks.iter().rev().take_while(|task| task.is_removed()).count();
+        self.ids().skip(first)
+    }
+
+    /// The ids of what a status tells of: `tasks`, `finally`, and what was removed.
+    pub fn told(&self) -> impl Iterator<Item = TaskId> + use<> {
+        self.ids().take(self.first_compensation).chain(self.removed())
+    }
+
     /// The ids of all tasks, in order.
     pub fn ids(&self) -> impl Iterator<Item = TaskId> + use<> {
         (0..u32::try_from(self.tasks.len()).unwrap_or(u32::MAX)).map(TaskId)
     }
 }
 
-/// One task of a valid graph, templates resolved and defaults filled in.
+/// What an attempt is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// To do a task.
+    Task,
+    /// To undo one.
+    Compensation,
+}
+
+impl Role {
+    /// Its word on Jobs and pods: the value of [`LABEL_ROLE`](crate::api::LABEL_ROLE).
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Task => ROLE_TASK,
+            Self::Compensation => ROLE_COMPENSATION,
+        }
+    }
+
+    /// The role that a label tells.
+    pub fn of_label(label: &str) -> Option<Self> {
+        [Self::Task, Self::Compensation].into_iter().find(|role| role.label() == label)
+    }
+}
+
+/// One task of a valid graph, templates resolved and defaults filled in; or what undoes one.
 #[derive(Clone, Debug)]
 pub struct TaskDef {
-    /// Its name.
+    /// Its name; of a compensation, the name of the task that it undoes.
     pub name: Arc<str>,
+    /// The task that it undoes, if it is a compensation.
+    pub undoes: Option<TaskId>,
+    /// What undoes it, if it has `compensate`.
+    pub compensation: Option<TaskId>,
     /// Whether it belongs to `spec.finally`.
     pub finally: bool,
     /// What comes before it; each task once.
@@ -112,6 +182,10 @@ pub struct TaskDef {
     pub priority: u8,
     /// Declared outputs.
     pub outputs: Vec<Output>,
+    /// Claims of the graph that its containers mount.
+    pub volumes: Vec<VolumeUse>,
+    /// When the outputs of an earlier success stand in for it.
+    pub cache: Option<CacheRule>,
     /// Hash of all that an attempt is made from (not of the values of expressions).
     pub hash: u64,
 }
@@ -121,6 +195,8 @@ impl TaskDef {
     fn removed(name: &str) -> Self {
         Self {
             name: name.into(),
+            undoes: None,
+            compensation: None,
             finally: false,
             dependencies: Vec::new(),
             dependents: Vec::new(),
@@ -141,6 +217,8 @@ impl TaskDef {
             allow_failure: false,
             priority: 0,
             outputs: Vec::new(),
+            volumes: Vec::new(),
+            cache: None,
             hash: 0,
         }
     }
@@ -148,6 +226,11 @@ impl TaskDef {
     /// Whether it was removed from the spec.
     pub fn is_removed(&self) -> bool {
         matches!(self.work, Work::Removed)
+    }
+
+    /// What its attempts are for.
+    pub fn role(&self) -> Role {
+        if self.undoes.is_some() { Role::Compensation } else { Role::Task }
     }
 }
 
@@ -210,6 +293,15 @@ pub struct RetryRule {
     pub when: Option<Expression>,
 }
 
+/// `cache` of a task.
+#[derive(Clone, Debug)]
+pub struct CacheRule {
+    /// What must be the same beside the task itself.
+    pub(crate) key: Option<Text>,
+    /// How old the success may be.
+    pub max_age: Duration,
+}
+
 /// Settings of a graph that may change while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -221,6 +313,8 @@ pub struct Settings {
     pub failure_policy: FailurePolicy,
     /// How long all of `tasks` may take.
     pub timeout: Option<Duration>,
+    /// How long all compensations may take.
+    pub compensation_timeout: Duration,
     /// How long all of `finally` may take.
     pub finally_timeout: Duration,
     /// How long the graph stays after it finished.

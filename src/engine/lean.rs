@@ -15,7 +15,12 @@ const TIME: usize = 26;
 impl Run {
     /// Whether its tasks, told in full, are over the bound. Never too low.
     pub(super) fn is_too_large(&self) -> bool {
-        let tasks: usize = self.tasks.iter().map(|task| bytes(&task.status)).sum();
+        let tasks = self
+            .graph
+            .ids()
+            .filter(|id| !self.is_compensation(*id))
+            .map(|id| bytes(self.task(id)) + self.shown_compensation(id).map_or(0, |undo| FIELD + bytes(undo)));
+        let tasks: usize = tasks.sum();
         tasks + self.output_bytes + self.failure_bytes > MAX_TASK_BYTES
     }
 }

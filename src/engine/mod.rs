@@ -5,6 +5,8 @@
 //! observed and the time, and answers what to do. The same code runs in the operator and in the
 //! simulator ([`sim`]).
 
+pub mod cache;
+mod compensation;
 pub mod edit;
 pub mod event;
 pub mod expr;
@@ -24,8 +26,9 @@ pub mod step;
 mod tests;
 pub mod validate;
 
+pub use cache::{CacheKey, Remembered};
 pub use edit::Edited;
 pub use event::*;
-pub use graph::{Graph, Identity, Settings, TaskId};
+pub use graph::{Graph, Identity, Role, Settings, TaskId};
 pub use state::Run;
 pub use validate::{PayloadSource, Plan, Problem, Refusal, Report, Templates, check, compile};

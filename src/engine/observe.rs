@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::Map;
 
 use super::{
     edit::carry,
@@ -20,13 +21,14 @@ impl Run {
     /// Takes in one event. What speaks of an attempt that is not live changes nothing, save that a Job that should
     /// not exist is stopped.
     pub(super) fn observe(&mut self, event: Event, round: &mut Round) {
-        let attempt = match &event {
+        let attempt = match event {
+            Event::LookedUp { task, key, found } => return self.on_looked_up(task, key, found, round),
             Event::Launched { attempt, .. }
             | Event::Started { attempt }
             | Event::Blocked { attempt, .. }
             | Event::Finished { attempt, .. }
             | Event::Outdated { attempt, .. }
-            | Event::Gone { attempt } => *attempt,
+            | Event::Gone { attempt } => attempt,
         };
         if attempt.task.index() >= self.tasks.len() || attempt.number == 0 {
             return;
@@ -41,18 +43,21 @@ impl Run {
             Event::Finished { result, time, .. } if live => self.on_finished(attempt.task, result, time, round),
             Event::Gone { .. } => self.on_gone(attempt, round),
             Event::Outdated { definition, .. } => self.on_outdated(attempt, definition, round),
-            Event::Started { .. } | Event::Blocked { .. } | Event::Finished { .. } => {}
+            _ => {}
         }
     }
 
     fn on_launched(&mut self, attempt: Attempt, job: String, round: &mut Round) {
         let (removed, decision) = (self.is_removed(attempt.task), self.is_decision(attempt.task));
+        let finished = self.is_finished();
         let task = &mut self.tasks[attempt.task.index()];
         let (phase, last) = (task.status.phase, task.status.attempts);
         let stray = if phase.is_final() {
             attempt.number > last || phase == TaskPhase::Cancelled
         } else {
-            attempt.number > task.ended && (attempt.number < last || decision)
+            let replaced = attempt.number > task.ended && (attempt.number < last || decision);
+            // of a finished graph only compensations that were never begun are not final
+            replaced || finished
         };
         if stray {
             if removed && attempt.number > last {
@@ -144,6 +149,8 @@ impl Run {
         let stopping = task.live.stop.is_some();
         let checked = match result {
             AttemptResult::Succeeded { outputs, message } => {
+                // nothing reads what a compensation leaves, and it must not fail of it
+                let outputs = if self.is_compensation(id) { Map::new() } else { outputs };
                 outputs::check(&self.graph.task(id).outputs, outputs, self.output_bytes)
                     .map(|checked| (checked, message))
             }

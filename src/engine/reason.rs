@@ -14,8 +14,14 @@ pub const NOTHING_FAILED: &str = "NothingFailed";
 pub const FAILURE_POLICY: &str = "FailurePolicy";
 /// The graph was cancelled.
 pub const CANCELLED: &str = "Cancelled";
-/// The graph's `timeout`, or `finallyTimeout`, ran out.
+/// The graph's `timeout`, `compensationTimeout` or `finallyTimeout` ran out.
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+/// The task of a compensation did not succeed.
+pub const NOTHING_TO_COMPENSATE: &str = "NothingToCompensate";
+/// The graph undoes what Succeeded.
+pub const COMPENSATING: &str = "Compensating";
+/// The outputs are those of an earlier success.
+pub const CACHED: &str = "Cached";
 /// An expression gave no value.
 pub const EXPRESSION_ERROR: &str = "ExpressionError";
 /// No branch of a decision holds.

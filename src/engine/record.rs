@@ -5,12 +5,14 @@ use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
+    cache::CacheKey,
     event::{Action, Attempt, Launch, Step, Transition},
     graph::TaskId,
     policy::{
         guard, outputs,
         trigger::{Outcome, Verdict},
     },
+    reason,
     state::{Live, Run},
 };
 use crate::api::{FailedAttempt, HistoryEntry, TaskPhase};
@@ -30,6 +32,7 @@ pub(super) const MAX_HISTORY: usize = 20;
 pub(super) struct Round {
     pub now: Timestamp,
     pub launches: Vec<Launch>,
+    pub look_ups: Vec<(TaskId, CacheKey)>,
     pub stops: BTreeSet<Attempt>,
     pub awaits: BTreeSet<Attempt>,
     pub transitions: Vec<Transition>,
@@ -41,6 +44,7 @@ impl Round {
         Self {
             now,
             launches: Vec::new(),
+            look_ups: Vec::new(),
             stops: BTreeSet::new(),
             awaits: BTreeSet::new(),
             transitions: Vec::new(),
@@ -51,9 +55,10 @@ impl Round {
     /// The step; launches come first, since slots stand empty until they are done.
     pub fn into_step(self, store_first: bool, wake_at: Option<Timestamp>) -> Step {
         let launches = self.launches.into_iter().map(Action::Launch);
+        let look_ups = self.look_ups.into_iter().map(|(task, key)| Action::LookUp { task, key });
         let stops = self.stops.into_iter().map(|attempt| Action::Stop { attempt });
         let awaits = self.awaits.into_iter().map(|attempt| Action::AwaitGone { attempt });
-        let actions = launches.chain(stops).chain(awaits).collect();
+        let actions = launches.chain(look_ups).chain(stops).chain(awaits).collect();
         Step { actions, transitions: self.transitions, changed: self.changed, store_first, wake_at }
     }
 }
@@ -71,6 +76,7 @@ impl Run {
     ) {
         self.arm(id, None);
         self.blocked.remove(&id);
+        self.asking.remove(&id);
         let task = &mut self.tasks[id.index()];
         let from = std::mem::replace(&mut task.status.phase, to);
         task.live = Live::default();
@@ -89,12 +95,24 @@ impl Run {
         round.transitions.push(Transition { task: id, from, to, attempt, reason });
         round.changed = true;
         self.sequence = self.sequence.saturating_add(1);
-        self.phases.remove(from);
+        self.counts_of(id).remove(from);
         self.unindex(id, from);
         self.index_task(id);
         if to.is_final() {
             self.announce(id);
         }
+    }
+
+    /// Notes that a compensation has nothing to undo. The status does not show it, and it follows from what the status
+    /// shows: it is no transition.
+    pub(super) fn pass_over(&mut self, id: TaskId) {
+        let status = &mut self.tasks[id.index()].status;
+        let from = std::mem::replace(&mut status.phase, TaskPhase::Skipped);
+        status.reason = Some(reason::NOTHING_TO_COMPENSATE.to_owned());
+        let counts = self.counts_of(id);
+        counts.remove(from);
+        counts.add(TaskPhase::Skipped);
+        self.announce(id);
     }
 
     /// Marks what was recorded last as something that Jobs and Pods cannot rebuild.
@@ -177,8 +195,8 @@ impl Run {
     /// Builds the indexes from the phases of all tasks, and asks for all that are not final to be looked at.
     pub(super) fn index(&mut self) {
         self.open_tasks = self.graph.first_finally.min(self.tasks.len());
-        self.open_finally = self.graph.tasks.iter().filter(|task| task.finally).count();
-        self.open_removed = self.graph.tasks.iter().filter(|task| task.is_removed()).count();
+        self.open_finally = self.graph.first_compensation.saturating_sub(self.open_tasks);
+        self.open_removed = self.graph.removed().count();
         for id in self.graph.ids() {
             self.index_task(id);
         }
@@ -204,7 +222,7 @@ impl Run {
             // counts for nothing any more
             return;
         }
-        self.phases.add(phase);
+        self.counts_of(id).add(phase);
         if phase == TaskPhase::Ready {
             if self.is_decision(id) {
                 self.decisions.insert(id);
@@ -223,7 +241,11 @@ impl Run {
             return;
         }
         let Some(outcome) = Outcome::of(self.task(id).phase, task.allow_failure) else { return };
-        if task.finally {
+        if task.undoes.is_some() {
+            if self.has_work(id) {
+                self.open_compensations = self.open_compensations.saturating_sub(1);
+            }
+        } else if task.finally {
             self.open_finally = self.open_finally.saturating_sub(1);
         } else {
             self.open_tasks = self.open_tasks.saturating_sub(1);

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use super::{
+    compensation,
     graph::TaskId,
     lean,
     policy::{calloff, trigger::Outcome},
@@ -39,6 +40,7 @@ impl Run {
         status.progress = Some(self.progress());
         status.counts = Some(self.counts());
         status.start_time = self.start_time;
+        status.compensation_time = self.compensation_time;
         status.finally_time = self.finally_time;
         status.completion_time = self.completion_time;
         status.ending.clone_from(&self.ending);
@@ -53,11 +55,14 @@ impl Run {
     }
 
     fn write_tasks(&self, status: &mut TaskGraphStatus) {
-        status.tasks.truncate(self.tasks.len());
+        status.tasks.truncate(self.graph.first_compensation + self.graph.removed().count());
         let too_large = self.is_too_large();
-        let shown = |task| if too_large { Cow::Owned(lean::lean(task)) } else { Cow::Borrowed(task) };
-        for (place, task) in self.tasks.iter().enumerate() {
-            let shown = shown(&task.status);
+        let lean = |task| if too_large { Cow::Owned(lean::lean(task)) } else { Cow::Borrowed(task) };
+        for (place, id) in self.graph.told().enumerate() {
+            let mut shown = lean(self.task(id));
+            if let Some(undo) = self.shown_compensation(id) {
+                shown.to_mut().compensation = Some(compensation::shown(lean(undo).into_owned()));
+            }
             match status.tasks.get_mut(place) {
                 Some(stored) if *stored == *shown => {}
                 Some(stored) => *stored = shown.into_owned(),
@@ -68,7 +73,7 @@ impl Run {
 
     fn write_conditions(&self, status: &mut TaskGraphStatus, now: Timestamp) {
         if self.suspended_before {
-            let running = self.phases.get(TaskPhase::Running);
+            let running = self.running();
             let message = match (self.suspended, running) {
                 (false, _) => "new tasks are started".to_owned(),
                 (true, 0) => "nothing runs, and nothing new is started".to_owned(),
@@ -107,7 +112,7 @@ impl Run {
     /// How the graph ended, if it has; else how it would if nothing more went wrong.
     fn outlook(&self) -> Outlook {
         let lost = self.phases.get(TaskPhase::Cancelled) + self.phases.get(TaskPhase::Omitted);
-        let failed = self.failure_message();
+        let failed = joined([self.failure_message(), self.compensation_message()]);
         if let Some(ending) = &self.ending {
             let word = calloff::ending_reason(ending.reason);
             let what =
@@ -130,14 +135,15 @@ impl Run {
 
     /// The first few tasks that failed, and why.
     fn failure_message(&self) -> Option<String> {
-        let named: Vec<_> = self.failed.iter().take(MAX_NAMED).map(|id| self.name_with_cause(*id)).collect();
-        let more = self.failed.len().saturating_sub(named.len());
+        let failed = self.failed.range(..self.graph.first_compensation_id());
+        let named: Vec<_> = failed.clone().take(MAX_NAMED).map(|id| self.name_with_cause(*id)).collect();
+        let more = failed.count().saturating_sub(named.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         (!named.is_empty()).then(|| format!("failed: {}{more}", named.join(", ")))
     }
 
     /// `build (Error)`
-    fn name_with_cause(&self, id: TaskId) -> String {
+    pub(super) fn name_with_cause(&self, id: TaskId) -> String {
         let status = self.task(id);
         status.reason.as_ref().map_or_else(|| status.name.clone(), |reason| format!("{} ({reason})", status.name))
     }
@@ -147,6 +153,8 @@ impl Run {
             if self.outlook().complete { GraphPhase::Complete } else { GraphPhase::Failed }
         } else if self.suspended {
             GraphPhase::Suspended
+        } else if self.compensation_time.is_some() && self.is_compensating() {
+            GraphPhase::Compensating
         } else if self.finally_time.is_some() {
             GraphPhase::Finalizing
         } else if self.ending.is_some() {
@@ -166,15 +174,15 @@ impl Run {
                 .join(": ");
             let more = self.blocked.len() - 1;
             let more = if more > 0 { format!(" (and {more} more tasks wait)") } else { String::new() };
-            format!("{} cannot start: {text}{more}", status.name)
+            let what = if self.is_compensation(*id) { "the compensation of " } else { "" };
+            format!("{what}{} cannot start: {text}{more}", status.name)
         });
-        let parts: Vec<_> = self.outlook().message.into_iter().chain(blocked).collect();
-        (!parts.is_empty()).then(|| parts.join("; "))
+        joined([self.outlook().message, blocked])
     }
 
     /// `3/7`
     fn progress(&self) -> String {
-        let all = self.graph.tasks.iter().filter(|task| !task.is_removed()).count();
+        let all = self.graph.first_compensation;
         format!("{}/{all}", all.saturating_sub(self.open_tasks + self.open_finally))
     }
 
@@ -212,6 +220,12 @@ impl Run {
             _ => None,
         }
     }
+}
+
+/// What there is to say, in one sentence.
+pub(super) fn joined(parts: [Option<String>; 2]) -> Option<String> {
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Sets a condition to `True` or `False`.

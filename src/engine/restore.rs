@@ -11,10 +11,11 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
+    compensation,
     edit::carry,
     event::{Attempt, Blame, Failure, Launch},
     expr::Scope,
-    graph::{Graph, Identity, Settings, TaskDef, Work},
+    graph::{Graph, Identity, Role, Settings, TaskDef, Work},
     policy::outputs,
     reason,
     record::{MAX_FAILED_ATTEMPTS, MAX_HISTORY, MAX_MESSAGE, MAX_REASON, Round, clipped},
@@ -47,7 +48,12 @@ impl Run {
             stored.entry(&task.name).or_insert(task);
         }
         for id in run.graph.ids() {
-            if let Some(stored) = stored.get(run.task(id).name.as_str()) {
+            let Some(task) = stored.get(run.task(id).name.as_str()) else { continue };
+            let stored = match run.graph.task(id).role() {
+                Role::Task => Some((*task).clone()),
+                Role::Compensation => compensation::stored(task),
+            };
+            if let Some(stored) = stored {
                 let repaired = repair(stored, run.graph.task(id));
                 run.tasks[id.index()].status = repaired;
                 run.restore_attempt(id);
@@ -62,19 +68,12 @@ impl Run {
             .map(outputs::size)
             .sum();
         run.index();
-        if run.open_tasks == 0 {
+        run.restore_compensations(status);
+        if run.open_tasks == 0 && !run.is_compensating() {
             run.finally_time = status.finally_time.map(whole_millis);
         }
-        // one that was cut off before `finally` began once more does not count
-        let begun = run.finally_time;
-        let cut_off = |task: &TaskStatus| {
-            matches!(task.phase, TaskPhase::Cancelled | TaskPhase::Omitted)
-                && task.reason.as_deref() == Some(reason::DEADLINE_EXCEEDED)
-                && begun.is_some_and(|begun| task.completion_time.is_none_or(|time| time > begun))
-        };
-        run.finally_over =
-            run.graph.ids().any(|id| run.graph.task(id).finally && cut_off(&run.tasks[id.index()].status));
-        if run.open_tasks + run.open_finally + run.open_removed == 0 {
+        run.finally_over = run.was_cut_off(run.graph.finally(), run.finally_time);
+        if run.is_over() {
             run.completion_time = status.completion_time.map(whole_millis);
         }
         run
@@ -192,8 +191,7 @@ fn call_off_reason(reason: Option<&str>) -> Option<&'static str> {
 }
 
 /// A task's status as it can be.
-fn repair(stored: &TaskStatus, def: &TaskDef) -> TaskStatus {
-    let mut status = stored.clone();
+fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
     if def.is_removed() {
         return repair_removed(status);
     }
@@ -226,6 +224,10 @@ fn repair(stored: &TaskStatus, def: &TaskDef) -> TaskStatus {
         status.attempts_before = status.attempts;
     }
     status.definition = status.definition.filter(|text| text.len() == 16);
+    if def.compensation.is_some() {
+        // kept as a task of its own
+        status.compensation = None;
+    }
     if status.phase != TaskPhase::Succeeded {
         status.outputs.clear();
         status.branch = None;

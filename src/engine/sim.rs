@@ -11,6 +11,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
+    cache::{CacheKey, Remembered},
     event::{Action, Attempt, AttemptResult, Event, Launch, Transition},
     graph::TaskId,
     state::{Run, later},
@@ -21,6 +22,11 @@ use crate::api::{Duration, TaskPhase};
 pub trait World {
     /// What becomes of an attempt that is launched at `now`.
     fn fate(&mut self, launch: &Launch, now: Timestamp) -> Fate;
+
+    /// The earlier success that a task with `cache` finds. Default: none.
+    fn remembered(&mut self, _task: TaskId, _key: CacheKey) -> Option<Remembered> {
+        None
+    }
 }
 
 impl<F: FnMut(&Launch, Timestamp) -> Fate> World for F {
@@ -188,6 +194,10 @@ impl<W: World> Simulation<'_, W> {
     fn act(&mut self, action: Action, now: Timestamp) {
         match action {
             Action::Launch(launch) => self.launch(&launch, now),
+            Action::LookUp { task, key } => {
+                let found = self.world.remembered(task, key);
+                self.push(now, Event::LookedUp { task, key, found });
+            }
             Action::Stop { attempt } => {
                 let Some(known) = self.attempts.get_mut(&attempt) else {
                     return self.push(now, Event::Gone { attempt });
@@ -236,7 +246,7 @@ impl<W: World> Simulation<'_, W> {
             }
             let Some(Reverse(Item { time, event, .. })) = self.queue.pop() else { break };
             let over = match &event {
-                Event::Gone { .. } => None,
+                Event::Gone { .. } | Event::LookedUp { .. } => None,
                 Event::Launched { attempt, .. }
                 | Event::Started { attempt }
                 | Event::Blocked { attempt, .. }

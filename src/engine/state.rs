@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::{
+    cache::LookUp,
     event::Attempt,
     expr::TaskLookup,
     graph::{Graph, Identity, Settings, TaskId, Work},
@@ -33,6 +34,7 @@ pub struct Run {
     pub(super) guarded: Vec<Vec<(TaskId, usize)>>,
 
     pub(super) start_time: Option<Timestamp>,
+    pub(super) compensation_time: Option<Timestamp>,
     pub(super) finally_time: Option<Timestamp>,
     pub(super) completion_time: Option<Timestamp>,
     pub(super) ending: Option<Ending>,
@@ -40,6 +42,8 @@ pub struct Run {
     pub(super) rerun: Option<String>,
     /// From when on `timeout` counts, where that is not the start.
     pub(super) reopen_time: Option<Timestamp>,
+    /// `compensationTimeout` ran out.
+    pub(super) compensation_over: bool,
     /// `finallyTimeout` ran out.
     pub(super) finally_over: bool,
     pub(super) suspended: bool,
@@ -67,17 +71,24 @@ pub struct Run {
     /// Restored, and not stepped yet.
     pub(super) restored: bool,
 
+    /// Of `tasks` and `finally`.
     pub(super) phases: PhaseCounts,
+    /// Of the compensations.
+    pub(super) compensations: PhaseCounts,
     /// Tasks of `tasks` that are not final.
     pub(super) open_tasks: usize,
+    /// Compensations that have something to undo and are not final; 0 before the graph compensates.
+    pub(super) open_compensations: usize,
     /// Tasks of `finally` that are not final.
     pub(super) open_finally: usize,
     /// Removed tasks that are not final.
     pub(super) open_removed: usize,
-    /// Tasks that Failed without `allowFailure`.
+    /// Tasks and compensations that Failed without `allowFailure`.
     pub(super) failed: BTreeSet<TaskId>,
     /// Running tasks that cannot start for now.
     pub(super) blocked: BTreeSet<TaskId>,
+    /// Ready tasks that ask for an earlier success; each holds a slot, so that none loses its turn by asking.
+    pub(super) asking: BTreeSet<TaskId>,
     /// What the outputs of all tasks take, in bytes of JSON.
     pub(super) output_bytes: usize,
     /// The failed attempts that the status keeps, oldest first.
@@ -117,6 +128,8 @@ pub(super) struct Live {
     pub stop: Option<StopCause>,
     /// It ended, and its pods are gone.
     pub gone: bool,
+    /// Of a Ready task: whether an earlier success stands in for it.
+    pub look_up: LookUp,
 }
 
 /// Why an attempt is being stopped.
@@ -198,11 +211,13 @@ impl Run {
             tasks,
             guarded,
             start_time: None,
+            compensation_time: None,
             finally_time: None,
             completion_time: None,
             ending: None,
             rerun: None,
             reopen_time: None,
+            compensation_over: false,
             finally_over: false,
             suspended: false,
             on_hold: false,
@@ -218,11 +233,14 @@ impl Run {
             sweep: true,
             restored: false,
             phases: PhaseCounts::default(),
+            compensations: PhaseCounts::default(),
             open_tasks: 0,
+            open_compensations: 0,
             open_finally: 0,
             open_removed: 0,
             failed: BTreeSet::new(),
             blocked: BTreeSet::new(),
+            asking: BTreeSet::new(),
             output_bytes: 0,
             failures: VecDeque::new(),
             failure_bytes: 0,

@@ -9,7 +9,8 @@ use super::{
     expr::Scope,
     graph::{TaskId, Work},
     policy::{
-        calloff::{self, CallOff, Causes, Standing},
+        calloff::{self, CallOff, Causes, Part, Standing},
+        compensation,
         trigger::{self, Verdict},
     },
     reason,
@@ -58,6 +59,7 @@ impl Run {
             match task.status.phase {
                 TaskPhase::Running if !task.live.started && task.live.stop.is_none() => self.start_timed_out(id, round),
                 TaskPhase::Retrying => self.try_again(id, round),
+                TaskPhase::Ready => self.not_remembered(id),
                 _ => {}
             }
         }
@@ -103,6 +105,7 @@ impl Run {
                 self.end(EndingReason::DeadlineExceeded, message, round);
             }
         }
+        self.watch_compensations(round);
         if !self.finally_over && self.finally_deadline().is_some_and(|deadline| deadline <= round.now) {
             self.finally_over = true;
             self.sweep = true;
@@ -144,7 +147,7 @@ impl Run {
         let timer = self.timers.first().map(|(due, _)| *due);
         let deadline = self.deadline().filter(|_| self.open_tasks > 0 && self.ending.is_none());
         let finally = self.finally_deadline().filter(|_| !self.finally_over);
-        [timer, deadline, finally].into_iter().flatten().min()
+        [timer, deadline, self.compensation_deadline(), finally].into_iter().flatten().min()
     }
 
     /// Follows every consequence to its end.
@@ -158,7 +161,9 @@ impl Run {
                 self.call_off(round);
             } else if let Some(id) = self.decisions.first().copied().filter(|_| self.starts()) {
                 self.choose(id, round);
-            } else if self.open_tasks == 0 && self.finally_time.is_none() && self.open_finally > 0 {
+            } else if self.compensation_is_due() {
+                self.begin_compensations(round);
+            } else if self.finally_is_due() {
                 self.begin_finally(round);
             } else if let Some((_, id)) = self.ready.first().copied().filter(|_| self.starts() && self.has_slot()) {
                 self.launch(id, round);
@@ -166,18 +171,18 @@ impl Run {
                 break;
             }
         }
-        if self.open_tasks + self.open_finally + self.open_removed == 0 && self.completion_time.is_none() {
+        if self.is_over() && self.completion_time.is_none() {
             self.finish(round);
         }
     }
 
     /// Whether anything new is started.
     fn starts(&self) -> bool {
-        !self.suspended && (!self.on_hold || self.is_cancelled())
+        !self.suspended && (!self.on_hold || self.is_cancelled() || self.compensation_time.is_some())
     }
 
     fn has_slot(&self) -> bool {
-        let occupied = self.phases.get(TaskPhase::Running);
+        let occupied = self.running() + self.asking.len();
         self.settings.parallelism.is_none_or(|limit| occupied < usize::try_from(limit).unwrap_or(usize::MAX))
     }
 
@@ -185,10 +190,12 @@ impl Run {
     fn call_off(&mut self, round: &mut Round) {
         let causes = Causes {
             ending: self.ending.as_ref().map(|ending| ending.reason),
+            compensation_over: self.compensation_over,
             finally_over: self.finally_over,
             failure: self.first_failed().map(|_| self.settings.failure_policy),
         };
         if causes.ending.is_none()
+            && !causes.compensation_over
             && !causes.finally_over
             && matches!(causes.failure, None | Some(FailurePolicy::FinishBranches))
         {
@@ -197,10 +204,17 @@ impl Run {
         let graph = Arc::clone(&self.graph);
         for id in graph.ids() {
             let (task, def) = (&self.tasks[id.index()], graph.task(id));
+            if def.undoes.is_some() && !self.has_work(id) {
+                continue;
+            }
             let standing = Standing {
                 phase: task.status.phase,
                 begun: task.status.begun(),
-                finally: def.finally,
+                part: match def.undoes {
+                    Some(_) => Part::Compensations,
+                    None if def.finally => Part::Finally,
+                    None => Part::Tasks,
+                },
                 handler: def.handler,
             };
             match calloff::decide(causes, standing) {
@@ -244,6 +258,9 @@ impl Run {
             (reason::DEADLINE_EXCEEDED, _) if self.graph.task(id).finally => {
                 "the graph's finallyTimeout ran out".to_owned()
             }
+            (reason::DEADLINE_EXCEEDED, _) if self.is_compensation(id) => {
+                "the graph's compensationTimeout ran out".to_owned()
+            }
             (reason::DEADLINE_EXCEEDED, _) => "the graph's timeout ran out".to_owned(),
             (_, Some(failed)) => format!("task {} failed", self.graph.task(failed).name),
             _ => "a task failed".to_owned(),
@@ -253,6 +270,9 @@ impl Run {
     /// What its guards and then its trigger say of a task.
     pub(super) fn verdict(&self, id: TaskId) -> Verdict {
         let (task, def) = (&self.tasks[id.index()], self.graph.task(id));
+        if let Some(undone) = def.undoes {
+            return compensation::decide(self.compensation_time.is_some(), &task.tally, self.task(undone).phase);
+        }
         match task.barred {
             _ if def.finally && self.finally_time.is_none() => Verdict::Wait,
             Some(verdict) => verdict,
@@ -271,6 +291,7 @@ impl Run {
         }
         let (phase, reason) = match self.verdict(id) {
             Verdict::Wait => return,
+            Verdict::Skip(reason::NOTHING_TO_COMPENSATE) => return self.pass_over(id),
             Verdict::Skip(reason) => (TaskPhase::Skipped, reason),
             Verdict::Omit(reason) => (TaskPhase::Omitted, reason),
             Verdict::Start => return self.admit(id, round),
@@ -317,10 +338,20 @@ impl Run {
         self.enter(id, TaskPhase::Failed, Some(reason::NO_BRANCH), Some(message), round);
     }
 
+    /// Whether it is the turn of `finally`.
+    fn finally_is_due(&self) -> bool {
+        self.open_tasks == 0 && !self.is_compensating() && self.finally_time.is_none() && self.open_finally > 0
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_over(&self) -> bool {
+        self.open_tasks + self.open_finally + self.open_removed == 0 && !self.is_compensating()
+    }
+
     fn begin_finally(&mut self, round: &mut Round) {
         self.finally_time = Some(round.now);
         self.record_graph_fact(round);
-        for id in self.graph.ids().skip(self.graph.first_finally) {
+        for id in self.graph.finally() {
             self.queue(id);
         }
     }
@@ -329,6 +360,9 @@ impl Run {
     fn launch(&mut self, id: TaskId, round: &mut Round) {
         let graph = Arc::clone(&self.graph);
         let Work::Job(payload) = &graph.task(id).work else { return };
+        if self.asks_first(id, round) {
+            return;
+        }
         let Some(number) = self.task(id).attempts.checked_add(1) else {
             let message = "attempt numbers are used up".to_owned();
             return self.enter(id, TaskPhase::Failed, Some(reason::TOO_MANY_ATTEMPTS), Some(message), round);

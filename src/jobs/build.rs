@@ -5,14 +5,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     name::{job_name, shard},
-    view::{JobView, MAIN},
+    view::JobView,
+    volumes,
 };
 use crate::{
     api::{
         ANNOTATION_HASH, Duration, ENV_PREFIX, GROUP, LABEL_ATTEMPT, LABEL_GRAPH, LABEL_GRAPH_UID, LABEL_ROLE,
-        LABEL_SHARD, LABEL_TASK, MANAGER, PodDefaults, ROLE_TASK, VERSION,
+        LABEL_SHARD, LABEL_TASK, MAIN_CONTAINER, MANAGER, PodDefaults, VERSION, VolumeUse,
     },
-    engine::{Identity, Launch, graph::TaskDef, graph::Work, payload::PayloadKind},
+    engine::{Identity, Launch, Role, graph::TaskDef, graph::Work, payload::PayloadKind},
 };
 
 /// All that a Job is made from. The same order always gives the same Job.
@@ -20,6 +21,8 @@ use crate::{
 pub struct Order<'a> {
     /// The graph.
     pub graph: &'a Identity,
+    /// Whether it does the task or undoes it.
+    pub role: Role,
     /// Name of the task.
     pub task: &'a str,
     /// Number of the attempt.
@@ -34,6 +37,8 @@ pub struct Order<'a> {
     pub rendered: &'a Value,
     /// What all pods of the graph share.
     pub defaults: Option<&'a PodDefaults>,
+    /// Claims of the graph to mount.
+    pub volumes: &'a [VolumeUse],
 }
 
 impl<'a> Order<'a> {
@@ -47,6 +52,7 @@ impl<'a> Order<'a> {
         let Work::Job(payload) = &task.work else { return None };
         Some(Self {
             graph,
+            role: task.role(),
             task: &task.name,
             attempt: launch.attempt.number,
             definition: task.hash,
@@ -54,12 +60,13 @@ impl<'a> Order<'a> {
             kind: payload.kind,
             rendered: &launch.rendered,
             defaults,
+            volumes: &task.volumes,
         })
     }
 
     /// Name of the Job.
     pub fn name(&self) -> String {
-        job_name(&self.graph.name, &self.graph.uid, ROLE_TASK, self.task, self.attempt)
+        job_name(&self.graph.name, &self.graph.uid, self.role.label(), self.task, self.attempt)
     }
 
     /// The Job, to be created as it is with `fieldValidation=Strict`.
@@ -121,7 +128,7 @@ impl<'a> Order<'a> {
         [
             (LABEL_GRAPH, self.graph.name.clone()),
             (LABEL_GRAPH_UID, self.graph.uid.clone()),
-            (LABEL_ROLE, ROLE_TASK.to_owned()),
+            (LABEL_ROLE, self.role.label().to_owned()),
             (LABEL_TASK, self.task.to_owned()),
             (LABEL_ATTEMPT, self.attempt.to_string()),
             (LABEL_SHARD, shard(&self.graph.uid).to_string()),
@@ -135,7 +142,7 @@ impl<'a> Order<'a> {
         let (mut metadata, mut spec) = match self.kind {
             PayloadKind::Container => {
                 let mut container = object(Some(self.rendered.clone()));
-                container.entry("name").or_insert_with(|| MAIN.into());
+                container.entry("name").or_insert_with(|| MAIN_CONTAINER.into());
                 (Map::new(), Map::from_iter([("containers".to_owned(), json!([container]))]))
             }
             PayloadKind::PodTemplate => {
@@ -150,6 +157,7 @@ impl<'a> Order<'a> {
         labels.extend(ours.clone());
         metadata.insert("labels".into(), labels.into());
 
+        volumes::mount(&metadata, &mut spec, self.graph, self.volumes);
         set_default(&mut spec, "restartPolicy", || "Never".into());
         set_default(&mut spec, "automountServiceAccountToken", || false.into());
         for list in ["initContainers", "containers"] {

@@ -6,16 +6,15 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Container, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaimSpec, PodTemplateSpec};
 use serde_json::{Map, Value};
 
 use super::{
     name,
     strict::{field_path, read},
-    view::DEFAULT_CONTAINER,
 };
 use crate::{
-    api::{LABEL_PREFIX, PodDefaults, is_dns_label},
+    api::{DEFAULT_CONTAINER, LABEL_PREFIX, PodDefaults, VolumeClaimTemplate, is_dns_label},
     engine::{Problem, payload::PayloadKind, validate::suggest},
 };
 
@@ -35,11 +34,7 @@ pub fn check(kind: PayloadKind, value: &Value, path: &str) -> Vec<Problem> {
             found.template(&At { value, path: path.to_owned() });
         }
     }
-    for problem in &mut found.0 {
-        if problem.message == "unknown field" {
-            problem.message.push_str("; known are the fields of Kubernetes 1.34");
-        }
-    }
+    found.say_what_is_known();
     found.0
 }
 
@@ -59,6 +54,18 @@ pub fn check_defaults(defaults: &PodDefaults, path: &str) -> Vec<Problem> {
         problem.path = format!("{path}.{inner}");
     }
     problems
+}
+
+/// Everything that is wrong with the claim at `path` that is to be made for a graph, as far as Kubernetes' types tell.
+pub fn check_claim(claim: &VolumeClaimTemplate, path: &str) -> Vec<Problem> {
+    let spec = Value::Object(claim.spec.clone());
+    let at = At { value: &spec, path: field_path(path, "spec") };
+    let mut found = Found(read::<PersistentVolumeClaimSpec>(&spec, &at.path).1);
+    found.claim(&at);
+    let metadata = serde_json::json!({"labels": claim.labels, "annotations": claim.annotations});
+    found.metadata(&At { value: &metadata, path: path.to_owned() });
+    found.say_what_is_known();
+    found.0
 }
 
 /// A value and where it stands.
@@ -112,6 +119,31 @@ struct Found(Vec<Problem>);
 impl Found {
     fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.0.push(Problem { path: path.into(), message: message.into() });
+    }
+
+    fn say_what_is_known(&mut self) {
+        for problem in self.0.iter_mut().filter(|problem| problem.message == "unknown field") {
+            problem.message.push_str("; known are the fields of Kubernetes 1.34");
+        }
+    }
+
+    /// What a claim cannot do without.
+    fn claim(&mut self, spec: &At<'_>) {
+        let modes = ["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"];
+        if spec.items("accessModes").next().is_none() {
+            let message = format!("required, but missing: write some of {}", modes.join(", "));
+            self.add(field_path(&spec.path, "accessModes"), message);
+        }
+        for mode in spec.items("accessModes") {
+            if let Some(text) = mode.value.as_str().filter(|text| !modes.contains(text)) {
+                let meant = suggest(text, modes).unwrap_or_default();
+                self.add(mode.path, format!("{text:?} is none of {}{meant}", modes.join(", ")));
+            }
+        }
+        if spec.value.pointer("/resources/requests/storage").is_none_or(Value::is_null) {
+            let path = format!("{}.resources.requests.storage", spec.path);
+            self.add(path, "required, but missing: how large the volume must be, as \"1Gi\"");
+        }
     }
 
     fn template(&mut self, template: &At<'_>) {
@@ -230,7 +262,7 @@ impl Found {
             for mount in container.items("volumeMounts") {
                 self.add(
                     mount.path,
-                    "a container of its own has no volumes; write the task as job.template to give the pod some",
+                    "a container of its own has no volumes: mount those of the graph by the task's volumes, or write the task as job.template",
                 );
             }
         }

@@ -9,6 +9,7 @@
 //! | [`view`] | what we read of a Job and a Pod |
 //! | [`mod@observe`] | a Job and its Pods as events of the engine |
 //! | [`outcome`] | how an attempt ended |
+//! | [`volumes`] | claims of a graph, and the pods that mount them |
 //! | [`refuse`] | why a Job or its pod was not created |
 
 pub mod build;
@@ -20,6 +21,7 @@ pub mod refuse;
 mod required;
 pub mod strict;
 pub mod view;
+pub mod volumes;
 
 pub use build::{Order, definition_of};
 pub use name::{job_name, shard};

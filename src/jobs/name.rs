@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::api::{SHARDS, is_dns_label};
+use crate::api::{ROLE_VOLUME, SHARDS, is_dns_label};
 
 /// The longest name of a Job whose pods can still carry it as a label.
 pub const MAX_NAME: usize = 63;
@@ -15,12 +15,7 @@ const HASH_LENGTH: usize = 12;
 /// names even where what can be read of them was cut to the same text, since the hash is over
 /// everything uncut, with the graph's UID. `graph` and `task` must be DNS labels (see [`check`]).
 pub fn job_name(graph: &str, graph_uid: &str, role: &str, task: &str, attempt: u32) -> String {
-    let mut hasher = Xxh3::new();
-    for part in [graph, graph_uid, role, task] {
-        // lengths keep ("ab", "c") and ("a", "bc") apart
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
+    let mut hasher = hasher([graph, graph_uid, role, task]);
     hasher.update(&attempt.to_le_bytes());
     let hash = base32(hasher.digest());
 
@@ -28,6 +23,24 @@ pub fn job_name(graph: &str, graph_uid: &str, role: &str, task: &str, attempt: u
     let room = MAX_NAME - HASH_LENGTH - number.len() - 3;
     let (graph, task) = share(graph, task, room);
     format!("{graph}-{task}-{number}-{hash}")
+}
+
+/// The name of the claim that a template of a graph stands for: `GRAPH-VOLUME-HASH`, a DNS label of at most 63
+/// characters. As for Jobs, the same one always has the same name, and two have different ones.
+pub fn claim_name(graph: &str, graph_uid: &str, volume: &str) -> String {
+    let hash = base32(hasher([graph, graph_uid, ROLE_VOLUME, volume]).digest());
+    let (graph, volume) = share(graph, volume, MAX_NAME - HASH_LENGTH - 2);
+    format!("{graph}-{volume}-{hash}")
+}
+
+fn hasher(parts: [&str; 4]) -> Xxh3 {
+    let mut hasher = Xxh3::new();
+    for part in parts {
+        // lengths keep ("ab", "c") and ("a", "bc") apart
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher
 }
 
 /// Cuts two names so that both fit into `room`; a short one leaves its rest to the other.
@@ -111,6 +124,17 @@ mod tests {
         // a short task's name is never cut because the graph's is long
         assert!(job_name(&"g".repeat(63), UID, "task", "extract", 12).contains("-extract-12-"));
         assert_eq!(check(&job_name(&"a-".repeat(31), UID, "task", "x", u32::MAX)), None);
+    }
+
+    #[test]
+    fn names_of_claims() {
+        // pinned: under another name a running graph would find an empty volume
+        assert_eq!(claim_name("data-processing", UID, "files"), "data-processing-files-2hbnb8239cfc");
+        let long = "a".repeat(63);
+        let name = claim_name(&long, UID, &long);
+        assert!(name.len() <= MAX_NAME && check(&name).is_none(), "{name}");
+        assert_ne!(claim_name("g", UID, "a-b"), claim_name("g-a", UID, "b"));
+        assert_ne!(claim_name("g", UID, "a"), claim_name("g", "other", "a"));
     }
 
     #[test]

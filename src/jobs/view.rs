@@ -13,12 +13,7 @@ use k8s_openapi::{
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
-use crate::api::LABEL_PREFIX;
-
-/// Annotation on a Pod that names its main container.
-pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
-/// The main container where no annotation names one.
-pub const MAIN: &str = "main";
+use crate::api::{DEFAULT_CONTAINER, LABEL_PREFIX, MAIN_CONTAINER};
 
 /// A `batch/v1` Job.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -242,7 +237,7 @@ impl PodView {
         annotations
             .and_then(|annotations| annotations.get(DEFAULT_CONTAINER))
             .and_then(|name| named(name))
-            .or_else(|| named(MAIN))
+            .or_else(|| named(MAIN_CONTAINER))
             .or_else(|| containers.first())
             .map(|container| container.name.as_str())
     }

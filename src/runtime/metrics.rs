@@ -22,6 +22,13 @@ pub struct OutcomeLabel {
     pub outcome: &'static str,
 }
 
+/// Label of metrics about what was looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabel {
+    /// Whether it was found.
+    pub result: &'static str,
+}
+
 /// Label of metrics about requests to the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct VerbLabel {
@@ -57,6 +64,10 @@ trait Labels {
 
 impl Labels for OutcomeLabel {
     const ROWS: &'static [LabelRow] = &[("outcome", "`Succeeded`, `Failed`, `Cancelled`, `Skipped`, `Omitted`")];
+}
+
+impl Labels for ResultLabel {
+    const ROWS: &'static [LabelRow] = &[("result", "`hit`, `miss`")];
 }
 
 impl Labels for VerbLabel {
@@ -138,12 +149,16 @@ table! {
     tasks_started: Counter = "taskgraph_tasks_started_total", Counter::default();
     /// Tasks that ended, by outcome.
     tasks_finished: Family<OutcomeLabel, Counter> = "taskgraph_tasks_finished_total", Family::default();
+    /// Compensations that ended, by outcome.
+    compensations_finished: Family<OutcomeLabel, Counter> = "taskgraph_compensations_finished_total", Family::default();
     /// Further attempts that were launched after one had failed.
     retries: Counter = "taskgraph_retries_total", Counter::default();
-    /// Tasks that have a Job now.
+    /// Tasks, and compensations of tasks, that have a Job now.
     tasks_running: Gauge = "taskgraph_tasks_running", Gauge::default();
-    /// Queue depth: tasks that may start and wait for a slot (`parallelism`).
+    /// Queue depth: tasks and compensations that may start and wait for a slot (`parallelism`).
     tasks_ready: Gauge = "taskgraph_tasks_ready", Gauge::default();
+    /// Tasks with `cache` that were to start: a hit reuses the outputs of an earlier success, a miss runs.
+    cache_lookups: Family<ResultLabel, Counter> = "taskgraph_cache_lookups_total", Family::default();
     /// Hand-off: from the moment that the operator saw the pod's end that released a task to that task's Job being created.
     handoff_latency: Histogram = "taskgraph_handoff_latency_seconds", Histogram::new(HANDOFF_BUCKETS);
     /// From the launch of a task's last attempt to the task's end.
@@ -193,6 +208,11 @@ impl Metrics {
             self.task_duration.observe(duration.as_secs_f64());
         }
     }
+
+    /// Counts a compensation that ended in the final phase `outcome`.
+    pub fn compensation_finished(&self, outcome: TaskPhase) {
+        self.compensations_finished.get_or_create(&OutcomeLabel { outcome: outcome.name() }).inc();
+    }
 }
 
 /// What `/metrics` answers.
@@ -238,8 +258,10 @@ mod tests {
     fn everything_in_the_table_is_served_under_its_name() {
         let (metrics, registry) = Metrics::new();
         metrics.task_finished(TaskPhase::Omitted, None);
+        metrics.compensation_finished(TaskPhase::Failed);
         metrics.api_requests.get_or_create(&RequestLabels { verb: "get", code: "2xx" }).inc();
         metrics.api_request_duration.get_or_create(&VerbLabel { verb: "get" }).observe(0.1);
+        metrics.cache_lookups.get_or_create(&ResultLabel { result: "hit" }).inc();
         let text = encode(&registry);
         for row in ROWS {
             let sample =
@@ -247,7 +269,10 @@ mod tests {
             assert!(text.contains(&sample), "{} is missing in\n{text}", row.name);
         }
         assert!(text.contains("taskgraph_tasks_finished_total{outcome=\"Omitted\"} 1\n"), "{text}");
-        assert!(text.contains("# HELP taskgraph_tasks_running Tasks that have a Job now.\n"), "{text}");
+        assert!(
+            text.contains("# HELP taskgraph_tasks_running Tasks, and compensations of tasks, that have a Job now.\n"),
+            "{text}"
+        );
         assert!(text.ends_with("# EOF\n"));
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use taskgraph::api::TaskPhase;
 
 use crate::{
-    fixture::{Fixture, task, task_with},
+    fixture::{Fixture, container, task, task_with},
     support::{
         Play,
         namespace::{finished, outcome},
@@ -80,6 +80,53 @@ const FAILURE: Shape = Shape {
     },
     script: |task, _| if task == "bad" { Play::fails(1) } else { Play::succeeds("") },
     condition: "Failed",
+};
+
+/// A failure that is undone, one compensation with a retry; then `finally`.
+const SAGA: Shape = Shape {
+    name: "saga",
+    spec: || {
+        let undo =
+            json!({"compensate": {"container": container(), "retry": {"limit": 1, "backoff": {"initial": "50ms"}}}});
+        json!({
+            "tasks": [
+                task_with("reserve", &[], undo.clone()), task_with("charge", &["reserve"], undo.clone()),
+                task_with("ship", &["charge"], undo),
+            ],
+            "finally": [task("cleanup", &[])],
+        })
+    },
+    script: |task, attempt| match (task, attempt) {
+        ("ship", _) | ("undo:charge", 1) => Play::fails(1),
+        _ => Play::succeeds(""),
+    },
+    condition: "Failed",
+};
+
+/// A claim that two tasks mount: found again after each crash, never made anew.
+const VOLUME: Shape = Shape {
+    name: "volume",
+    spec: || {
+        let mount = json!({"volumes": [{"name": "files", "mountPath": "/files"}]});
+        let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}});
+        json!({
+            "volumeClaimTemplates": [{"name": "files", "spec": claim}],
+            "tasks": [task_with("write", &[], mount.clone()), task_with("read", &["write"], mount)],
+        })
+    },
+    script: |_, _| Play::succeeds(""),
+    condition: "Complete",
+};
+
+/// A success that is remembered: were it so before it is stored, a restart would find it and not run the task.
+const CACHE: Shape = Shape {
+    name: "cache",
+    spec: || {
+        let cache = json!({"cache": {"maxAge": "1h"}});
+        json!({"tasks": [task_with("first", &[], cache), task("second", &["first"])]})
+    },
+    script: |task, _| if task == "first" { Play::succeeds(r#"{"n": 1}"#) } else { Play::succeeds("") },
+    condition: "Complete",
 };
 
 /// What one run came to.
@@ -163,4 +210,19 @@ async fn between_any_two_writes_of_a_retry() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn between_any_two_writes_of_a_failure() -> Result<()> {
     sweep(FAILURE).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_saga() -> Result<()> {
+    sweep(SAGA).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_volume() -> Result<()> {
+    sweep(VOLUME).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_cache() -> Result<()> {
+    sweep(CACHE).await
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use kube::api::ListParams;
 use serde_json::{Value, json};
-use taskgraph::api::{DesiredState, TaskGraph};
+use taskgraph::api::{DesiredState, ROLE_COMPENSATION, ROLE_TASK, TaskGraph};
 
 use crate::support::{
     Auditor, ControlPlane, Namespace, Operator, Play, Player, Proxy,
@@ -50,17 +50,19 @@ impl Fixture {
         Ok(())
     }
 
-    /// Waits until an attempt's Job exists, whatever the status says by then; the Job's name.
+    /// Waits until an attempt's Job exists, whatever the status says by then; the Job's name. `undo:TASK` is what undoes a
+    /// task.
     pub async fn until_job(&self, task: &str, attempt: u32) -> String {
-        let is_it = |key: &Key| key.task == task && key.attempt == attempt;
+        let (role, name) = role_and_name(task);
+        let is_it = |key: &Key| key.role == role && key.task == name && key.attempt == attempt;
         let found = |one: &Sighting| matches!(&one.object, Object::Job(key) if is_it(key)).then(|| one.name.clone());
         self.auditor.sight().until(&format!("attempt {attempt} of {task}"), |seen| seen.iter().find_map(found)).await
     }
 
     /// Waits until an attempt's pod runs.
     pub async fn until_pod_runs(&self, task: &str) {
-        let runs =
-            |one: &Sighting| matches!(&one.object, Object::Pod(key, pod) if key.task == task && pod.phase == "Running");
+        let (role, name) = role_and_name(task);
+        let runs = |one: &Sighting| matches!(&one.object, Object::Pod(key, pod) if key.role == role && key.task == name && pod.phase == "Running");
         self.auditor
             .sight()
             .until(&format!("a running pod of {task}"), |seen| seen.iter().any(runs).then_some(()))
@@ -89,6 +91,11 @@ impl Fixture {
         }
         Ok(seen)
     }
+}
+
+/// The labels of a task's Job, or of that of what undoes it.
+fn role_and_name(task: &str) -> (&'static str, &str) {
+    task.strip_prefix("undo:").map_or((ROLE_TASK, task), |undone| (ROLE_COMPENSATION, undone))
 }
 
 /// A task with a container.

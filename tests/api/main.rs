@@ -7,9 +7,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cache;
+mod control;
 mod crash;
 mod edits;
 mod faults;
 mod fixture;
 mod harness;
 mod runs;
+mod sagas;
+mod volumes;

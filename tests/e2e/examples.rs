@@ -40,6 +40,32 @@ async fn retries() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shared_files() -> Result<()> {
+    let world = World::new("shared-files").await?;
+    world.apply(&file("examples/shared-files.yaml")?).await?;
+    let graph = world.wait("shared-files", "complete").await?;
+    assert_eq!(outputs(&graph, "write"), json!({"bytes": 1_048_576, "sha256": "a7a14d0926bd"}));
+    assert_eq!(
+        (outputs(&graph, "check"), outputs(&graph, "count")),
+        (json!({"same": true}), json!({"lines": 165_668}))
+    );
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_figure_that_is_reused() -> Result<()> {
+    let world = World::new("cache").await?;
+    world.apply(&file("examples/cache.yaml")?).await?;
+    let first = world.wait("figures", "complete").await?;
+    let second = world.wait("figures-again", "complete").await?;
+    assert_eq!((outputs(&first, "count"), outputs(&second, "count")), (json!({"primes": 669}), json!({"primes": 669})));
+    let ran = |graph: &TaskGraph, name: &str| task(graph, name).map(|task| (task.attempts, task.reason));
+    assert_eq!((ran(&first, "count"), ran(&second, "other")), (Some((1, None)), Some((1, None))));
+    assert_eq!(ran(&second, "count"), Some((0, Some("Cached".into()))));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure() -> Result<()> {
     let world = World::new("failure").await?;
     world.apply(&file("examples/failure.yaml")?).await?;
@@ -79,6 +105,33 @@ async fn a_template_of_two_graphs() -> Result<()> {
     let large = world.wait("primes-large", "complete").await?;
     assert_eq!(outputs(&small, "say"), json!({"text": "25 primes below 100"}));
     assert_eq!(outputs(&large, "count"), json!({"primes": 1033}));
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_is_undone() -> Result<()> {
+    let world = World::new("order-failing").await?;
+    world.apply(&file("examples/orders/failing.yaml")?).await?;
+    let graph = world.wait("order-failing", "failed").await?;
+    let undo = |name: &str| task(&graph, name).and_then(|task| task.compensation);
+    let (refund, release) = (undo("charge-payment").expect("a refund"), undo("reserve-inventory").expect("a release"));
+    assert_eq!((refund.phase, refund.attempts), (TaskPhase::Succeeded, 2));
+    // what a container leaves that is no JSON object is its message
+    assert_eq!(refund.message.as_deref().map(str::trim), Some("refunded 59.8 of P-A-1047"));
+    assert_eq!(release.message.as_deref().map(str::trim), Some("released lamp-2"));
+    assert!(refund.completion_time <= release.start_time, "the refund first");
+    assert!(undo("ship-order").is_none());
+    assert_eq!(outputs(&graph, "write-ledger"), json!({"entry": "shipping Failed"}));
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_goes_well() -> Result<()> {
+    let world = World::new("order-complete").await?;
+    world.apply(&file("examples/orders/complete.yaml")?).await?;
+    let graph = world.wait("order-complete", "complete").await?;
+    assert!(status(&graph).tasks.iter().all(|task| task.compensation.is_none()));
+    assert_eq!(outputs(&graph, "write-ledger"), json!({"entry": "shipping Succeeded"}));
     world.judge().await
 }
 

@@ -8,6 +8,7 @@
 mod support;
 
 mod examples;
+mod gallery;
 mod pods;
 mod user;
 mod world;

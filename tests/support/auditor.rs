@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use taskgraph::api::{Task, TaskGraph, TaskPhase, Trigger};
+use taskgraph::api::{ROLE_COMPENSATION, ROLE_TASK, Task, TaskGraph, TaskPhase, TaskStatus, Trigger};
 
 use super::{
     namespace::{Namespace, status},
@@ -114,7 +114,8 @@ fn one_pod_a_task(pods: &[Life]) -> Vec<String> {
     let mut broken = Vec::new();
     for (place, one) in pods.iter().enumerate() {
         for other in &pods[place + 1..] {
-            let same_task = (&one.key.graph, &one.key.task) == (&other.key.graph, &other.key.task);
+            let whose = |key: &Key| (key.graph.clone(), key.role.clone(), key.task.clone());
+            let same_task = whose(&one.key) == whose(&other.key);
             if same_task && !one.ended_before(other.created) && !other.ended_before(one.created) {
                 broken.push(format!(
                     "A: two live pods of {}: attempts {} and {}",
@@ -130,7 +131,9 @@ fn one_attempt_at_once(jobs: &[Life], pods: &[Life]) -> Vec<String> {
     let mut broken = Vec::new();
     for job in jobs {
         let before = |pod: &&Life| {
-            pod.key.graph == job.key.graph && pod.key.task == job.key.task && pod.key.attempt < job.key.attempt
+            let same_task =
+                (&pod.key.graph, &pod.key.role, &pod.key.task) == (&job.key.graph, &job.key.role, &job.key.task);
+            same_task && pod.key.attempt < job.key.attempt
         };
         for pod in pods.iter().filter(before).filter(|pod| !pod.ended_before(job.created)) {
             let (task, attempt, earlier) = (&job.key.task, job.key.attempt, pod.key.attempt);
@@ -144,16 +147,49 @@ fn one_attempt_at_once(jobs: &[Life], pods: &[Life]) -> Vec<String> {
 fn none_too_early(graph: &TaskGraph, jobs: &[&Life], pods: &[&Life]) -> Vec<String> {
     let before = certain_ancestors(graph);
     let mut broken = Vec::new();
-    for job in jobs {
+    let (undoing, jobs): (Vec<&Life>, Vec<&Life>) = jobs.iter().partition(|job| job.key.role == ROLE_COMPENSATION);
+    broken.extend(undone_in_reverse(graph, &undoing, pods));
+    for job in &jobs {
         let Some(ancestors) = before.get(job.key.task.as_str()) else {
             broken.push(format!("B: a Job for {:?}, which is no task of the graph", job.key.task));
             continue;
         };
         for ancestor in ancestors {
-            let alive = pods.iter().any(|pod| pod.key.task == *ancestor && !pod.ended_before(job.created));
+            let of_task = |pod: &&&Life| pod.key.task == *ancestor && pod.key.role == ROLE_TASK;
+            let alive = pods.iter().filter(of_task).any(|pod| !pod.ended_before(job.created));
             let later = jobs.iter().any(|other| other.key.task == *ancestor && other.created > job.created);
             if alive || later {
                 broken.push(format!("B: {} began before {ancestor} had ended", job.key.task));
+            }
+        }
+    }
+    broken
+}
+
+/// B: when a compensation began, all tasks had ended, and all compensations of tasks that depend on its own.
+fn undone_in_reverse(graph: &TaskGraph, undoing: &[&Life], pods: &[&Life]) -> Vec<String> {
+    let mut broken = Vec::new();
+    let main: BTreeSet<&str> = graph.spec.tasks.iter().map(|task| task.name.as_str()).collect();
+    let before = ancestors(graph, |_| true);
+    for job in undoing {
+        let task = job.key.task.as_str();
+        let phase = status(graph).tasks.into_iter().find(|known| known.name == task).map(|known| known.phase);
+        if phase != Some(TaskPhase::Succeeded) {
+            broken.push(format!("B: {task} is undone, and is {phase:?}"));
+        }
+        for pod in pods.iter().filter(|pod| !pod.ended_before(job.created) && main.contains(pod.key.task.as_str())) {
+            let behind = before.get(pod.key.task.as_str()).is_some_and(|before| before.contains(task));
+            if pod.key.role == ROLE_TASK || behind {
+                broken.push(format!("B: {task} is undone while the {} {} has a pod", pod.key.role, pod.key.task));
+            }
+        }
+        let last = |pod: &&&Life| !main.contains(pod.key.task.as_str());
+        if let Some(pod) = pods.iter().filter(last).find(|pod| pod.created < job.created) {
+            broken.push(format!("B: {} of finally began before {task} was undone", pod.key.task));
+        }
+        for later in undoing.iter().filter(|later| later.created > job.created) {
+            if before.get(later.key.task.as_str()).is_some_and(|before| before.contains(task)) {
+                broken.push(format!("B: {task} was undone before {}, which depends on it", later.key.task));
             }
         }
     }
@@ -170,12 +206,22 @@ fn certain_ancestors(graph: &TaskGraph) -> BTreeMap<&str, BTreeSet<&str>> {
     for task in &graph.spec.tasks {
         before.insert(&task.name, BTreeSet::new());
     }
+    for (task, more) in
+        ancestors(graph, |task| task.min_succeeded.is_none() && task.trigger != Some(Trigger::AnySucceeded))
+    {
+        before.entry(task).or_default().extend(more);
+    }
+    before
+}
+
+/// For each task those before it, as far as `counts` says of the tasks behind them.
+fn ancestors(graph: &TaskGraph, counts: impl Fn(&Task) -> bool) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut before = BTreeMap::<&str, BTreeSet<&str>>::new();
     let all: Vec<&Task> = graph.spec.tasks.iter().chain(&graph.spec.finally).collect();
     // as often as the longest path may ask for; the graphs of tests are small
     for _ in 0..all.len() {
         for task in &all {
-            let waits_for_all = task.min_succeeded.is_none() && task.trigger != Some(Trigger::AnySucceeded);
-            if !waits_for_all {
+            if !counts(task) {
                 continue;
             }
             for dependency in task.depends_on.iter().map(|text| text.split('/').next().unwrap_or_default()) {
@@ -186,6 +232,13 @@ fn certain_ancestors(graph: &TaskGraph) -> BTreeMap<&str, BTreeSet<&str>> {
         }
     }
     before
+}
+
+/// A task, and after it what undoes it.
+fn with_compensation(task: TaskStatus) -> Vec<TaskStatus> {
+    let name = format!("the compensation of {}", task.name);
+    let undo = task.compensation.clone().map(|undo| undo.into_task(name));
+    std::iter::once(task).chain(undo).collect()
 }
 
 /// When a task was final, by versions, and how.
@@ -208,7 +261,7 @@ fn final_stays_final(versions: &[(u64, &TaskGraph)], jobs: &[&Life]) -> Vec<Stri
         let now = (status.revision_number.max(1), status.rerun.clone());
         let was_told = told.0 > 0 && told != now;
         told = now;
-        for task in status.tasks {
+        for task in status.tasks.into_iter().flat_map(with_compensation) {
             let known = attempts.entry(task.name.clone()).or_default();
             if task.attempts < *known {
                 broken.push(format!("E: attempts of {} fell from {known} to {}", task.name, task.attempts));
@@ -230,7 +283,7 @@ fn final_stays_final(versions: &[(u64, &TaskGraph)], jobs: &[&Life]) -> Vec<Stri
             }
         }
     }
-    for job in jobs {
+    for job in jobs.iter().filter(|job| job.key.role == ROLE_TASK) {
         let rests = rests.iter().filter(|rest| rest.task == job.key.task);
         let inside = |rest: &&Rest| job.created > rest.from && rest.until.is_none_or(|until| job.created < until);
         if let Some(rest) = rests.clone().find(inside) {

@@ -25,7 +25,7 @@ use super::{crds, embedded::script, process::Program};
 /// How long the whole control plane may take to come up on a busy machine.
 const START: Duration = Duration::from_secs(90);
 /// Controllers that a Job's life needs; no machines, no service accounts.
-const CONTROLLERS: &str = "job-controller,garbage-collector-controller,namespace-controller,resourcequota-controller,ttl-after-finished-controller";
+const CONTROLLERS: &str = "job-controller,garbage-collector-controller,namespace-controller,resourcequota-controller,ttl-after-finished-controller,persistentvolumeclaim-protection-controller";
 
 /// A running control plane.
 #[derive(Debug)]

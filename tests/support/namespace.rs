@@ -208,11 +208,11 @@ pub fn finished(graph: &TaskGraph) -> Option<&'static str> {
     [api::CONDITION_COMPLETE, api::CONDITION_FAILED].into_iter().find(|type_| holds(graph, type_))
 }
 
-/// What must be the same however a run went: per task its phase, number of attempts, branch and outputs.
+/// What must be the same however a run went: per task, and `undo:TASK`, its phase, number of attempts, branch and outputs.
 pub fn outcome(graph: &TaskGraph) -> Vec<(String, TaskPhase, u32, Option<String>, Value)> {
-    let tasks = status(graph).tasks;
-    tasks
-        .into_iter()
-        .map(|task| (task.name, task.phase, task.attempts, task.branch, Value::Object(task.outputs)))
-        .collect()
+    let tasks = status(graph).tasks.into_iter().flat_map(|task| {
+        let undo = task.compensation.clone().map(|undo| undo.into_task(format!("undo:{}", task.name)));
+        std::iter::once(task).chain(undo)
+    });
+    tasks.map(|task| (task.name, task.phase, task.attempts, task.branch, Value::Object(task.outputs))).collect()
 }

@@ -11,7 +11,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Value, json};
-use taskgraph::api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_TASK};
+use taskgraph::api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, ROLE_COMPENSATION};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::namespace::Namespace;
@@ -79,7 +79,7 @@ impl Play {
     }
 }
 
-/// What the pod of an attempt of a task does.
+/// What the pod of an attempt of a task does; what undoes a task is named `undo:TASK`.
 pub type Script = Arc<dyn Fn(&str, u32) -> Play + Send + Sync>;
 
 /// Plays the pods of a namespace as long as it lives.
@@ -122,7 +122,8 @@ async fn play(pods: Api<Pod>, script: Script) {
         while plays.try_join_next().is_some() {}
         let uid = pod.uid().unwrap_or_default();
         let label = |name: &str| pod.labels().get(name).cloned().unwrap_or_default();
-        let part = script(&label(LABEL_TASK), label(LABEL_ATTEMPT).parse().unwrap_or_default());
+        let undo = if label(LABEL_ROLE) == ROLE_COMPENSATION { "undo:" } else { "" };
+        let part = script(&format!("{undo}{}", label(LABEL_TASK)), label(LABEL_ATTEMPT).parse().unwrap_or_default());
         if pod.metadata.deletion_timestamp.is_some() {
             if on_machine(&pod) && deleted.insert(uid) {
                 plays.spawn(let_go(pods.clone(), pod, part.lingers.unwrap_or_default()));

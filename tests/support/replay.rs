@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::{Map, Value};
 use taskgraph::{
-    api::{ClusterTaskTemplate, Duration, TaskGraph, TaskPhase, TaskTemplate, TemplateKind, TemplateRef},
+    api::{
+        ClusterTaskTemplate, Duration, ROLE_COMPENSATION, TaskGraph, TaskPhase, TaskTemplate, TemplateKind, TemplateRef,
+    },
     engine::{
-        AttemptResult, Blame, Failure, Identity, Launch, Run, Templates, compile,
+        AttemptResult, Blame, Failure, Graph, Identity, Launch, Run, TaskId, Templates, compile,
         sim::{Block, Fate, simulate},
     },
 };
@@ -53,17 +55,30 @@ pub fn phases(graph: &TaskGraph, templates: &Templates, seen: &[Sighting]) -> Re
     let start = status(graph).start_time.context("the graph was accepted")?;
     let names = Arc::clone(&plan.graph);
     let mut run = Run::new(Arc::clone(&plan.graph), plan.settings, identity, start);
-    let mut world = |launch: &Launch, _: Timestamp| {
-        let task = names.task(launch.attempt.task).name.to_string();
-        fate(attempts.get(&(task, launch.attempt.number)))
-    };
+    let mut world =
+        |launch: &Launch, _: Timestamp| fate(attempts.get(&(name(&names, launch.attempt.task), launch.attempt.number)));
     let trace = simulate(&mut run, &mut world, start);
-    let simulated = names.ids().zip(trace.phases).map(|(id, phase)| (names.task(id).name.to_string(), phase)).collect();
-    let stored = status(graph).tasks.into_iter().map(|task| (task.name, task.phase)).collect();
+    // a status does not show compensations that were not begun, or had nothing to undo
+    let is_shown = |id: &TaskId, phase: TaskPhase| {
+        names.task(*id).undoes.is_none() || !matches!(phase, TaskPhase::Pending | TaskPhase::Skipped)
+    };
+    let simulated = names.ids().zip(trace.phases).filter(|(id, phase)| is_shown(id, *phase));
+    let simulated = simulated.map(|(id, phase)| (name(&names, id), phase)).collect();
+    let stored = status(graph).tasks.into_iter().flat_map(|task| {
+        let undo = task.compensation.map(|undo| (format!("undo:{}", task.name), undo.phase));
+        std::iter::once((task.name, task.phase)).chain(undo)
+    });
+    let stored = stored.collect();
     Ok((simulated, stored))
 }
 
-/// The phase of each task.
+/// `TASK`, or `undo:TASK`.
+fn name(graph: &Graph, id: TaskId) -> String {
+    let task = graph.task(id);
+    format!("{}{}", if task.undoes.is_some() { "undo:" } else { "" }, task.name)
+}
+
+/// The phase of each task, and of what undoes it.
 pub type Phases = BTreeMap<String, TaskPhase>;
 
 fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
@@ -73,7 +88,8 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
         if key.graph != uid {
             continue;
         }
-        let attempt = attempts.entry((key.task.clone(), key.attempt)).or_default();
+        let undo = if key.role == ROLE_COMPENSATION { "undo:" } else { "" };
+        let attempt = attempts.entry((format!("{undo}{}", key.task), key.attempt)).or_default();
         match &one.object {
             Object::Job(_) if one.gone => attempt.job_gone = Some(one.at),
             Object::Job(_) => _ = attempt.stored.get_or_insert(one.at),

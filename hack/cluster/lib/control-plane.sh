@@ -98,12 +98,27 @@ start_apiserver() {
 		--kubelet-preferred-address-types=InternalIP "${auditing[@]}"
 }
 
+# Claims without a class get a folder of this machine, which Kubernetes' own
+# provisioner for one-node clusters makes below /tmp/hostpath_pv.
+make_storage_class() {
+	kubectl apply -f - > /dev/null <<-'END'
+		apiVersion: storage.k8s.io/v1
+		kind: StorageClass
+		metadata:
+		  name: hostpath
+		  annotations: {storageclass.kubernetes.io/is-default-class: "true"}
+		provisioner: kubernetes.io/host-path
+		reclaimPolicy: Delete
+		volumeBindingMode: Immediate
+	END
+}
+
 # Alone on the machine, they need no leader election. Their own limits of API
 # calls a second (20 and 50) would be what every measurement of ours measures.
 start_controllers() {
 	start controller-manager "$bin/kube-controller-manager" --kubeconfig="$data/pki/controller-manager.conf" --leader-elect=false \
 		--bind-address=127.0.0.1 --service-account-private-key-file="$data/pki/sa.key" --root-ca-file="$data/pki/ca.crt" \
-		--use-service-account-credentials=true \
+		--use-service-account-credentials=true --enable-hostpath-provisioner=true \
 		--kube-api-qps="$kcm_qps" --kube-api-burst=$((2 * kcm_qps)) --concurrent-job-syncs="$kcm_job_syncs"
 	start scheduler "$bin/kube-scheduler" --kubeconfig="$data/pki/scheduler.conf" --leader-elect=false \
 		--bind-address=127.0.0.1 --kube-api-qps=5000 --kube-api-burst=10000

@@ -64,6 +64,7 @@ converge() {
 	start_controllers
 	start_proxy
 	[[ ! -e $data/kwok.yaml ]] || start_kwok
+	make_storage_class
 	ready 60 'the default service accounts exist' service_accounts
 	ready 60 'all programs listen' all_listen
 	ready 30 'the kubernetes service answers' listens "$service_ip" 443

@@ -125,6 +125,8 @@ remove_node() { # DATA
 		rm -f /var/lib/cni/results/*"-${bundle##*/}-"*
 	done
 	rm -f /var/lib/cni/results/taskgraph-*
+	# the folders of volumes, which the controller manager makes there and nowhere else
+	rm -rf --one-file-system /tmp/hostpath_pv
 	# the kernel writes a space in a path as \040
 	awk '{print $2}' /proc/mounts | sort -r | while read -r mount; do
 		mount=$(printf '%b' "$mount")

@@ -15,9 +15,9 @@ type Shown = (TaskPhase, u32, Option<String>);
 pub fn changes(before: Option<&TaskGraph>, after: &TaskGraph) -> Vec<String> {
     let status = |graph: &TaskGraph| graph.status.clone().unwrap_or_default();
     let (old, new) = (before.map(status).unwrap_or_default(), status(after));
-    let old_tasks: BTreeMap<&str, Shown> = old.tasks.iter().map(|task| (task.name.as_str(), shown(task))).collect();
-    let mut lines: Vec<String> = new
-        .tasks
+    let (old_tasks, new_tasks) = (with_compensations(old.tasks), with_compensations(new.tasks));
+    let old_tasks: BTreeMap<&str, Shown> = old_tasks.iter().map(|task| (task.name.as_str(), shown(task))).collect();
+    let mut lines: Vec<String> = new_tasks
         .iter()
         .filter(|task| old_tasks.get(task.name.as_str()).cloned().unwrap_or_default() != shown(task))
         .map(task_line)
@@ -37,6 +37,18 @@ pub fn changes(before: Option<&TaskGraph>, after: &TaskGraph) -> Vec<String> {
         lines.extend(refusal.problems.iter().map(|problem| format!("graph: {title} ({}): {problem}", refusal.reason)));
     }
     lines
+}
+
+/// Each task, and after it what undoes it.
+fn with_compensations(tasks: Vec<TaskStatus>) -> Vec<TaskStatus> {
+    tasks
+        .into_iter()
+        .flat_map(|task| {
+            let name = format!("compensation of {}", task.name);
+            let undo = task.compensation.clone().map(|undo| undo.into_task(name));
+            std::iter::once(task).chain(undo)
+        })
+        .collect()
 }
 
 fn shown(task: &TaskStatus) -> Shown {
@@ -83,6 +95,16 @@ mod tests {
                 "graph: Failed: 1 task failed"
             ]
         );
+    }
+
+    #[test]
+    fn tells_of_compensations() {
+        let task =
+            |phase: &str| json!({"name": "pay", "phase": "Succeeded", "compensation": {"phase": phase, "attempts": 1}});
+        let [before, after] =
+            ["Running", "Succeeded"].map(|phase| graph(json!({"phase": "Compensating", "tasks": [task(phase)]})));
+        assert_eq!(changes(None, &before), ["pay: Succeeded", "compensation of pay: Running", "graph: Compensating"]);
+        assert_eq!(changes(Some(&before), &after), ["compensation of pay: Succeeded"]);
     }
 
     #[test]

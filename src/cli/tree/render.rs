@@ -53,7 +53,13 @@ pub fn draw(graph: &TaskGraph, now: Timestamp, width: usize, style: Style) -> Ve
         .map(|name| Task { name: (*name).to_owned(), ..Task::default() })
         .collect();
     let sections = [("", &graph.spec.tasks), ("finally", &graph.spec.finally), ("not in the spec", &others)];
-    let rows: Vec<Vec<Row<'_>>> = sections.iter().map(|(_, tasks)| picture.rows(tasks, &statuses)).collect();
+    let undone: BTreeMap<&str, TaskStatus> = statuses
+        .iter()
+        .filter_map(|(name, task)| {
+            Some((*name, (**task.compensation.as_ref()?).clone().into_task("compensation".into())))
+        })
+        .collect();
+    let rows: Vec<Vec<Row<'_>>> = sections.iter().map(|(_, tasks)| picture.rows(tasks, &statuses, &undone)).collect();
     let columns = Columns::of(&rows, picture.width);
     for ((title, _), rows) in sections.iter().zip(&rows) {
         if !rows.is_empty() && !title.is_empty() {
@@ -66,7 +72,7 @@ pub fn draw(graph: &TaskGraph, now: Timestamp, width: usize, style: Style) -> Ve
     picture.lines
 }
 
-/// One task, its words found but not yet put into columns.
+/// One task, or what undoes the one above, its words found but not yet put into columns.
 struct Row<'a> {
     placed: Placed,
     name: String,
@@ -149,24 +155,37 @@ impl Picture {
         }
     }
 
-    fn rows<'a>(&self, tasks: &[Task], statuses: &BTreeMap<&str, &'a TaskStatus>) -> Vec<Row<'a>> {
+    fn rows<'a>(
+        &self,
+        tasks: &[Task],
+        statuses: &BTreeMap<&str, &'a TaskStatus>,
+        undone: &'a BTreeMap<&str, TaskStatus>,
+    ) -> Vec<Row<'a>> {
         layout(tasks, self.style.lines())
             .into_iter()
-            .map(|placed| {
+            .flat_map(|placed| {
                 let name = tasks.get(placed.task).map_or("", |task| task.name.as_str());
-                let status = statuses.get(name).copied();
-                let attempts = status.map_or(0, |status| status.attempts);
-                let times = if self.style.ascii { "x" } else { "×" };
-                Row {
-                    name: text::one_line(name),
-                    phase: status.map_or(TaskPhase::Pending, |status| status.phase),
-                    attempts: if attempts > 1 { format!("{times}{attempts}") } else { String::new() },
-                    time: status.map_or_else(String::new, |status| words::task_time(status, self.now)),
-                    status,
-                    placed,
-                }
+                let undo = undone.get(name).map(|undo| {
+                    let guides = placed.guides_below.clone();
+                    let below = Placed { guides_below: format!("{guides}  "), guides, note: None, ..placed };
+                    self.task_row(below, &undo.name, Some(undo))
+                });
+                std::iter::once(self.task_row(placed, name, statuses.get(name).copied())).chain(undo)
             })
             .collect()
+    }
+
+    fn task_row<'a>(&self, placed: Placed, name: &str, status: Option<&'a TaskStatus>) -> Row<'a> {
+        let attempts = status.map_or(0, |status| status.attempts);
+        let times = if self.style.ascii { "x" } else { "×" };
+        Row {
+            name: text::one_line(name),
+            phase: status.map_or(TaskPhase::Pending, |status| status.phase),
+            attempts: if attempts > 1 { format!("{times}{attempts}") } else { String::new() },
+            time: status.map_or_else(String::new, |status| words::task_time(status, self.now)),
+            status,
+            placed,
+        }
     }
 
     fn row(&mut self, row: &Row<'_>, columns: &Columns) {

@@ -210,3 +210,44 @@ fn colours_and_ascii() {
     assert!(ascii.is_ascii(), "{ascii}");
     assert_snapshot!("ascii_80", ascii);
 }
+
+#[test]
+fn compensating() {
+    let spec = json!({"tasks": [
+        {"name": "reserve-inventory"},
+        {"name": "charge-payment", "dependsOn": ["reserve-inventory"]},
+        {"name": "ship-order", "dependsOn": ["charge-payment"]},
+    ]});
+    let mut reserve = succeeded("reserve-inventory", "00:00", "00:04");
+    reserve["compensation"] = json!({"phase": "Pending"});
+    let mut charge = succeeded("charge-payment", "00:05", "00:09");
+    charge["compensation"] = json!({"phase": "Running", "attempts": 2, "startTime": "2026-03-01T12:01:55Z"});
+    let ship = json!({"name": "ship-order", "phase": "Failed", "reason": "Error", "attempts": 1});
+    let status = json!({
+        "phase": "Compensating", "progress": "3/3", "startTime": "2026-03-01T12:00:00Z",
+        "message": "failed: ship-order (Error)", "tasks": [reserve, charge, ship],
+    });
+    assert_snapshot!(picture(&graph(spec, status), 90), @r"
+    ↻ prod/data-processing  Compensating  3/3  2m
+      failed: ship-order (Error)
+    ✔ reserve-inventory  Succeeded      4.0s
+    │ ○ compensation     Pending
+    └ ✔ charge-payment   Succeeded      4.0s
+      │ ● compensation   Running    ×2  5.0s
+      └ ✘ ship-order     Failed               Error
+    ");
+}
+
+#[test]
+fn a_cached_task() {
+    let cached = json!({
+        "name": "count", "phase": "Succeeded", "reason": "Cached", "completionTime": "2026-03-02T08:15:06Z",
+        "message": "outputs of task count of graph monthly, 2026-03-02T08:15:04Z", "outputs": {"rows": 4000},
+    });
+    let status = json!({
+        "phase": "Running", "progress": "1/2", "startTime": "2026-03-01T12:00:00Z",
+        "tasks": [cached, {"name": "report", "phase": "Running", "attempts": 1, "startTime": "2026-03-01T12:01:58Z"}],
+    });
+    let spec = json!({"tasks": [{"name": "count"}, {"name": "report", "dependsOn": ["count"]}]});
+    assert_snapshot!("cached", picture(&graph(spec, status), 120));
+}

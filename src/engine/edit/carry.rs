@@ -9,7 +9,7 @@ use super::super::{
     graph::{Graph, TaskDef, Work},
     reason,
 };
-use crate::api::{TaskPhase, TaskStatus};
+use crate::api::{CompensationStatus, TaskPhase, TaskStatus};
 
 /// What an edit did, by names of tasks, each list in the order of the spec.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub fn carry(old: &Graph, tasks: &mut Vec<TaskStatus>, new: &Graph) -> Edited {
         order.push(task.name.clone());
         known.insert(task.name.clone(), task);
     }
-    for def in &new.tasks {
+    for def in new.tasks.iter().take(new.first_compensation) {
         let before = old.find(&def.name).map(|id| old.task(id)).filter(|before| !before.is_removed());
         if before.is_none() {
             edited.added.push(def.name.to_string());
@@ -136,7 +136,8 @@ impl<'a> Change<'a> {
             || before.priority != after.priority
             || before.start_timeout != after.start_timeout
             || before.outputs != after.outputs
-            || retry(before) != retry(after);
+            || retry(before) != retry(after)
+            || compensation(old, before) != compensation(new, after);
         Self { before, after, kind, attempts, gates, any: attempts || gates || rest }
     }
 }
@@ -205,6 +206,10 @@ pub fn tombstone(status: &TaskStatus) -> TaskStatus {
         reason: Some(reason::REMOVED.to_owned()),
         attempts: status.attempts,
         removed: true,
+        compensation: status.compensation.as_deref().filter(|undo| undo.attempts > 0).map(|undo| {
+            let (phase, attempts) = (undo.phase, undo.attempts);
+            Box::new(CompensationStatus { phase, attempts, ..CompensationStatus::default() })
+        }),
         ..TaskStatus::default()
     }
 }
@@ -234,6 +239,15 @@ pub fn reset(status: &mut TaskStatus) {
         attempts: status.attempts,
         attempts_before: status.attempts,
         failed_attempts: mem::take(&mut status.failed_attempts),
+        compensation: status.compensation.take().filter(|undo| undo.attempts > 0).map(|undo| {
+            // what the next attempt does is to be undone anew
+            Box::new(CompensationStatus {
+                attempts: undo.attempts,
+                attempts_before: undo.attempts,
+                failed_attempts: undo.failed_attempts,
+                ..CompensationStatus::default()
+            })
+        }),
         ..TaskStatus::default()
     };
 }
@@ -252,6 +266,11 @@ fn names<'a>(graph: &'a Graph, task: &'a TaskDef) -> (Vec<&'a str>, Vec<(&'a str
         task.guards.iter().map(|guard| (name(guard.decision), branches(&guard.branches))).collect();
     guards.sort_unstable();
     (dependencies, guards)
+}
+
+/// What undoes a task, by the hash of its definition.
+fn compensation(graph: &Graph, task: &TaskDef) -> Option<u64> {
+    task.compensation.map(|id| graph.task(id).hash)
 }
 
 fn text(expression: Option<&Expression>) -> Option<&str> {

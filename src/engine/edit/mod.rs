@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 pub use self::carry::Edited;
 use super::{
-    graph::{Graph, Settings},
+    graph::{Graph, Settings, TaskId},
     reason,
     record::MAX_MESSAGE,
     state::{Run, whole_millis},
@@ -46,16 +46,23 @@ impl Run {
     ///
     /// A task that must stay while the graph runs, since something is still to be done about what it did, is refused here.
     pub fn edit_problems(&self, graph: &Graph) -> Vec<Problem> {
-        let stays = |task: &&TaskStatus| task.attempts > 0 && graph.find(&task.name).is_none();
-        let removed = self.tasks.iter().map(|task| &task.status).filter(stays).count();
-        if removed <= MAX_REMOVED {
-            return Vec::new();
-        }
-        let message = format!(
-            "{removed} tasks with attempts would have been removed from this graph; it remembers at most {MAX_REMOVED}: \
-             make a new graph"
-        );
-        vec![Problem { path: "spec.tasks".to_owned(), message }]
+        let problem = |message| Problem { path: "spec.tasks".to_owned(), message };
+        let gone = |id: &TaskId| graph.find(&self.graph.task(*id).name).is_none();
+        let gone: Vec<TaskId> = self.graph.told().filter(gone).collect();
+        let to_be_undone = gone.iter().filter(|id| self.may_be_compensated(**id)).map(|id| {
+            problem(format!(
+                "task {:?} Succeeded and has `compensate`: it cannot be removed before the graph has finished",
+                self.task(*id).name
+            ))
+        });
+        let removed = gone.iter().filter(|id| self.task(**id).attempts > 0).count();
+        let too_many = (removed > MAX_REMOVED).then(|| {
+            problem(format!(
+                "{removed} tasks with attempts would have been removed from this graph; it remembers at most \
+                 {MAX_REMOVED}: make a new graph"
+            ))
+        });
+        to_be_undone.chain(too_many).collect()
     }
 
     /// Has tasks started afresh, and tells how many. The rules are those of [`edit`](Self::edit).
@@ -132,6 +139,7 @@ fn reopen(status: &mut TaskGraphStatus, now: Timestamp) {
     if status.completion_time.take().is_some() || status.ending.is_none() {
         status.reopen_time = Some(now);
     }
+    status.compensation_time = None;
     status.finally_time = None;
 }
 

@@ -10,7 +10,10 @@ use crate::api::{Rerun, RerunScope, TaskPhase, TaskStatus};
 pub fn chosen(graph: &Graph, tasks: &[TaskStatus], wanted: &Rerun) -> BTreeSet<String> {
     let is_wanted = |status: &TaskStatus| match wanted.scope {
         RerunScope::All => true,
-        RerunScope::Failed => matches!(status.phase, TaskPhase::Failed | TaskPhase::Omitted | TaskPhase::Cancelled),
+        RerunScope::Failed => {
+            let undone = status.compensation.as_ref().is_some_and(|undo| undo.attempts > undo.attempts_before);
+            undone || matches!(status.phase, TaskPhase::Failed | TaskPhase::Omitted | TaskPhase::Cancelled)
+        }
         RerunScope::Tasks => wanted.tasks.contains(&status.name),
     };
     let mut open: Vec<TaskId> = tasks

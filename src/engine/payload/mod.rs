@@ -1,5 +1,6 @@
 //! The container or pod template of a task, with the places where expressions stand.
 
+pub(crate) mod mounts;
 pub(crate) mod places;
 #[cfg(test)]
 mod tests;

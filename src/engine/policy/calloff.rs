@@ -10,10 +10,21 @@ pub struct Standing {
     pub phase: TaskPhase,
     /// Whether it has an attempt.
     pub begun: bool,
-    /// Whether it belongs to `finally`.
-    pub finally: bool,
+    /// What it belongs to.
+    pub part: Part,
     /// Whether it is a failure handler.
     pub handler: bool,
+}
+
+/// The parts of a graph that are called off each for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `tasks`
+    Tasks,
+    /// What undoes them.
+    Compensations,
+    /// `finally`
+    Finally,
 }
 
 /// What the graph as a whole is called off by.
@@ -21,6 +32,8 @@ pub struct Standing {
 pub struct Causes {
     /// What ended the graph before its tasks were done.
     pub ending: Option<EndingReason>,
+    /// `compensationTimeout` ran out.
+    pub compensation_over: bool,
     /// `finallyTimeout` ran out.
     pub finally_over: bool,
     /// The failure policy, if a task has failed that is not of `finally`.
@@ -46,14 +59,20 @@ pub fn ending_reason(ending: EndingReason) -> &'static str {
     }
 }
 
-/// What becomes of a task. An ending takes all of `tasks`, and none of `finally`; the failure policy spares handlers.
+/// What becomes of a task. An ending takes all of `tasks`, and neither compensations nor `finally`; the failure
+/// policy spares handlers.
 pub fn decide(causes: Causes, task: Standing) -> CallOff {
     if task.phase.is_final() {
         return CallOff::No;
     }
     let off = |reason| if task.begun { CallOff::Cancel(reason) } else { CallOff::Omit(reason) };
-    if task.finally {
-        return if causes.finally_over { off(reason::DEADLINE_EXCEEDED) } else { CallOff::No };
+    let over = match task.part {
+        Part::Tasks => None,
+        Part::Compensations => Some(causes.compensation_over),
+        Part::Finally => Some(causes.finally_over),
+    };
+    if let Some(over) = over {
+        return if over { off(reason::DEADLINE_EXCEEDED) } else { CallOff::No };
     }
     match (causes.ending, causes.failure) {
         (Some(ending), _) => off(ending_reason(ending)),

@@ -1,6 +1,7 @@
 //! The rules, one a file. Each is a pure function of what it is given: it looks at no run and changes none.
 
 pub mod calloff;
+pub mod compensation;
 pub mod guard;
 pub mod outputs;
 pub mod retry;

@@ -10,7 +10,8 @@ use crate::{
     engine::{
         Action, Attempt, AttemptResult, Blame, Edited, Event, Failure, Graph, Identity, Plan, Run, Settings, Step,
         TaskId, Templates, compile,
-        graph::{BranchDef, Guard, TaskDef, TriggerRule, Work},
+        graph::{BranchDef, CacheRule, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
+        validate::attach,
     },
 };
 
@@ -19,12 +20,15 @@ use crate::{
 pub struct Build {
     tasks: Vec<TaskDef>,
     finally: Vec<TaskDef>,
+    /// Tasks that are undone, and how often that is retried.
+    undone: Vec<(TaskId, u32)>,
 }
 
 /// One task under construction.
 pub struct TaskBuild<'a> {
     def: &'a mut TaskDef,
     earlier: Vec<(Arc<str>, TaskId, bool)>,
+    undone: &'a mut Vec<(TaskId, u32)>,
 }
 
 impl Build {
@@ -35,14 +39,14 @@ impl Build {
     pub fn task(&mut self, name: &str) -> TaskBuild<'_> {
         let earlier = named(&self.tasks, 0);
         self.tasks.push(blank(name, false));
-        TaskBuild { def: self.tasks.last_mut().unwrap(), earlier }
+        TaskBuild { def: self.tasks.last_mut().unwrap(), earlier, undone: &mut self.undone }
     }
 
     /// All of `tasks` must have been added before.
     pub fn finally(&mut self, name: &str) -> TaskBuild<'_> {
         let earlier = named(&self.finally, self.tasks.len());
         self.finally.push(blank(name, true));
-        TaskBuild { def: self.finally.last_mut().unwrap(), earlier }
+        TaskBuild { def: self.finally.last_mut().unwrap(), earlier, undone: &mut self.undone }
     }
 
     pub fn graph(self) -> Arc<Graph> {
@@ -54,7 +58,19 @@ impl Build {
             }
         }
         let by_name = tasks.iter().zip(0..).map(|(task, place)| (Arc::clone(&task.name), TaskId(place))).collect();
-        Arc::new(Graph { tasks, first_finally, by_name, arguments: Arc::new(Map::new()) })
+        let before: Vec<Vec<usize>> =
+            tasks.iter().map(|task| task.dependencies.iter().map(|id| id.index()).collect()).collect();
+        let compensations = self.undone.iter().map(|(id, retries)| {
+            let mut undo = blank(&tasks[id.index()].name, false);
+            undo.undoes = Some(*id);
+            undo.trigger = TriggerRule::AllFinished;
+            undo.retry.limit = *retries;
+            undo.start_timeout = tasks[id.index()].start_timeout;
+            undo
+        });
+        let (compensations, first_compensation) = (compensations.collect(), tasks.len());
+        attach(&mut tasks, compensations, &Order::new(&before));
+        Arc::new(Graph { tasks, first_finally, first_compensation, by_name, arguments: Arc::new(Map::new()) })
     }
 }
 
@@ -118,6 +134,19 @@ impl TaskBuild<'_> {
         self
     }
 
+    /// It can be undone; `retries`: of that.
+    pub fn compensate(self, retries: u32) -> Self {
+        let id = TaskId(u32::try_from(self.earlier.len()).unwrap());
+        self.undone.push((id, retries));
+        self
+    }
+
+    /// It may reuse a success of the last minute.
+    pub fn cached(self) -> Self {
+        self.def.cache = Some(CacheRule { key: None, max_age: Duration::from_secs(60) });
+        self
+    }
+
     pub fn output(self, output: Output) -> Self {
         self.def.outputs.push(output);
         self
@@ -154,6 +183,7 @@ pub fn settings() -> Settings {
         parallelism: None,
         failure_policy: FailurePolicy::StopLaunching,
         timeout: None,
+        compensation_timeout: Duration::from_secs(3600),
         finally_timeout: Duration::from_secs(3600),
         ttl_after_finished: None,
     }
@@ -260,8 +290,12 @@ impl Driver {
         self.step([])
     }
 
+    /// Of a task, or of what undoes one: `undo:TASK`.
     pub fn id(&self, name: &str) -> TaskId {
-        self.graph.find(name).expect(name)
+        match name.strip_prefix("undo:") {
+            Some(task) => self.graph.find_in_role(Role::Compensation, task).expect(name),
+            None => self.graph.find(name).expect(name),
+        }
     }
 
     /// The last attempt of a task.
@@ -278,21 +312,32 @@ impl Driver {
         self.run.task(self.id(name)).reason.as_deref().unwrap_or_default()
     }
 
-    /// Phases and reasons of all tasks, in one line: `a=Succeeded b=Omitted/DependencyFailed`.
+    /// `TASK`, or `undo:TASK`.
+    pub fn name(&self, id: TaskId) -> String {
+        let task = self.graph.task(id);
+        let undo = if task.undoes.is_some() { "undo:" } else { "" };
+        format!("{undo}{}", task.name)
+    }
+
+    /// Phases and reasons of all tasks, in one line: `a=Succeeded b=Omitted/DependencyFailed`. Compensations that are
+    /// Pending are left out.
     pub fn line(&self) -> String {
-        let words = self.graph.ids().map(|id| {
+        let waits =
+            |id: &TaskId| self.graph.task(*id).undoes.is_some() && self.run.task(*id).phase == TaskPhase::Pending;
+        let words = self.graph.ids().filter(|id| !waits(id)).map(|id| {
             let status = self.run.task(id);
             let reason = status.reason.as_ref().map(|reason| format!("/{reason}")).unwrap_or_default();
-            format!("{}={}{reason}", status.name, status.phase.name())
+            format!("{}={}{reason}", self.name(id), status.phase.name())
         });
         words.collect::<Vec<_>>().join(" ")
     }
 
     /// What the last step asked for: `launch a/1`, `stop b/2`, `await c/1`.
     pub fn actions(&self) -> Vec<String> {
-        let describe = |attempt: &Attempt| format!("{}/{}", self.graph.task(attempt.task).name, attempt.number);
+        let describe = |attempt: &Attempt| format!("{}/{}", self.name(attempt.task), attempt.number);
         let word = |action: &Action| match action {
             Action::Launch(launch) => format!("launch {}", describe(&launch.attempt)),
+            Action::LookUp { task, .. } => format!("look up {}", self.graph.task(*task).name),
             Action::Stop { attempt } => format!("stop {}", describe(attempt)),
             Action::AwaitGone { attempt } => format!("await {}", describe(attempt)),
         };

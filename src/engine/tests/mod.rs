@@ -4,7 +4,9 @@ mod fixture;
 
 mod attempts;
 mod branches;
+mod cache;
 mod chaos;
+mod compensations;
 mod edits;
 mod endings;
 mod expressions;

@@ -184,3 +184,43 @@ fn what_is_there_at_the_beginning_is_only_noted() {
     driver.ok("a");
     assert_eq!(driver.status().rerun.as_deref(), Some("0"));
 }
+
+fn saga() -> Value {
+    let undo = json!({"container": {"image": "localhost/busybox:1"}});
+    json!({"tasks": [
+        {"name": "pay", "container": {"image": "i"}, "compensate": undo},
+        {"name": "ship", "dependsOn": ["pay"], "container": {"image": "i"}},
+    ]})
+}
+
+#[test]
+fn what_was_undone_is_done_once_more_and_may_be_undone_once_more() {
+    let mut driver = Driver::of(saga());
+    driver.ok("pay");
+    driver.fail_by("ship", Blame::Final);
+    let undo = driver.graph.compensations().next().expect("one");
+    for round in 1..=2 {
+        let attempt = crate::engine::Attempt { task: undo, number: round };
+        assert_eq!(driver.run.task(undo).attempts, round);
+        let done = crate::engine::AttemptResult::Succeeded { outputs: serde_json::Map::new(), message: None };
+        driver.step([Event::Finished { attempt, result: done, time: driver.now }]);
+        let told = driver.status();
+        assert_eq!(told.phase, Some(GraphPhase::Failed));
+        assert_eq!(
+            told.tasks[0].compensation.as_ref().map(|undo| (undo.phase, undo.attempts)),
+            Some((TaskPhase::Succeeded, round))
+        );
+        if round == 1 {
+            assert_eq!(driver.rerun(json!({"id": "1", "scope": "Failed"})), 2, "`pay` was undone");
+            assert_eq!(driver.actions(), ["launch pay/2", "await ship/1"]);
+            driver.gone("ship");
+            // a restart knows which attempts of the compensation there were
+            let mut restarted = driver.restarted();
+            restarted.step([restarted.launched("pay")]);
+            restarted.ok("pay");
+            restarted.fail_by("ship", Blame::Final);
+            assert_eq!(restarted.run.task(undo).attempts, 2);
+            driver = restarted;
+        }
+    }
+}

@@ -11,10 +11,10 @@ use crate::{
 
 fn build() -> Build {
     let mut build = Build::new();
-    build.task("a").retries(2);
-    build.task("b").after(&["a"]);
+    build.task("a").retries(2).compensate(1);
+    build.task("b").after(&["a"]).compensate(0);
     build.task("choice").after(&["a"]).decision(&["yes", "no"]);
-    build.task("c").after(&["choice/no", "b"]);
+    build.task("c").after(&["choice/no", "b"]).compensate(0);
     build.finally("end");
     build
 }
@@ -139,12 +139,19 @@ proptest! {
     #[test]
     fn a_status_broken_by_hand_still_comes_to_an_end(
         tasks in prop::collection::vec(any_task(), 0..8),
-        (start_time, finally_time, completion_time) in (prop::bool::ANY, prop::bool::ANY, prop::bool::ANY),
+        undone in prop::collection::vec(prop::option::of(any_task()), 8),
+        (start_time, finally_time, completion_time, compensation_time)
+            in (prop::bool::ANY, prop::bool::ANY, prop::bool::ANY, prop::bool::ANY),
         sequence in prop_oneof![Just(0), Just(u64::MAX)],
     ) {
         let time = |set: bool| set.then(|| at(0));
+        let mut tasks = tasks;
+        for (task, undo) in tasks.iter_mut().zip(undone) {
+            task.compensation = undo.map(|undo| Box::new(undo.into()));
+        }
         let status = TaskGraphStatus {
             start_time: time(start_time),
+            compensation_time: time(compensation_time),
             finally_time: time(finally_time),
             completion_time: time(completion_time),
             sequence,
@@ -156,7 +163,7 @@ proptest! {
         driver.step([]);
         for _ in 0..20 {
             let events: Vec<_> = driver.run.graph().ids().flat_map(|id| {
-                let name = driver.run.task(id).name.clone();
+                let name = driver.name(id);
                 let attempt = driver.attempt(&name);
                 let done = crate::engine::AttemptResult::Succeeded { outputs: Map::new(), message: None };
                 [driver.launched(&name), driver.finished(&name, done), Event::Gone { attempt }]

@@ -139,6 +139,41 @@ fn the_status_of_the_largest_graph_stays_within_768_kib() {
 }
 
 #[test]
+fn the_status_of_the_largest_saga_stays_within_768_kib() {
+    let name = |place: usize| format!("{place:0>63}");
+    let mut build = Build::new();
+    for place in 0..2000 {
+        let task = build.task(&name(place));
+        if place < crate::engine::validate::MAX_COMPENSATIONS {
+            task.compensate(0);
+        }
+    }
+    let mut driver = Driver::new(build);
+    let outputs = serde_json::json!({"text": "x".repeat(115)}).as_object().unwrap().clone();
+    let result = AttemptResult::Succeeded { outputs, message: Some("\u{1}".repeat(256)) };
+    let done: Vec<_> = (0..1999).map(|place| driver.finished(&name(place), result.clone())).collect();
+    driver.step(done);
+    driver.fail(&name(1999));
+    let undoing: Vec<_> = driver.graph.compensations().map(|id| driver.name(id)).collect();
+    let blocked = undoing.iter().flat_map(|undo| {
+        let blocked = Event::Blocked {
+            attempt: driver.attempt(undo),
+            reason: "CreateContainerConfigError".into(),
+            message: "\n\"x\"".repeat(100),
+            cluster: false,
+        };
+        [Event::Launched { attempt: driver.attempt(undo), job: "j".repeat(63) }, blocked]
+    });
+    let blocked: Vec<_> = blocked.collect();
+    driver.step(blocked);
+    assert_eq!(driver.run.live().count(), 500);
+    let status = driver.status();
+    let size = serde_json::to_string(&status).unwrap().len();
+    assert!((700 * 1024..768 * 1024).contains(&size), "{size}");
+    assert_eq!(driver.restarted().run.live().filter(|live| live.job.is_some()).count(), 500);
+}
+
+#[test]
 fn a_finished_task_costs_little() {
     let mut build = Build::new();
     build.task("transform-orders");

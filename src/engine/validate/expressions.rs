@@ -22,7 +22,7 @@ use crate::{
 pub enum Site<'a> {
     /// `when` of a task or of a branch; the place of the task.
     Condition(usize),
-    /// A payload or the arguments of a task; the place of the task.
+    /// A payload or the arguments of a task, or of what undoes one; its place in the graph.
     Attempt(usize),
     /// The payload of a template with these parameters.
     Template(&'a [&'a str]),
@@ -35,6 +35,8 @@ pub struct Expressions<'a> {
     names: Names<'a>,
     tasks: Vec<&'a Task>,
     first_finally: usize,
+    /// By place behind all tasks: the task that is undone there.
+    undone: Vec<usize>,
     ancestors: Ancestors,
     arguments: Option<&'a Map<String, Value>>,
     // never iterated over, so its order does not matter
@@ -47,10 +49,11 @@ impl<'a> Expressions<'a> {
         names: Names<'a>,
         tasks: Vec<&'a Task>,
         first_finally: usize,
+        undone: Vec<usize>,
         ancestors: Ancestors,
         arguments: Option<&'a Map<String, Value>>,
     ) -> Self {
-        Self { names, tasks, first_finally, ancestors, arguments, compiled: HashMap::new() }
+        Self { names, tasks, first_finally, undone, ancestors, arguments, compiled: HashMap::new() }
     }
 
     /// The expression, if it compiles; what is wrong with it is reported at `path`.
@@ -160,6 +163,15 @@ impl<'a> Expressions<'a> {
     }
 
     fn check_task(&self, named: usize, name: &str, own: usize) -> Result<(), String> {
+        if let Some(undone) = own.checked_sub(self.tasks.len()).and_then(|place| self.undone.get(place)) {
+            // what undoes a task runs after it, and may read what it left
+            let ran = named == *undone || self.ancestors.holds(named, *undone);
+            return if ran {
+                Ok(())
+            } else {
+                Err(format!("task {name:?} does not come before the task that is undone, so it may not have run"))
+            };
+        }
         let in_finally = own >= self.first_finally;
         if named == own {
             return Err("a task cannot look at itself".to_owned());

@@ -18,13 +18,15 @@ fn valid() -> Value {
         "podDefaults": {"labels": {"a": "b"}, "tolerations": [{"key": "k"}]},
         "tasks": [
             {"name": "a", "templateRef": {"name": "x"}, "arguments": {"source": "${{ args.source }}", "n": "${{ size(args.list) }}"},
+             "compensate": {"templateRef": {"name": "x"}, "arguments": {"source": "${{ tasks.a.outputs.x }}"}, "timeout": "1m"},
              "retry": {"limit": 3, "backoff": {"initial": "1s", "factor": 2, "max": "5m"}, "when": "exitCode != 2"}},
             {"name": "build-image", "dependsOn": ["a"], "job": {"template": {
                 "metadata": {"labels": {"l": "${{ tasks.a.outputs.x }}"}},
                 "spec": {"containers": [{"name": "main", "image": "i", "command": ["sh", "-c", "echo \"$X\" $(Y)"],
                     "env": [{"name": "X", "value": "${{ tasks.a.outputs.y }}"}, {"name": "Y", "value": "y"}]}]}}}},
             {"name": "d", "dependsOn": ["a"], "decision": {"branches": [{"name": "good", "when": "tasks.a.outputs.q > 0.95"}, {"name": "poor"}]}},
-            {"name": "g", "dependsOn": ["d/good", "build-image"], "container": {"image": "${{ tasks['build-image'].phase == '' ? 'a' : 'b' }}"}},
+            {"name": "g", "dependsOn": ["d/good", "build-image"], "compensate": {"retry": {"limit": 2, "when": "exitCode == 1"},
+                "container": {"env": [{"name": "G", "value": "${{ tasks.g.outputs.x }} ${{ attempt }}"}]}}, "container": {"image": "${{ tasks['build-image'].phase == '' ? 'a' : 'b' }}"}},
             {"name": "h", "dependsOn": ["d/poor", "build-image"], "trigger": "AnyFailed", "when": "graph.name != ''", "container": {}},
             {"name": "j", "dependsOn": ["g", "h"], "minSucceeded": 1, "container": {}, "outputs": [{"name": "o", "type": "string", "default": ""}]},
         ],
@@ -125,9 +127,11 @@ fn exercise(plan: &Plan) {
         attempt: Some(1),
         failure: Some((Some(1), "x")),
     };
-    for task in &plan.graph.tasks {
+    for id in plan.graph.ids() {
+        let task = plan.graph.task(id);
+        assert_eq!(plan.graph.find_in_role(task.role(), &task.name), Some(id));
         for before in &task.dependencies {
-            assert!(plan.graph.task(*before).dependents.contains(&plan.graph.find(&task.name).unwrap()));
+            assert!(plan.graph.task(*before).dependents.contains(&id));
         }
         drop(task.when.as_ref().map(|when| when.eval_bool(&scope)));
         drop(task.retry.when.as_ref().map(|when| when.eval_bool(&scope)));

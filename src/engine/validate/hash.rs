@@ -4,7 +4,7 @@ use serde_json::Value;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
-    api::{Duration, PodDefaults},
+    api::{Duration, PodDefaults, VolumeUse},
     engine::{graph::Work, payload::PayloadKind},
 };
 
@@ -12,7 +12,12 @@ use crate::{
 ///
 /// The order of members counts for nothing, since the API server does not keep it. The hash stands on Jobs that a later
 /// version must know again: whatever it is computed from, and how, must not change.
-pub fn definition(work: &Work, pod_defaults: Option<&PodDefaults>, timeout: Option<Duration>) -> u64 {
+pub fn definition(
+    work: &Work,
+    pod_defaults: Option<&PodDefaults>,
+    timeout: Option<Duration>,
+    volumes: &[VolumeUse],
+) -> u64 {
     let mut hasher = Xxh3::new();
     match work {
         Work::Decision(branches) => {
@@ -38,10 +43,18 @@ pub fn definition(work: &Work, pod_defaults: Option<&PodDefaults>, timeout: Opti
             hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
         }
     }
+    // nothing at all where there are none: so did versions that knew of no volumes
+    if let Some(volumes) = Some(volumes).filter(|volumes| !volumes.is_empty())
+        && let Ok(volumes) = serde_json::to_value(volumes)
+    {
+        hasher.update(b"volumes");
+        value(&mut hasher, &volumes);
+    }
     hasher.digest()
 }
 
-fn text(hasher: &mut Xxh3, text: &str) {
+/// Adds a text.
+pub fn text(hasher: &mut Xxh3, text: &str) {
     hasher.update(&(text.len() as u64).to_le_bytes());
     hasher.update(text.as_bytes());
 }
@@ -57,7 +70,8 @@ fn object(hasher: &mut Xxh3, object: &serde_json::Map<String, Value>) {
     hasher.update(b"}");
 }
 
-fn value(hasher: &mut Xxh3, json: &Value) {
+/// Adds a JSON value, the order of members left out of account.
+pub fn value(hasher: &mut Xxh3, json: &Value) {
     match json {
         Value::Null => hasher.update(b"n"),
         Value::Bool(held) => hasher.update(if *held { b"t" } else { b"f" }),

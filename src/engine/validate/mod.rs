@@ -4,11 +4,13 @@
 //! checks that need Kubernetes' types run over those, and their problems join the others. [`compile`] is for callers
 //! that need only the outcome.
 
+mod cache;
+mod compensations;
 mod dependencies;
 mod expressions;
 #[cfg(test)]
 mod fuzz;
-mod hash;
+pub(in crate::engine) mod hash;
 mod names;
 mod payloads;
 mod problems;
@@ -19,9 +21,12 @@ mod tasks;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+#[cfg(test)]
+pub(crate) use self::compensations::attach;
 use self::{
     expressions::Expressions,
     names::Names,
@@ -32,7 +37,7 @@ use self::{
 pub(crate) use self::{names::suggest, templates::title};
 pub use self::{
     payloads::PayloadSource,
-    size::{MAX_DEPENDENCIES, MAX_FINALLY, MAX_SPEC_BYTES, MAX_TASKS},
+    size::{MAX_COMPENSATIONS, MAX_DEPENDENCIES, MAX_FINALLY, MAX_SPEC_BYTES, MAX_TASKS},
 };
 use super::{
     graph::{Graph, Settings, TaskDef, TaskId, order::Order},
@@ -114,6 +119,7 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     };
     check_words(&words, "spec", &mut problems);
     check_pod_defaults(spec, &mut problems);
+    volumes::check_claims(&spec.volume_claim_templates, &mut problems);
     let settings = settings::settings(spec, &mut problems);
 
     let ids = intern(spec, &mut problems);
@@ -126,7 +132,9 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     report_cycles(spec, &order, &mut problems);
 
     let tasks = all_tasks(spec).map(|(_, task)| task).collect();
-    let expressions = Expressions::new(names, tasks, spec.tasks.len(), order.ancestors(), spec.arguments.as_ref());
+    let compensated = compensations::compensated(spec).collect();
+    let expressions =
+        Expressions::new(names, tasks, spec.tasks.len(), compensated, order.ancestors(), spec.arguments.as_ref());
     let mut checker = Checker {
         spec,
         templates,
@@ -141,10 +149,11 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
         .enumerate()
         .map(|(number, ((place, task), waiting))| checker.task(number, place, task, waiting))
         .collect();
+    let compensations = checker.compensations();
     let Checker { problems, missing, payloads, .. } = checker;
     let outcome = match definitions.into_iter().collect::<Option<Vec<_>>>() {
         Some(tasks) if problems.list.is_empty() && missing.is_empty() => {
-            Ok(Plan { graph: Arc::new(link(spec, tasks, &order)), settings })
+            Ok(Plan { graph: Arc::new(link(spec, tasks, compensations, &order)), settings })
         }
         _ => Err(Refusal { problems: problems.list, missing }),
     };
@@ -211,8 +220,8 @@ fn report_cycles(spec: &TaskGraphSpec, order: &Order, problems: &mut Problems) {
     }
 }
 
-/// Puts the tasks together: dependents, and which tasks are failure handlers.
-fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, order: &Order) -> Graph {
+/// Puts the tasks together: dependents, which tasks are failure handlers, and what undoes them.
+fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, compensations: Vec<TaskDef>, order: &Order) -> Graph {
     let mut dependents: Vec<Vec<TaskId>> = vec![Vec::new(); tasks.len()];
     let mut by_name = BTreeMap::new();
     for (number, task) in tasks.iter().enumerate() {
@@ -238,9 +247,12 @@ fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, order: &Order) -> Graph {
             task.handler |= follows;
         }
     }
+    let first_compensation = tasks.len();
+    compensations::attach(&mut tasks, compensations, order);
     Graph {
         tasks,
         first_finally: spec.tasks.len(),
+        first_compensation,
         by_name,
         arguments: Arc::new(spec.arguments.clone().unwrap_or_default()),
     }

@@ -6,6 +6,8 @@ use crate::{
     engine::graph::Settings,
 };
 
+/// How long all compensations may take, where the graph does not say.
+const COMPENSATION_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long all of `finally` may take, where the graph does not say.
 const FINALLY_TIMEOUT: Duration = Duration::from_secs(3600);
 const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
@@ -29,6 +31,8 @@ pub fn settings(spec: &TaskGraphSpec, problems: &mut Problems) -> Settings {
         parallelism: spec.parallelism,
         failure_policy: spec.failure_policy.unwrap_or_default(),
         timeout: duration(spec.timeout.as_ref(), "spec.timeout", problems),
+        compensation_timeout: duration(spec.compensation_timeout.as_ref(), "spec.compensationTimeout", problems)
+            .unwrap_or(COMPENSATION_TIMEOUT),
         finally_timeout: duration(spec.finally_timeout.as_ref(), "spec.finallyTimeout", problems)
             .unwrap_or(FINALLY_TIMEOUT),
         ttl_after_finished: duration(spec.ttl_after_finished.as_ref(), "spec.ttlAfterFinished", problems),

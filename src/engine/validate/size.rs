@@ -2,13 +2,18 @@
 
 use serde_json::{Map, Value};
 
-use super::{problems::Problems, tasks::all_tasks};
-use crate::{api::TaskGraphSpec, engine::policy::outputs};
+use super::{compensations::compensated, problems::Problems, tasks::all_tasks};
+use crate::{
+    api::{JobTask, TaskGraphSpec},
+    engine::policy::outputs,
+};
 
 /// Most tasks in `spec.tasks`.
 pub const MAX_TASKS: usize = 2000;
 /// Most tasks in `spec.finally`.
 pub const MAX_FINALLY: usize = 64;
+/// Most tasks with `compensate`: while they are undone, the status tells of each twice.
+pub const MAX_COMPENSATIONS: usize = 500;
 /// Most entries of `dependsOn`, over all tasks.
 pub const MAX_DEPENDENCIES: usize = 100_000;
 /// Most bytes of a spec, as JSON.
@@ -25,17 +30,32 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
             problems.add(path, format!("{count} tasks; the limit is {limit}"));
         }
     }
+    let undone = compensated(spec).count();
+    if undone > MAX_COMPENSATIONS {
+        problems.add("spec.tasks", format!("{undone} tasks with compensate; the limit is {MAX_COMPENSATIONS}"));
+    }
     let dependencies: usize = all_tasks(spec).map(|(_, task)| task.depends_on.len()).sum();
     if dependencies > MAX_DEPENDENCIES {
         problems.add("spec.tasks", format!("{dependencies} dependencies in all; the limit is {MAX_DEPENDENCIES}"));
     }
     let deep = |object: &Option<Map<String, Value>>| object.as_ref().is_some_and(too_deep);
-    let whole = std::iter::once(("spec.arguments".to_owned(), deep(&spec.arguments)));
+    let claims = spec.volume_claim_templates.iter().enumerate();
+    let claims =
+        claims.map(|(index, claim)| (format!("spec.volumeClaimTemplates[{index}].spec"), too_deep(&claim.spec)));
+    let whole = std::iter::once(("spec.arguments".to_owned(), deep(&spec.arguments))).chain(claims);
     let parts = all_tasks(spec).flat_map(|(place, task)| {
         let path = place.path();
-        let job = task.job.as_ref().is_some_and(|job| too_deep(&job.template));
-        [("arguments", deep(&task.arguments)), ("container", deep(&task.container)), ("job.template", job)]
-            .map(|(field, deep)| (format!("{path}.{field}"), deep))
+        let in_job = |job: &Option<JobTask>| job.as_ref().is_some_and(|job| too_deep(&job.template));
+        let undo = task.compensate.as_ref();
+        [
+            ("arguments", deep(&task.arguments)),
+            ("container", deep(&task.container)),
+            ("job.template", in_job(&task.job)),
+            ("compensate.arguments", undo.is_some_and(|undo| deep(&undo.arguments))),
+            ("compensate.container", undo.is_some_and(|undo| deep(&undo.container))),
+            ("compensate.job.template", undo.is_some_and(|undo| in_job(&undo.job))),
+        ]
+        .map(|(field, deep)| (format!("{path}.{field}"), deep))
     });
     let too_deep: Vec<String> = whole.chain(parts).filter(|(_, deep)| *deep).map(|(path, _)| path).collect();
     for path in &too_deep {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long an attempt may wait for its pod to start, where the task does not say.
-const START_TIMEOUT: Duration = Duration::from_secs(600);
+pub const START_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_OUTPUTS: usize = 64;
 /// Most branches of a decision.
 pub const MAX_BRANCHES: usize = 64;
@@ -133,9 +133,13 @@ impl<'a> Checker<'a> {
         let work = self.work(number, task, &path, template.as_ref());
         let outputs =
             merge_outputs(defaults.map(|defaults| defaults.outputs.as_slice()).unwrap_or_default(), &task.outputs);
+        self.volumes(task, &path, work.as_ref());
+        let cache = self.cache(number, place, task, work.as_ref());
         let (work, (when, retry)) = (work?, when.ok().zip(retry)?);
         Some(TaskDef {
             name: task.name.as_str().into(),
+            undoes: None,
+            compensation: None,
             finally: place.finally,
             handler: matches!(trigger, TriggerRule::AllFinished | TriggerRule::AnyFailed),
             dependencies: waiting.dependencies,
@@ -143,7 +147,7 @@ impl<'a> Checker<'a> {
             guards: waiting.guards,
             trigger,
             when,
-            hash: hash::definition(&work, self.spec.pod_defaults.as_ref(), timeout),
+            hash: hash::definition(&work, self.spec.pod_defaults.as_ref(), timeout, &task.volumes),
             work,
             retry,
             timeout,
@@ -155,6 +159,8 @@ impl<'a> Checker<'a> {
                 &mut Problems::default(),
             ),
             outputs,
+            volumes: task.volumes.clone(),
+            cache,
         })
     }
 
@@ -166,7 +172,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The retries of a task, or else those of its template.
-    fn retry(&mut self, own: Option<&Retry>, default: Option<&Retry>, path: &str) -> Option<RetryRule> {
+    pub(super) fn retry(&mut self, own: Option<&Retry>, default: Option<&Retry>, path: &str) -> Option<RetryRule> {
         // a default was reported with its template
         let mut ignored = Problems::default();
         let problems = if own.is_some() { &mut self.problems } else { &mut ignored };
@@ -180,7 +186,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The template that a task runs, checked the first time that it is asked for.
-    fn template(&mut self, task: &Task, path: &str) -> Option<Template> {
+    pub(super) fn template(&mut self, task: &Task, path: &str) -> Option<Template> {
         let reference = task.template_ref.as_ref()?;
         let path = format!("{path}.templateRef");
         if reference.name.is_empty() || reference.name.len() > 253 {
@@ -201,7 +207,7 @@ impl<'a> Checker<'a> {
     }
 
     /// What a task does: exactly one of the four forms.
-    fn work(&mut self, number: usize, task: &Task, path: &str, template: Option<&Template>) -> Option<Work> {
+    pub(super) fn work(&mut self, number: usize, task: &Task, path: &str, template: Option<&Template>) -> Option<Work> {
         let forms = [
             ("container", task.container.is_some()),
             ("job", task.job.is_some()),
@@ -275,6 +281,8 @@ impl<'a> Checker<'a> {
             ("timeout", task.timeout.is_some()),
             ("startTimeout", task.start_timeout.is_some()),
             ("outputs", !task.outputs.is_empty()),
+            ("volumes", !task.volumes.is_empty()),
+            ("cache", task.cache.is_some()),
         ];
         for (field, _) in meaningless.iter().filter(|(_, given)| *given) {
             self.problems.add(format!("{path}.{field}"), format!("a decision has no Job: {field} has no meaning"));

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::{api::VolumeClaimTemplate, jobs::name::claim_name};
 
 const UID: &str = "8a2f6f0e-5a52-4d63-9d0d-7f3b8a1f2c11";
 
@@ -11,7 +12,18 @@ fn graph() -> Identity {
 }
 
 fn order<'a>(graph: &'a Identity, kind: PayloadKind, rendered: &'a Value) -> Order<'a> {
-    Order { graph, task: "extract", attempt: 2, definition: 0xab, timeout: None, kind, rendered, defaults: None }
+    Order {
+        graph,
+        role: Role::Task,
+        task: "extract",
+        attempt: 2,
+        definition: 0xab,
+        timeout: None,
+        kind,
+        rendered,
+        defaults: None,
+        volumes: &[],
+    }
 }
 
 fn labels() -> Value {
@@ -174,4 +186,128 @@ fn knows_its_own_job_again() {
     ] {
         assert!(!order.is_ours(&stored(change)), "{what}");
     }
+}
+
+#[test]
+fn what_undoes_a_task_is_told_from_the_task() {
+    let (graph, rendered) = (graph(), json!({"image": "i"}));
+    let task = order(&graph, PayloadKind::Container, &rendered);
+    let undo = Order { role: Role::Compensation, ..task };
+    assert_ne!(task.name(), undo.name());
+    let job = undo.build();
+    for labels in [&job["metadata"]["labels"], &job["spec"]["template"]["metadata"]["labels"]] {
+        assert_eq!(
+            (&labels["taskgraph.dev/role"], &labels["taskgraph.dev/task"]),
+            (&json!("compensation"), &json!("extract"))
+        );
+    }
+    let stored: JobView = serde_json::from_value(job).unwrap();
+    assert!(undo.is_ours(&stored) && !task.is_ours(&stored));
+}
+
+#[test]
+fn volumes_of_the_graph_are_mounted() {
+    let graph = graph();
+    let uses: Vec<VolumeUse> = serde_json::from_value(json!([
+        {"name": "files", "mountPath": "/in", "subPath": "orders", "readOnly": true},
+        {"name": "files", "mountPath": "/all"},
+    ]))
+    .unwrap();
+    let container = json!({"image": "i"});
+    let order = Order { volumes: &uses, ..order(&graph, PayloadKind::Container, &container) };
+    let job = order.build();
+    let spec = &job["spec"]["template"]["spec"];
+    assert_eq!(
+        spec["volumes"],
+        json!([{"name": "files", "persistentVolumeClaim": {"claimName": claim_name("data", UID, "files")}}])
+    );
+    assert_eq!(
+        spec["containers"][0]["volumeMounts"],
+        json!([{"name": "files", "mountPath": "/in", "subPath": "orders", "readOnly": true}, {"name": "files", "mountPath": "/all"}])
+    );
+}
+
+#[test]
+fn the_container_that_leaves_the_outputs_mounts_them_unless_another_is_named() {
+    let graph = graph();
+    let uses: Vec<VolumeUse> = serde_json::from_value(json!([
+        {"name": "files", "mountPath": "/files"},
+        {"name": "logs", "mountPath": "/logs", "container": "prepare"},
+        {"name": "logs", "mountPath": "/logs", "container": "none"},
+    ]))
+    .unwrap();
+    let pod = |annotation: &str, names: [&str; 2]| {
+        let template = json!({
+            "metadata": {"annotations": {"kubectl.kubernetes.io/default-container": annotation}},
+            "spec": {
+                "initContainers": [{"name": "prepare", "image": "i"}],
+                "containers": [
+                    {"name": names[0], "image": "i", "volumeMounts": [{"name": "own", "mountPath": "/own"}]},
+                    {"name": names[1], "image": "i"},
+                ],
+                "volumes": [{"name": "own", "emptyDir": {}}],
+            },
+        });
+        let order = Order { volumes: &uses, ..order(&graph, PayloadKind::PodTemplate, &template) };
+        order.build()["spec"]["template"]["spec"].clone()
+    };
+    let claim =
+        |name: &str| json!({"name": name, "persistentVolumeClaim": {"claimName": claim_name("data", UID, name)}});
+    let (own, files) = (json!({"name": "own", "mountPath": "/own"}), json!({"name": "files", "mountPath": "/files"}));
+    for (annotation, names, first, second) in [
+        ("second", ["main", "second"], json!([own]), json!([files])),
+        ("none", ["side", "main"], json!([own]), json!([files])),
+        ("none", ["first", "second"], json!([own, files]), Value::Null),
+    ] {
+        let spec = pod(annotation, names);
+        assert_eq!(spec["volumes"], json!([{"name": "own", "emptyDir": {}}, claim("files"), claim("logs")]));
+        assert_eq!(spec["containers"][0]["volumeMounts"], first, "{annotation} {names:?}");
+        assert_eq!(
+            spec["containers"][1].get("volumeMounts").cloned().unwrap_or_default(),
+            second,
+            "{annotation} {names:?}"
+        );
+        assert_eq!(spec["initContainers"][0]["volumeMounts"], json!([{"name": "logs", "mountPath": "/logs"}]));
+    }
+}
+
+#[test]
+fn a_claim() {
+    let template: VolumeClaimTemplate = serde_json::from_value(json!({
+        "name": "files", "labels": {"team": "x", "taskgraph.dev/graph": "other"}, "annotations": {"note": "n"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "aFieldOfTomorrow": 1},
+    }))
+    .unwrap();
+    let claim = volumes::claim(&graph(), &template);
+    assert_eq!(
+        claim,
+        json!({
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {
+                "name": claim_name("data", UID, "files"),
+                "namespace": "shop",
+                "labels": {
+                    "team": "x", "taskgraph.dev/graph": "data", "taskgraph.dev/graph-uid": UID, "taskgraph.dev/role": "volume",
+                    "taskgraph.dev/volume": "files", "taskgraph.dev/shard": "47", "app.kubernetes.io/managed-by": "taskgraph",
+                },
+                "annotations": {"note": "n"},
+                "ownerReferences": [{
+                    "apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph", "name": "data", "uid": UID,
+                    "controller": true, "blockOwnerDeletion": true,
+                }],
+            },
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "aFieldOfTomorrow": 1},
+        })
+    );
+    let ours = |change: fn(&mut Value)| {
+        let mut metadata = claim["metadata"].clone();
+        change(&mut metadata);
+        volumes::is_ours(&graph(), "files", &serde_json::from_value(metadata).unwrap())
+    };
+    assert!(ours(|_| {}));
+    assert!(!ours(|metadata| metadata["ownerReferences"][0]["uid"] = "other".into()));
+    assert!(!ours(|metadata| metadata["ownerReferences"][0]["controller"] = false.into()));
+    assert!(!ours(|metadata| metadata["labels"]["taskgraph.dev/volume"] = "logs".into()));
+    assert!(!ours(|metadata| metadata["labels"] = Value::Null));
 }

@@ -100,7 +100,7 @@ fn bad_containers() {
         (
             json!({"image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}),
             &[
-                "c.volumeMounts[0]: a container of its own has no volumes; write the task as job.template to give the pod some",
+                "c.volumeMounts[0]: a container of its own has no volumes: mount those of the graph by the task's volumes, or write the task as job.template",
             ],
         ),
         (
@@ -215,9 +215,57 @@ proptest::proptest! {
         let graph = crate::engine::Identity { name: "g".into(), namespace: "n".into(), uid: "u".into() };
         for kind in [PayloadKind::Container, PayloadKind::PodTemplate] {
             let order = crate::jobs::Order {
+                role: crate::engine::Role::Task,
                 graph: &graph, task: "t", attempt: 1, definition: 0, timeout: None, kind, rendered: &value, defaults: None,
+                volumes: &[],
             };
             proptest::prop_assert!(order.build()["spec"]["template"]["spec"].is_object());
         }
+    }
+}
+
+#[test]
+fn claims() {
+    let claim = |change: Value| -> Vec<String> {
+        let mut claim = json!({
+            "name": "data",
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        });
+        for (path, value) in change.as_object().unwrap() {
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            claim.pointer_mut(parent).unwrap()[key] = value.clone();
+        }
+        let claim = serde_json::from_value(claim).unwrap();
+        check_claim(&claim, "v").iter().map(ToString::to_string).collect()
+    };
+    let missing = "required, but missing: how large the volume must be, as \"1Gi\"";
+    let modes = "ReadWriteOnce, ReadOnlyMany, ReadWriteMany, ReadWriteOncePod";
+    for (change, expected) in [
+        (json!({}), vec![]),
+        (json!({"/spec/storageClassName": "fast", "/spec/volumeMode": "Filesystem", "/labels": {"team": "x"}}), vec![]),
+        (
+            json!({"/spec/storageClasName": "fast"}),
+            vec!["v.spec.storageClasName: unknown field (did you mean \"storageClassName\"?)".to_owned()],
+        ),
+        (
+            json!({"/spec/accessModes": []}),
+            vec![format!("v.spec.accessModes: required, but missing: write some of {modes}")],
+        ),
+        (
+            json!({"/spec/accessModes": ["ReadWriteOnly"]}),
+            vec![format!("v.spec.accessModes[0]: \"ReadWriteOnly\" is none of {modes} (did you mean \"ReadWriteOnce\"?)")],
+        ),
+        (json!({"/spec/resources": {}}), vec![format!("v.spec.resources.requests.storage: {missing}")]),
+        (json!({"/spec/resources": Value::Null}), vec![format!("v.spec.resources.requests.storage: {missing}")]),
+        (
+            json!({"/spec/resources/requests/storage": "1 GB"}),
+            vec!["v.spec.resources.requests.storage: \"1 GB\" is no quantity; write a number with a unit, as in \"500m\", \"2\" or \"1Gi\"".to_owned()],
+        ),
+        (
+            json!({"/labels": {"taskgraph.dev/graph": "x"}}),
+            vec!["v.labels[\"taskgraph.dev/graph\"]: belongs to the operator or to Kubernetes' own Job controller: take another name".to_owned()],
+        ),
+    ] {
+        assert_eq!(claim(change.clone()), expected, "{change}");
     }
 }

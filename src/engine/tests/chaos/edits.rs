@@ -414,6 +414,7 @@ impl World {
                 }
                 self.answer_gone(key);
             }
+            Action::LookUp { .. } => panic!("no task has a cache"),
             Action::AwaitGone { attempt } => {
                 let key = self.key(attempt);
                 self.answer_gone(key);

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     super::fixture::{at, identity, settings},
     cluster::{Cluster, Millis, is_lost, lost},
     oracle::{judge_end, judge_step, judge_store},
-    plan::{Change, Plan},
+    plan::{Change, Plan, Recall},
 };
 use crate::{
     api::{DesiredState, Duration, GraphPhase, TaskGraphStatus, TaskPhase},
-    engine::{Action, Attempt, Event, Graph, Run, Settings},
+    engine::{Action, Attempt, Event, Graph, Remembered, Run, Settings, TaskId},
 };
 
 /// What goes wrong beside the attempts.
@@ -94,12 +94,19 @@ fn time(millis: Millis) -> Timestamp {
     at(0).checked_add(SignedDuration::from_millis(millis)).unwrap()
 }
 
+/// An earlier success, just young enough.
+fn remembered(now: Millis) -> Remembered {
+    let outputs = json!({"attempt": 0}).as_object().unwrap().clone();
+    Remembered { outputs, graph: "earlier".into(), task: "t".into(), time: time(now - 50_000) }
+}
+
 /// Runs the plan to its end; panics where something does not hold that must.
 pub fn operate(plan: &Plan, chaos: &Chaos) -> Outcome {
     let settings = Settings {
         failure_policy: plan.policy,
         parallelism: plan.parallelism,
         timeout: plan.timeout.map(Duration::from_secs),
+        compensation_timeout: Duration::from_secs(2_000),
         finally_timeout: Duration::from_secs(2_000),
         ..settings()
     };
@@ -226,8 +233,9 @@ impl Operator<'_> {
         self.cluster.forget(self.now);
         let mut events = std::mem::take(&mut self.found);
         events.extend(self.take_mail());
-        // a restart asks once more who is gone: one more restart at each answer would never end
-        let answers_only = !events.is_empty() && events.iter().all(|event| matches!(event, Event::Gone { .. }));
+        // a restart asks once more who is gone and what is remembered: one more restart at each answer would never end
+        let is_answer = |event: &Event| matches!(event, Event::Gone { .. } | Event::LookedUp { .. });
+        let answers_only = !events.is_empty() && events.iter().all(is_answer);
         if self.chaos.restart_each_step && !answers_only {
             self.restore_exactly(&mut events);
         }
@@ -278,6 +286,15 @@ impl Operator<'_> {
                 self.answer_gone(attempt);
             }
             Action::AwaitGone { attempt } => self.answer_gone(attempt),
+            Action::LookUp { task, key } => {
+                let found = match self.plan.tasks[task.index()].cache {
+                    Some(Recall::Hit) => Some(remembered(self.now)),
+                    // the wait for an answer that never comes begins again with each restart
+                    Some(Recall::Silent) if self.chaos.noise => return,
+                    _ => None,
+                };
+                self.post(self.now, Event::LookedUp { task, key, found });
+            }
         }
     }
 
@@ -338,8 +355,11 @@ impl Operator<'_> {
         if !self.plan.lossy || !self.chaos.noise || !self.dice.one_in(20) {
             return;
         }
-        let known =
-            |attempt: &&Attempt| self.stored.tasks[attempt.task.index()].job == Some(super::cluster::name(**attempt));
+        let stored_job = |id: TaskId| match self.graph.task(id).undoes {
+            Some(undone) => self.stored.tasks[undone.index()].compensation.as_ref()?.job.clone(),
+            None => self.stored.tasks[id.index()].job.clone(),
+        };
+        let known = |attempt: &&Attempt| stored_job(attempt.task) == Some(super::cluster::name(**attempt));
         let Some(attempt) = self.cluster.jobs.keys().find(known).copied() else { return };
         self.cluster.lose(attempt);
         let due = self.now;
@@ -349,7 +369,11 @@ impl Operator<'_> {
     fn outcome(self) -> Outcome {
         let mut status = TaskGraphStatus::default();
         self.run.write(&mut status, time(self.now));
-        let tasks = status.tasks.into_iter().map(|task| TaskOutcome {
+        let undone = status.tasks.clone().into_iter().filter_map(|task| {
+            let name = format!("undo:{}", task.name);
+            Some(task.compensation?.into_task(name))
+        });
+        let tasks = status.tasks.clone().into_iter().chain(undone).map(|task| TaskOutcome {
             name: task.name,
             attempts: task.attempts,
             disruptions: task.disruptions,

@@ -1,17 +1,47 @@
 //! Judges what a run asks for and what it ends with by the rules as design tells them.
 
+use std::collections::BTreeSet;
+
 use super::{
     super::triggers::{Is, expected},
     cluster::Cluster,
 };
 use crate::{
-    api::{TaskGraphStatus, TaskPhase},
+    api::{TaskGraphStatus, TaskPhase, TaskStatus},
     engine::{Action, Graph, Run, Step, TaskId, graph::TriggerRule, graph::Work},
 };
 
 fn dependencies(graph: &Graph, run: &Run, id: TaskId) -> Vec<Is> {
     let is = |id: &TaskId| Is::of(run.task(*id).phase, graph.task(*id).allow_failure);
     graph.task(id).dependencies.iter().map(is).collect()
+}
+
+/// All that depends on a task, at any distance.
+fn behind(graph: &Graph, id: TaskId) -> BTreeSet<TaskId> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![id];
+    while let Some(id) = open.pop() {
+        let next = graph.ids().filter(|other| graph.task(*other).undoes.is_none());
+        open.extend(next.filter(|other| graph.task(*other).dependencies.contains(&id) && found.insert(*other)));
+    }
+    found
+}
+
+fn went_wrong(run: &Run, id: TaskId) -> bool {
+    match run.task(id).phase {
+        TaskPhase::Failed => !run.graph().task(id).allow_failure,
+        phase => matches!(phase, TaskPhase::Cancelled | TaskPhase::Omitted),
+    }
+}
+
+fn is_under_way(phase: TaskPhase) -> bool {
+    matches!(phase, TaskPhase::Ready | TaskPhase::Running | TaskPhase::Retrying)
+}
+
+fn status_of(run: &Run) -> TaskGraphStatus {
+    let mut status = TaskGraphStatus::default();
+    run.write(&mut status, super::super::fixture::at(0));
+    status
 }
 
 /// Whether for each decision named, one of the branches listed was taken.
@@ -27,7 +57,19 @@ pub fn may_start(graph: &Graph, run: &Run, id: TaskId) -> bool {
     let task = graph.task(id);
     let dependencies = dependencies(graph, run, id);
     let main_done = graph.ids().take(graph.first_finally).all(|id| run.task(id).phase.is_final());
-    (!task.finally || main_done)
+    if let Some(undone) = task.undoes {
+        let wrong =
+            status_of(run).ending.is_some() || graph.ids().take(graph.first_finally).any(|id| went_wrong(run, id));
+        let after = behind(graph, undone);
+        let undone_after =
+            graph.compensations().filter(|id| graph.task(*id).undoes.is_some_and(|id| after.contains(&id)));
+        return main_done
+            && wrong
+            && run.task(undone).phase == TaskPhase::Succeeded
+            && undone_after.into_iter().all(|id| run.task(id).phase.is_final());
+    }
+    let undoing = graph.compensations().any(|id| is_under_way(run.task(id).phase));
+    (!task.finally || (main_done && !undoing))
         && guards_hold(graph, run, id)
         && (dependencies.is_empty() || expected(task.trigger, &dependencies).0 == TaskPhase::Running)
 }
@@ -51,6 +93,10 @@ pub fn judge_step(run: &Run, step: &Step, suspended: bool, first_after_restart: 
     for id in graph.ids().filter(|id| run.task(*id).branch.is_some()) {
         assert!(may_start(graph, run, id), "B: {id:?} decided before its guards and trigger held");
     }
+    for transition in step.transitions.iter().filter(|transition| transition.reason.as_deref() == Some("Cached")) {
+        assert!(may_start(graph, run, transition.task), "B: {transition:?} before its guards and trigger held");
+        assert_eq!((transition.from, transition.attempt), (TaskPhase::Ready, 0), "{transition:?}");
+    }
     // what had begun before a restart is asked for again, whatever the settings are now
     if !launches.is_empty() && !first_after_restart {
         assert!(!suspended, "launched while suspended: {launches:?}");
@@ -68,6 +114,8 @@ pub fn judge_step(run: &Run, step: &Step, suspended: bool, first_after_restart: 
 pub fn judge_store(before: &TaskGraphStatus, after: &TaskGraphStatus) {
     assert!(after.sequence >= before.sequence);
     for (before, after) in before.tasks.iter().zip(&after.tasks) {
+        judge_compensation(before, after);
+        let (before, after) = (&alone(before), &alone(after));
         assert!(after.attempts >= before.attempts, "E: attempts of {} fell", before.name);
         if before.phase.is_final() {
             assert_eq!(before, after, "C: {} was final", before.name);
@@ -78,10 +126,45 @@ pub fn judge_store(before: &TaskGraphStatus, after: &TaskGraphStatus) {
     }
 }
 
+/// A task without its compensation, which comes after its end.
+fn alone(task: &TaskStatus) -> TaskStatus {
+    TaskStatus { compensation: None, ..task.clone() }
+}
+
+fn judge_compensation(before: &TaskStatus, after: &TaskStatus) {
+    let Some(before) = &before.compensation else { return };
+    let after = after.compensation.as_ref().expect("E: a compensation is not forgotten");
+    assert!(after.attempts >= before.attempts, "E: attempts fell");
+    if before.phase.is_final() {
+        assert_eq!(before, after, "C: it was final");
+    }
+}
+
+/// A graph that fails has undone all that Succeeded, as far as that went; another one nothing.
+fn judge_undoing(run: &Run, cluster: &Cluster) {
+    let graph = run.graph();
+    let failed = status_of(run).ending.is_some() || graph.ids().take(graph.first_finally).any(|id| went_wrong(run, id));
+    for id in graph.compensations() {
+        let undone = graph.task(id).undoes.expect("it undoes one");
+        let status = run.task(id);
+        let attempt = crate::engine::Attempt { task: id, number: status.attempts };
+        let why = format!("undo {}: {:?} {:?}", status.name, status.phase, status.reason);
+        match status.phase {
+            TaskPhase::Succeeded => assert!(failed && cluster.succeeded.contains(&attempt), "{why}"),
+            TaskPhase::Failed => assert!(failed && cluster.created.contains(&attempt), "{why}"),
+            _ => {
+                assert!(!failed || run.task(undone).phase != TaskPhase::Succeeded, "{why}");
+                assert!(!cluster.created.iter().any(|created| created.task == id), "{why}");
+            }
+        }
+    }
+}
+
 /// Every phase at the end has its cause.
 pub fn judge_end(run: &Run, cluster: &Cluster) {
+    judge_undoing(run, cluster);
     let graph = run.graph();
-    for id in graph.ids() {
+    for id in graph.ids().take(graph.first_compensation) {
         let status = run.task(id);
         let def = graph.task(id);
         let reason = status.reason.as_deref().unwrap_or_default();
@@ -89,6 +172,10 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
         let why = format!("{} is {}/{reason}", status.name, status.phase.name());
         let is_job = matches!(def.work, Work::Job(_));
         match (status.phase, reason) {
+            (TaskPhase::Succeeded, "Cached") => {
+                assert!(def.cache.is_some() && status.attempts == 0, "{why}");
+                assert_eq!(status.outputs.get("attempt"), Some(&serde_json::json!(0)), "{why}");
+            }
             (TaskPhase::Succeeded, _) if is_job => {
                 assert!(cluster.succeeded.contains(&attempt), "{why}, but its attempt did not succeed");
                 assert_eq!(status.outputs.get("attempt"), Some(&serde_json::json!(status.attempts)), "{why}");

@@ -2,8 +2,11 @@
 
 #![allow(clippy::needless_pass_by_value)] // so that json! can stand in a call as it is
 
+mod cache;
+mod compensations;
 mod places;
 mod templates;
+mod volumes;
 
 use serde_json::{Value, json};
 
