@@ -83,7 +83,8 @@ async fn look(graphs: &Graphs, name: &str, spec: &TaskGraphSpec) -> Result<Vec<S
         return Ok(vec!["the graph was not accepted yet: it would begin with this".to_owned()]);
     };
     let mut run = Run::restore(now.graph, now.settings, identity, status);
-    let problems = run.edit_problems(&plan.graph);
+    let mut problems = run.edit_problems(&plan.graph);
+    problems.extend(run.edit_waits(&plan.graph));
     if !problems.is_empty() {
         return Ok(problems.iter().map(|problem| format!("refused: {problem}")).collect());
     }

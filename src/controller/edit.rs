@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     api::{DesiredState, LABEL_GRAPH_UID, Rerun, TaskGraphSpec, TaskGraphStatus},
-    engine::{Plan, Run, Settings, Templates},
+    engine::{Plan, Problem, Run, Settings, Templates},
 };
 
 /// How many revisions stay.
@@ -35,6 +35,8 @@ const KEPT_REVISIONS: u32 = 10;
 /// How many numbers are tried for a revision: each that is taken belongs to an edit that was overtaken.
 const MAX_TAKEN: u32 = 100;
 
+/// The reason of an edit that is valid for itself, and not for the graph as it runs.
+const EDIT_REFUSED: &str = "EditRefused";
 /// The reason of an edit that waits until what the graph did is undone.
 const COMPENSATING: &str = "Compensating";
 
@@ -63,6 +65,7 @@ pub async fn follow(ctx: &Context, session: &mut Session, view: &GraphView) -> R
     let templates = ctx.templates.version();
     let may_go_on = match session.report.verdict {
         Verdict::Waiting(COMPENSATING, _) => !session.run.is_undoing(),
+        Verdict::Waiting(EDIT_REFUSED, _) => session.run.is_finished(),
         Verdict::Waiting(..) => session.templates != templates,
         Verdict::Accepted | Verdict::Refused(..) => false,
     };
@@ -102,7 +105,14 @@ async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Resu
                 take(session, view, plan, edited.then(|| Pinned::new(spec, &templates)), rerun);
                 return Ok(());
             }
-            Err(verdict) => verdict,
+            Err(verdict) => {
+                ctx.templates.set_waiting(view, false);
+                // the graph goes on as it was accepted
+                session.run.set_settings(plan.settings);
+                session.run.set_on_hold(false);
+                session.tell_verdict(verdict, view.generation());
+                return Ok(());
+            }
         },
         Ok(Err(refusal)) => verdict_of(&refusal),
         // what runs goes on all the same
@@ -127,14 +137,20 @@ fn judge(session: &Session, spec: &TaskGraphSpec, plan: &Plan) -> Result<(bool, 
     }
     if session.pinned.spec.volume_claim_templates != spec.volume_claim_templates {
         let message = "spec.volumeClaimTemplates: stay as they were when the graph was accepted: take the change back";
-        return Err(Verdict::Refused("EditRefused", message.to_owned()));
+        return Err(Verdict::Refused(EDIT_REFUSED, message.to_owned()));
     }
-    let problems = if edited { session.run.edit_problems(&plan.graph) } else { Vec::new() };
-    if problems.is_empty() {
+    if !edited {
         return Ok((edited, rerun));
     }
-    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-    Err(Verdict::Refused("EditRefused", lines.join("\n")))
+    let text = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let (problems, waits) = (session.run.edit_problems(&plan.graph), session.run.edit_waits(&plan.graph));
+    if !problems.is_empty() {
+        Err(Verdict::Refused(EDIT_REFUSED, text(problems)))
+    } else if !waits.is_empty() {
+        Err(Verdict::Waiting(EDIT_REFUSED, text(waits)))
+    } else {
+        Ok((edited, rerun))
+    }
 }
 
 /// Takes what a valid spec says.

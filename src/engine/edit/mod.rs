@@ -43,26 +43,33 @@ impl Run {
     }
 
     /// Why the graph must not be replaced by `graph`: each problem with its field path.
-    ///
-    /// A task that must stay while the graph runs, since something is still to be done about what it did, is refused here.
     pub fn edit_problems(&self, graph: &Graph) -> Vec<Problem> {
-        let problem = |message| Problem { path: "spec.tasks".to_owned(), message };
-        let gone = |id: &TaskId| graph.find(&self.graph.task(*id).name).is_none();
-        let gone: Vec<TaskId> = self.graph.told().filter(gone).collect();
-        let to_be_undone = gone.iter().filter(|id| self.may_be_compensated(**id)).map(|id| {
-            problem(format!(
-                "task {:?} Succeeded and has `compensate`: it cannot be removed before the graph has finished",
-                self.task(*id).name
-            ))
-        });
-        let removed = gone.iter().filter(|id| self.task(**id).attempts > 0).count();
-        let too_many = (removed > MAX_REMOVED).then(|| {
-            problem(format!(
-                "{removed} tasks with attempts would have been removed from this graph; it remembers at most \
-                 {MAX_REMOVED}: make a new graph"
-            ))
-        });
-        to_be_undone.chain(too_many).collect()
+        let removed = self.gone(graph).filter(|id| self.task(*id).attempts > 0).count();
+        if removed <= MAX_REMOVED {
+            return Vec::new();
+        }
+        vec![problem(format!(
+            "{removed} tasks with attempts would have been removed from this graph; it remembers at most {MAX_REMOVED}: \
+             make a new graph"
+        ))]
+    }
+
+    /// Why the graph must not be replaced by `graph` before it has finished: what a task did may have to be undone.
+    pub fn edit_waits(&self, graph: &Graph) -> Vec<Problem> {
+        let undone = self.gone(graph).filter(|id| self.may_be_compensated(*id));
+        undone
+            .map(|id| {
+                let name = &self.task(id).name;
+                problem(format!(
+                    "task {name:?} Succeeded and has `compensate`: it cannot be removed before the graph has finished"
+                ))
+            })
+            .collect()
+    }
+
+    /// The tasks that `graph` does not have.
+    fn gone(&self, graph: &Graph) -> impl Iterator<Item = TaskId> {
+        self.graph.told().filter(|id| graph.find(&self.task(*id).name).is_none())
     }
 
     /// Has tasks started afresh, and tells how many. The rules are those of [`edit`](Self::edit).
@@ -132,6 +139,10 @@ impl Run {
         // whoever goes by an older status must find that it is older
         self.affirm();
     }
+}
+
+fn problem(message: String) -> Problem {
+    Problem { path: "spec.tasks".to_owned(), message }
 }
 
 /// Whatever the graph came to is open again, and its times count anew.

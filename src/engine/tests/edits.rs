@@ -367,15 +367,15 @@ fn what_may_have_to_be_undone_is_not_removed_while_the_graph_runs() {
     let rest = || [task("other", &[])];
     let mut driver = Driver::of(tasks(&[&[paid][..], &rest()].concat()));
     let without = planned(tasks(&rest())).graph;
-    assert!(driver.run.edit_problems(&without).is_empty(), "it did nothing yet");
+    assert!(driver.run.edit_waits(&without).is_empty(), "it did nothing yet");
     driver.ok("pay");
-    let problems = driver.run.edit_problems(&without);
+    let problems = driver.run.edit_waits(&without);
     assert!(
         problems[0].to_string().starts_with("spec.tasks: task \"pay\" Succeeded and has `compensate`"),
         "{problems:?}"
     );
     driver.ok("other");
-    assert!(driver.run.edit_problems(&without).is_empty(), "there is nothing to undo in a graph that is Complete");
+    assert!(driver.run.edit_waits(&without).is_empty(), "there is nothing to undo in a graph that is Complete");
     driver.edit(tasks(&rest()));
     assert_eq!(driver.status().phase, Some(GraphPhase::Complete));
 }
