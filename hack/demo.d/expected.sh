@@ -64,6 +64,22 @@ expected_tasks() { # GRAPH
 		alert Succeeded 1 -
 		tidy Succeeded 1 -
 	END
+	waiting) cat <<-END ;;
+		build Succeeded 1 -
+		settle Succeeded 1 -
+		embargo Succeeded 1 -
+		review Succeeded 2 Approved
+		publish Succeeded 1 -
+	END
+	inclusive) cat <<-END ;;
+		order Succeeded 1 -
+		needs Succeeded 0 -
+		pallet Succeeded 1 -
+		customs Succeeded 1 -
+		wrap Skipped 0 BranchNotTaken
+		envelope Skipped 0 BranchNotTaken
+		send Succeeded 1 -
+	END
 	order-failing) cat <<-END ;;
 		reserve-inventory Succeeded 1 -
 		charge-payment Succeeded 1 -
@@ -145,6 +161,16 @@ expected_outputs() { # GRAPH
 		lint {"warnings":0}
 		alert {"text":"unit-test is Failed"}
 		tidy {"text":"done, 0 lint warnings"}
+	END
+	waiting) cat <<-END ;;
+		build {"version":"1.4.0"}
+		publish {"published":"1.4.0"}
+	END
+	inclusive) cat <<-END ;;
+		order {"country":"NO","gift":false,"items":120}
+		pallet {"done":true}
+		customs {"done":true}
+		send {"done":true}
 	END
 	order-failing) cat <<-END ;;
 		reserve-inventory {"reservation":"lamp-2"}

@@ -8,8 +8,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
 
 use super::{
-    ClusterTaskTemplate, DesiredState, EndingReason, FailurePolicy, GraphPhase, RerunScope, TaskGraph, TaskPhase,
-    TaskTemplate, TemplateKind, Trigger, ValueType, schema,
+    ApprovalDecision, ClusterTaskTemplate, DesiredState, EndingReason, FailurePolicy, GraphPhase, OnTimeout,
+    RerunScope, TaskGraph, TaskPhase, TaskTemplate, TemplateKind, Trigger, ValueType, schema,
 };
 
 /// The first line of every generated file.
@@ -74,6 +74,8 @@ impl Enums {
             of::<EndingReason>(),
             of::<RerunScope>(),
             of::<TaskPhase>(),
+            of::<OnTimeout>(),
+            of::<ApprovalDecision>(),
         ])
     }
 

@@ -13,6 +13,7 @@ use super::{
     status::TaskGraphStatus,
     task::{PodDefaults, Task},
     volume::VolumeClaimTemplate,
+    waiting::Approval,
 };
 
 /// A graph of tasks, and its one run.
@@ -94,6 +95,10 @@ pub struct TaskGraphSpec {
     /// Tasks to be run once more: acted on each time that `id` changes. One present at creation is only noted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun: Option<Rerun>,
+    /// What was decided on tasks with `approval`. Entries may be added at any time, and never changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["task", "attempt"]))]
+    pub approvals: Vec<Approval>,
     /// What all pods of the graph share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_defaults: Option<PodDefaults>,

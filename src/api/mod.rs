@@ -14,6 +14,7 @@ pub mod status;
 pub mod task;
 pub mod template;
 pub mod volume;
+pub mod waiting;
 
 pub use cache::*;
 pub use duration::{Duration, DurationText};
@@ -24,3 +25,4 @@ pub use status::*;
 pub use task::*;
 pub use template::*;
 pub use volume::*;
+pub use waiting::*;

@@ -26,6 +26,8 @@ pub const LABEL_VOLUME: &str = "taskgraph.dev/volume";
 pub const LABEL_SHARD: &str = "taskgraph.dev/shard";
 /// Annotation on a Job: hash of the task definition that it was made from.
 pub const ANNOTATION_HASH: &str = "taskgraph.dev/definition-hash";
+/// Annotation on a `ConfigMap`: hash of the items that it holds.
+pub const ANNOTATION_ITEMS_HASH: &str = "taskgraph.dev/items-hash";
 /// Annotation on a Pod that names its main container.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// The main container where no annotation names one.
@@ -50,6 +52,13 @@ pub const SHARDS: u64 = 64;
 
 /// Prefix of the environment variables that every container of a task has.
 pub const ENV_PREFIX: &str = "TASKGRAPH_";
+
+/// Where the item of a task with `forEach` lies in its containers.
+pub const ITEM_PATH: &str = "/var/run/taskgraph/item";
+/// Name of the volume that holds the items in a pod.
+pub const ITEM_VOLUME: &str = "taskgraph-items";
+/// The environment variable that Kubernetes sets to the place of an item, from 0.
+pub const ITEM_INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
 /// Condition: the spec was found valid and its templates are pinned.
 pub const CONDITION_ACCEPTED: &str = "Accepted";

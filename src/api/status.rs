@@ -127,7 +127,7 @@ pub enum EndingReason {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Counts {
-    /// Wait for others, for a slot, or for a further attempt.
+    /// Wait for others, for a slot, for a further attempt, for a time or for an approval.
     #[serde(skip_serializing_if = "is_zero")]
     pub waiting: u32,
     /// Have a Job.
@@ -199,6 +199,8 @@ pub enum TaskPhase {
     Ready,
     /// Has a Job.
     Running,
+    /// Waits for a time or for an approval.
+    Waiting,
     /// An attempt failed; waits for the next.
     Retrying,
     /// Ended well.
@@ -225,6 +227,7 @@ impl TaskPhase {
             Self::Pending => "Pending",
             Self::Ready => "Ready",
             Self::Running => "Running",
+            Self::Waiting => "Waiting",
             Self::Retrying => "Retrying",
             Self::Succeeded => "Succeeded",
             Self::Failed => "Failed",
@@ -285,13 +288,20 @@ pub struct TaskStatus {
     /// When it became final.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Timestamp>,
-    /// When a Retrying task is tried again.
+    /// When a Retrying task is tried again; when the delay of a Waiting task ends, or its approval times out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wake_at: Option<Timestamp>,
-    /// The branch that a decision took.
+    /// The branch that an exclusive decision took.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub branch: Option<String>,
+    /// The branches that an inclusive decision took.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub branches: Vec<String>,
+    /// How far the last attempt of a task with `forEach` is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<ItemsStatus>,
     /// What a Succeeded task left behind.
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "schema::opaque_object")]
@@ -397,6 +407,32 @@ impl TaskStatus {
     pub fn begun(&self) -> bool {
         self.attempts > self.attempts_before
     }
+
+    /// The branches that a decision took.
+    pub fn taken(&self) -> impl Iterator<Item = &str> {
+        self.branch.as_deref().into_iter().chain(self.branches.iter().map(String::as_str))
+    }
+}
+
+/// The items of a task with `forEach`, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ItemsStatus {
+    /// How many there are.
+    pub total: u32,
+    /// How many succeeded.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub succeeded: u32,
+    /// How many failed for good.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failed: u32,
+    /// How many have a pod that has not ended.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub active: u32,
+    /// Those that failed, by their places from 0, as `1,3-5`; cut with `…` where there are too many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub failed_indexes: Option<String>,
 }
 
 /// One attempt that failed.
@@ -432,8 +468,8 @@ pub struct FailedAttempt {
 pub struct HistoryEntry {
     /// When.
     pub time: Timestamp,
-    /// What: `Accepted`, `Edited`, `Rerun`, `Suspended`, `Resumed`, `Cancelled`, `DeadlineExceeded`, `Compensating`,
-    /// `Finished`.
+    /// What: `Accepted`, `Edited`, `Rerun`, `Approved`, `Rejected`, `ApprovalTimeout`, `Suspended`, `Resumed`, `Cancelled`,
+    /// `DeadlineExceeded`, `Compensating`, `Finished`.
     #[schemars(length(max = 63))]
     pub event: String,
     /// Details, for people.

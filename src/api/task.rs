@@ -6,17 +6,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{cache::Cache, duration::DurationText, schema, volume::VolumeUse};
+use super::{
+    cache::Cache,
+    duration::DurationText,
+    schema,
+    volume::VolumeUse,
+    waiting::{ApprovalTask, Delay},
+};
 
-/// One task. It has exactly one of `container`, `job`, `templateRef`, `decision`.
+/// One task. It has exactly one of `container`, `job`, `templateRef`, `decision`, `delay`, `approval`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 // one rule rather than three: the API server runs each for every task at every write of the status
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "(has(self.container) ? 1 : 0) + (has(self.job) ? 1 : 0) + (has(self.templateRef) ? 1 : 0) + (has(self.decision) ? 1 : 0) == 1 && !(has(self.trigger) && has(self.minSucceeded)) && (!has(self.arguments) || has(self.templateRef))",
-        "message": "a task has exactly one of container, job, templateRef, decision; minSucceeded stands in place of trigger; arguments are for a task with templateRef",
-        "messageExpression": "has(self.trigger) && has(self.minSucceeded) ? 'minSucceeded is a trigger of its own: leave trigger out' : has(self.arguments) && !has(self.templateRef) ? 'arguments are for a task with templateRef' : 'a task has exactly one of container, job, templateRef, decision'"
+        "rule": "(has(self.container) ? 1 : 0) + (has(self.job) ? 1 : 0) + (has(self.templateRef) ? 1 : 0) + (has(self.decision) ? 1 : 0) + (has(self.delay) ? 1 : 0) + (has(self.approval) ? 1 : 0) == 1 && !(has(self.trigger) && has(self.minSucceeded)) && (!has(self.arguments) || has(self.templateRef))",
+        "message": "a task has exactly one of container, job, templateRef, decision, delay, approval; minSucceeded stands in place of trigger; arguments are for a task with templateRef",
+        "messageExpression": "has(self.trigger) && has(self.minSucceeded) ? 'minSucceeded is a trigger of its own: leave trigger out' : has(self.arguments) && !has(self.templateRef) ? 'arguments are for a task with templateRef' : 'a task has exactly one of container, job, templateRef, decision, delay, approval'"
     },
 ]))]
 pub struct Task {
@@ -75,16 +81,26 @@ pub struct Task {
     /// A choice between branches. It has no Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+    /// A wait for a time. It has no Job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Delay>,
+    /// A wait for somebody's decision, an entry of `spec.approvals`. It has no Job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalTask>,
+    /// Runs the container, Job or template once for each item of a list, by one Indexed Job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_each: Option<ForEach>,
 
     /// What undoes the task: run if the task Succeeded and the graph fails or is cancelled, after the compensations of
-    /// all tasks that depend on it. Not for decisions, nor in `finally`.
+    /// all tasks that depend on it. Not for decisions and delays, nor in `finally`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<Compensate>,
 
     /// How failed attempts are tried again. Default: they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// How long one attempt may take, from the start of its Job. Rounded up to whole seconds.
+    /// How long one attempt may take, from the start of its Job, rounded up to whole seconds; of an approval, from when
+    /// it is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<DurationText>,
     /// How long an attempt may wait for its pod to start. Default: `10m`.
@@ -207,7 +223,7 @@ impl TemplateKind {
     }
 }
 
-/// An exclusive choice: the first branch whose condition holds is taken.
+/// A choice: the first branch whose condition holds is taken, or with `inclusive` every one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = [
     {
@@ -219,6 +235,9 @@ pub struct Decision {
     /// The branches, in the order in which they are tried.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub branches: Vec<Branch>,
+    /// Every branch whose condition holds is taken, rather than the first alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inclusive: bool,
 }
 
 /// One branch of a decision.
@@ -227,10 +246,34 @@ pub struct Branch {
     /// Name of the branch: a DNS label, unique in the decision.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// CEL condition. A branch without one is taken if none before it was: it must be the last.
+    /// CEL condition. A branch without one is taken if no other was: it must be the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub when: Option<String>,
+}
+
+/// The items that a task is run for. Each item has a pod, and is the file `/var/run/taskgraph/item` in its containers: a
+/// text as it is, any other value as JSON. The environment variable `JOB_COMPLETION_INDEX` is its place, from 0.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ForEach {
+    /// A list of any JSON values, with `${{ }}` expressions anywhere in their texts; or a text `${{ }}` whose value is a
+    /// list. At most 1,000 items, of 512 KiB together. If there are none, the task is Skipped.
+    #[schemars(schema_with = "schema::any_value")]
+    pub items: Value,
+    /// How many items may run at once. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub parallelism: Option<u32>,
+    /// How many items may fail with the task still Succeeded. One more, and the items that run are stopped and no others
+    /// are started. Default: none may fail, but all are tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1000))]
+    pub max_failures: Option<u32>,
+    /// How often an item that failed is tried again, within the attempt. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100))]
+    pub retries_per_item: Option<u32>,
 }
 
 /// How failed attempts are tried again.

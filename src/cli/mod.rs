@@ -1,6 +1,7 @@
 //! The verbs of `kubectl taskgraph`.
 
-pub mod diff;
+mod approve;
+mod diff;
 mod suggest;
 mod text;
 pub mod tree;
@@ -14,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   kubectl taskgraph tree data-processing               show a graph and its tasks
   kubectl taskgraph tree data-processing -n prod -w    follow it until it finishes
+  kubectl taskgraph approve release ask                let a task go on that waits for an approval
   kubectl taskgraph diff -f graph.yaml                 show what an edit would do
   kubectl taskgraph validate -f graph.yaml             check a file, no cluster needed
   kubectl taskgraph validate -f deploy/ -R --strict    check all below a directory";
@@ -32,6 +34,15 @@ Examples:
 
 Exit codes: 0 nothing would happen, 1 something would, 2 not found, no answer, or not readable.";
 
+const APPROVE_EXAMPLES: &str = "\
+Examples:
+  kubectl taskgraph approve release ask -m 'looks good'
+  kubectl taskgraph approve release ask --reject -m 'not on a Friday'
+
+The decision stands in spec.approvals under the name that the cluster knows you by, and cannot be changed.
+
+Exit codes: 0 stored, 2 not.";
+
 const VALIDATE_EXAMPLES: &str = "\
 Examples:
   kubectl taskgraph validate -f graph.yaml -f templates.yaml
@@ -43,7 +54,7 @@ in any of the files.
 
 Exit codes: 0 no problems, 1 problems, 2 a file could not be read or the command line is wrong.";
 
-/// Shows and checks task graphs.
+/// Shows and checks task graphs, and decides on their approvals.
 #[derive(Parser, Debug)]
 #[command(name = "kubectl-taskgraph", bin_name = "kubectl taskgraph", version, after_help = EXAMPLES, max_term_width = 120)]
 struct Cli {
@@ -62,6 +73,9 @@ enum Verb {
     /// Check graphs and templates in files as the operator would, without a cluster.
     #[command(after_help = VALIDATE_EXAMPLES)]
     Validate(validate::ValidateArgs),
+    /// Decide on a task that waits for an approval.
+    #[command(after_help = APPROVE_EXAMPLES)]
+    Approve(approve::ApproveArgs),
     /// Print a script that completes the command line of kubectl-taskgraph in a shell.
     Completion {
         /// The shell.
@@ -74,6 +88,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Tree(args) => tree::run(&args),
         Verb::Diff(args) => diff::run(&args),
+        Verb::Approve(args) => approve::run(&args),
         Verb::Validate(args) => Ok(validate::run(&args)),
         Verb::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-taskgraph", &mut io::stdout());

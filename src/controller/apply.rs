@@ -25,7 +25,7 @@ use super::{
 use crate::{
     api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, VolumeStatus},
     engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, Role, payload::PayloadKind},
-    jobs::{self, JobView, Order, PodView, Refused},
+    jobs::{self, ItemsMap, JobView, Order, PodView, Refused},
     runtime::{lease::Leadership, metrics::Metrics},
 };
 
@@ -140,20 +140,46 @@ pub fn backoff() -> impl Iterator<Item = Duration> + Send {
         .build()
 }
 
+/// What a launch creates.
+#[derive(Debug)]
+pub struct Prepared {
+    job: Value,
+    /// What must be there before the Job.
+    items: Option<ItemsMap>,
+}
+
+impl Prepared {
+    /// The objects of an order.
+    pub fn new(order: &Order<'_>) -> Self {
+        Self { job: order.build(), items: order.items_map() }
+    }
+}
+
 /// What became of one try to create a Job.
-enum Try {
+pub(super) enum Try {
     Done(Event),
     Again,
 }
 
 impl Hold {
-    /// Creates the attempt's Job, however often it takes. `since`: when the pod was seen to end that made it possible.
-    pub async fn launch(self, job: Value, since: Option<Instant>) {
+    /// Creates the attempt's Job, and its items before it, however often it takes. `since`: when the pod was seen to end that made it possible.
+    pub async fn launch(self, order: Prepared, since: Option<Instant>) {
         let _gate = self.gate.lock().await;
+        let Prepared { job, mut items } = order;
         let mut shown = None;
         for pause in backoff() {
             if !self.may_act() {
                 return;
+            }
+            if let Some(map) = &items {
+                match self.try_create_items(map, &mut shown).await {
+                    Ok(()) => items = None,
+                    Err(Try::Done(event)) => return self.mailbox.event(event),
+                    Err(Try::Again) => {
+                        self.pause(pause).await;
+                        continue;
+                    }
+                }
             }
             match self.try_create(&job, &mut shown).await {
                 Try::Done(event) => {
@@ -197,27 +223,36 @@ impl Hold {
             Ok(_) => Try::Done(launched()),
             Err(CallError::Api { code, reason, message }) => match jobs::refusal(code, &reason, &message) {
                 Refused::AlreadyExists => self.meet_existing(launched).await,
-                Refused::Final(failure) => Try::Done(self.failed(failure)),
-                Refused::Blocked { reason, message, cluster } => {
-                    if *shown != Some(reason) {
-                        warn!(graph = %self.identity.name, namespace = %self.identity.namespace, role = self.role.label(), task = %self.task,
-                            attempt = self.attempt.number, reason, error = message, "the Job cannot be created yet");
-                        *shown = Some(reason);
-                        let reason = reason.to_owned();
-                        self.mailbox.event(Event::Blocked { attempt: self.attempt, reason, message, cluster });
-                    }
-                    Try::Again
-                }
-                Refused::Transient(message) => {
-                    self.failed_call(&message, "creating a Job");
-                    Try::Again
-                }
+                refused => self.refused(refused, shown),
             },
             // it may have been created: the next try finds out
             Err(error) => {
                 self.failed_call(&error, "creating a Job");
                 Try::Again
             }
+        }
+    }
+
+    /// What follows from a refusal to create something.
+    pub(super) fn refused(&self, refused: Refused, shown: &mut Option<&'static str>) -> Try {
+        match refused {
+            Refused::Final(failure) => Try::Done(self.failed(failure)),
+            Refused::Blocked { reason, message, cluster } => {
+                if *shown != Some(reason) {
+                    warn!(graph = %self.identity.name, namespace = %self.identity.namespace, role = self.role.label(), task = %self.task,
+                        attempt = self.attempt.number, reason, error = message, "the Job cannot be created yet");
+                    *shown = Some(reason);
+                    let reason = reason.to_owned();
+                    self.mailbox.event(Event::Blocked { attempt: self.attempt, reason, message, cluster });
+                }
+                Try::Again
+            }
+            Refused::Transient(message) => {
+                self.failed_call(&message, "creating a Job");
+                Try::Again
+            }
+            // what is there may be gone by the next try
+            Refused::AlreadyExists => Try::Again,
         }
     }
 
@@ -452,18 +487,19 @@ impl Hold {
             kind: PayloadKind::Container,
             rendered: &Value::Null,
             defaults: None,
+            items: None,
             volumes: &[],
         };
         order.is_ours(job)
     }
 
     /// Notes a call that did not work; it is made again.
-    fn failed_call(&self, error: &impl fmt::Display, doing: &str) {
+    pub(super) fn failed_call(&self, error: &impl fmt::Display, doing: &str) {
         debug!(graph = %self.identity.name, namespace = %self.identity.namespace, role = self.role.label(),
             task = %self.task, attempt = self.attempt.number, %error, "{doing}");
     }
 
-    fn failed(&self, failure: Failure) -> Event {
+    pub(super) fn failed(&self, failure: Failure) -> Event {
         Event::Finished { attempt: self.attempt, result: AttemptResult::Failed(failure), time: super::now() }
     }
 

@@ -187,10 +187,7 @@ impl Cluster {
 
     /// Reads the pods that carry these labels, from etcd, not from a cache.
     pub async fn list_pods(&self, namespace: &str, labels: &BTreeMap<&str, &str>) -> Result<Vec<PodView>, CallError> {
-        // label values are of characters that need no escaping
-        let selector: Vec<_> =
-            labels.iter().map(|(key, value)| format!("{}%3D{value}", key.replace('/', "%2F"))).collect();
-        let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", selector.join("%2C"));
+        let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", selector(labels));
         // closed never
         let _permit = self.lists.acquire().await;
         Ok(self.get::<ObjectList<PodView>>(&path).await?.items)
@@ -199,6 +196,23 @@ impl Cluster {
     /// Deletes exactly this pod.
     pub async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
         self.delete(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), json!({"uid": uid}), "Background").await
+    }
+
+    /// Creates a `ConfigMap`.
+    pub async fn create_config_map(&self, namespace: &str, map: &Value) -> Result<Stored, CallError> {
+        self.post(&format!("/api/v1/namespaces/{namespace}/configmaps"), map).await
+    }
+
+    /// Reads the metadata of a `ConfigMap`.
+    pub async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Stored, CallError> {
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+        self.call(Method::GET, &path, "application/json", METADATA_ONLY, None).await
+    }
+
+    /// Deletes the `ConfigMap`s that carry these labels.
+    pub async fn delete_config_maps(&self, namespace: &str, labels: &BTreeMap<&str, &str>) -> Result<(), CallError> {
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps?labelSelector={}", selector(labels));
+        self.call::<Value>(Method::DELETE, &path, "application/json", METADATA_LIST, None).await.map(|_| ())
     }
 
     /// Reads the events about an object.
@@ -295,4 +309,10 @@ impl Cluster {
         let preconditions = json!({"uid": uid, "resourceVersion": resource_version});
         self.delete(&Self::graph_path(namespace, name), preconditions, "Background").await
     }
+}
+
+/// Labels as they stand in an address. Their values are of characters that need no escaping.
+fn selector(labels: &BTreeMap<&str, &str>) -> String {
+    let terms: Vec<_> = labels.iter().map(|(key, value)| format!("{}%3D{value}", key.replace('/', "%2F"))).collect();
+    terms.join("%2C")
 }

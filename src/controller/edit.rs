@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     api::{DesiredState, LABEL_GRAPH_UID, Rerun, TaskGraphSpec, TaskGraphStatus},
-    engine::{Plan, Problem, Run, Settings, Templates},
+    engine::{Plan, Problem, Run, Settings, Templates, policy::waiting::approvals},
 };
 
 /// How many revisions stay.
@@ -90,8 +90,11 @@ async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Resu
     let spec = match read_spec(&view.spec) {
         Ok(spec) => spec,
         Err(verdict) => {
-            let desired = view.spec.get("desiredState").cloned().and_then(|state| serde_json::from_value(state).ok());
-            refuse(session, view, desired, verdict);
+            let desired: Option<DesiredState> =
+                view.spec.get("desiredState").cloned().and_then(|state| serde_json::from_value(state).ok());
+            let settings = session.run.settings().clone();
+            let desired_state = desired.unwrap_or(settings.desired_state);
+            refuse(session, view, Settings { desired_state, ..settings }, verdict);
             return Ok(());
         }
     };
@@ -119,7 +122,11 @@ async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Resu
         Err(error) => Verdict::Refused("CheckFailed", format!("{error}; this is a defect of the operator")),
     };
     ctx.templates.set_waiting(view, matches!(verdict, Verdict::Waiting(..)));
-    refuse(session, view, spec.desired_state.or(Some(DesiredState::Run)), verdict);
+    // a spec that is refused must not keep a graph from being called off, nor a task from being approved
+    let desired_state = spec.desired_state.unwrap_or_default();
+    let approvals = Arc::new(approvals(&spec.approvals));
+    let settings = Settings { desired_state, approvals, ..session.run.settings().clone() };
+    refuse(session, view, settings, verdict);
     Ok(())
 }
 
@@ -166,11 +173,9 @@ fn take(session: &mut Session, view: &GraphView, plan: Plan, edit: Option<Pinned
     }
 }
 
-/// Nothing new is started, and what runs goes on. A spec that is refused must not keep a graph from being called off.
-fn refuse(session: &mut Session, view: &GraphView, desired: Option<DesiredState>, verdict: Verdict) {
-    if let Some(desired_state) = desired {
-        session.run.set_settings(Settings { desired_state, ..session.run.settings().clone() });
-    }
+/// Nothing new is started, and what runs goes on.
+fn refuse(session: &mut Session, view: &GraphView, settings: Settings, verdict: Verdict) {
+    session.run.set_settings(settings);
     session.run.set_on_hold(true);
     session.tell_verdict(verdict, view.generation());
 }

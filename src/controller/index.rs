@@ -115,7 +115,8 @@ impl Indexed for JobView {
     }
 
     fn fits(&self, labels: &jobs::Key<'_>, graph: &str) -> bool {
-        let name = jobs::job_name(graph, labels.graph_uid, labels.role, labels.task, labels.attempt);
+        let name = if self.is_indexed() { jobs::indexed_job_name } else { jobs::job_name };
+        let name = name(graph, labels.graph_uid, labels.role, labels.task, labels.attempt);
         self.metadata.name.as_ref() == Some(&name) && self.owner_uid() == Some(labels.graph_uid)
     }
 }

@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod edit;
 pub mod events;
 pub mod index;
+mod items;
 pub mod looks;
 pub mod registry;
 pub mod report;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    apply::{Hands, Hold},
+    apply::{Hands, Hold, Prepared},
     edit::Pending,
     events,
     index::{Changed, Index, Key},
@@ -26,12 +26,15 @@ use super::{
 };
 use crate::{
     api::{GraphPhase, TaskPhase, VolumeStatus},
-    engine::{Action, Attempt, Event, Graph, Identity, Role, Run, TaskId, Transition},
+    engine::{Action, Attempt, Event, Graph, Identity, Role, Run, TaskId, Transition, graph::Work},
     jobs::{self, JobView, Order},
 };
 
 /// Creates in flight at once of one graph.
 const CREATES: usize = 32;
+/// A timer counts the time that passed, not the hour: over months the two may drift apart.
+const LONGEST_SLEEP: Duration = Duration::from_hours(24);
+
 /// One graph while it runs.
 #[derive(Debug)]
 pub struct Session {
@@ -270,6 +273,11 @@ impl Session {
             if self.is_over(attempt) && jobs::goes_on(job, &pods) {
                 self.discard(job);
             }
+            if self.is_over(attempt) && job.is_indexed() {
+                // of its many pods nothing more is asked; that it is there may be too much
+                let job = job.metadata.name.clone().unwrap_or_default();
+                return seen.events.push(Event::Launched { attempt, job });
+            }
         }
         for mut event in jobs::observe(attempt, changed.cached.job.as_deref(), &pods) {
             if let Event::Finished { time, .. } = &mut event {
@@ -344,7 +352,7 @@ impl Session {
                 Event::Launched { attempt, .. } => self.looks.expect(*attempt, now),
                 Event::Started { attempt } | Event::Finished { attempt, .. } => self.looks.settle(*attempt, now),
                 Event::Gone { attempt } => self.looks.forget(*attempt),
-                Event::Blocked { .. } | Event::Outdated { .. } | Event::LookedUp { .. } => {}
+                Event::Blocked { .. } | Event::Outdated { .. } | Event::Items { .. } | Event::LookedUp { .. } => {}
             }
         }
     }
@@ -354,7 +362,12 @@ impl Session {
         let identity = Arc::clone(&self.identity);
         let cached = |key: &Key| index.attempt(&identity.uid, key);
         let mut looks = std::mem::take(&mut self.looks);
-        let waits = |attempt| self.is_live(attempt) && cached(&self.key(attempt)).pods.is_empty();
+        let waits = |attempt| {
+            let cached = cached(&self.key(attempt));
+            let pods: Vec<_> = cached.pods.values().map(AsRef::as_ref).collect();
+            let lacks = pods.is_empty() || cached.job.is_some_and(|job| jobs::needs_live_pods(&job, &pods));
+            self.is_live(attempt) && lacks
+        };
         let due = looks.take_due(Instant::now(), waits);
         self.looks = looks;
         for attempt in due {
@@ -373,6 +386,16 @@ impl Session {
         Key { role: task.role(), task: task.name.to_string(), attempt: attempt.number }
     }
 
+    /// The name of an attempt's Job: the one that the run was told, else the one that it will have.
+    fn job_name(&self, attempt: Attempt) -> String {
+        let (task, status) = (self.graph.task(attempt.task), self.run.task(attempt.task));
+        let name = if task.for_each.is_some() { jobs::indexed_job_name } else { jobs::job_name };
+        let known = status.job.clone().filter(|_| status.attempts == attempt.number);
+        known.unwrap_or_else(|| {
+            name(&self.identity.name, &self.identity.uid, task.role().label(), &task.name, attempt.number)
+        })
+    }
+
     fn hold(&mut self, attempt: Attempt) -> Hold {
         let task = self.graph.task(attempt.task);
         let role = task.role();
@@ -386,7 +409,7 @@ impl Session {
             attempt,
             role,
             task: Arc::clone(&task.name),
-            job: jobs::job_name(&self.identity.name, &self.identity.uid, role.label(), &task.name, attempt.number),
+            job: self.job_name(attempt),
             volumes: self.claims_of(attempt.task),
             cancel,
             ended: self.ended.clone(),
@@ -407,9 +430,9 @@ impl Session {
                 Action::Launch(launch) => {
                     let task = self.graph.task(launch.attempt.task);
                     let order = Order::new(&self.identity, task, &launch, self.pinned.spec.pod_defaults.as_ref());
-                    let Some(job) = order.map(|order| order.build()) else { continue };
+                    let Some(prepared) = order.map(|order| Prepared::new(&order)) else { continue };
                     let hold = self.hold(launch.attempt);
-                    self.hands.tracker.spawn(hold.launch(job, since));
+                    self.hands.tracker.spawn(hold.launch(prepared, since));
                 }
                 Action::Stop { attempt } => {
                     if self.stopping.insert(attempt) {
@@ -451,7 +474,7 @@ impl Session {
         }
         let store = self.report.due(urgent).filter(|_| !waits).map(|at| at.saturating_duration_since(Instant::now()));
         let look = self.looks.next().map(|at| at.saturating_duration_since(Instant::now()));
-        let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default().min(LONGEST_SLEEP));
         Turn::Again([store, look, wake].into_iter().flatten().min())
     }
 
@@ -463,6 +486,9 @@ impl Session {
         let over = if to == TaskPhase::Running { attempt.saturating_sub(1) } else { attempt };
         let all = Attempt { task, number: 0 }..=Attempt { task, number: over };
         self.holds.range(all).for_each(|(_, (cancel, _))| cancel.cancel());
+        if from == TaskPhase::Running && to != TaskPhase::Running {
+            self.drop_items(task, attempt);
+        }
         if to.is_final() {
             self.holds.retain(|held, _| held.task != task || held.number == attempt);
         }
@@ -488,10 +514,29 @@ impl Session {
     /// no operator ran.
     pub fn search_for_missing(&mut self, index: &Index) {
         let known: Vec<_> = self.run.live().filter(|live| live.job.is_some()).map(|live| live.attempt).collect();
+        let over: Vec<_> = self
+            .graph
+            .ids()
+            .map(|task| (task, self.run.task(task)))
+            .filter(|(_, status)| status.phase != TaskPhase::Running)
+            .map(|(task, status)| (task, status.attempts))
+            .collect();
+        // whoever recorded their end may not have come so far
+        for (task, number) in over {
+            self.drop_items(task, number);
+        }
         for attempt in known {
             if index.attempt(&self.identity.uid, &self.key(attempt)).job.is_none() {
                 self.search(attempt);
             }
+        }
+    }
+
+    /// Has the items of an attempt of a task deleted, if it has any: the attempt is over, and nothing reads them any more.
+    pub fn drop_items(&mut self, task: TaskId, number: u32) {
+        if self.graph.task(task).for_each.is_some() && number > 0 {
+            let hold = self.hold(Attempt { task, number });
+            self.hands.tracker.spawn(hold.drop_items());
         }
     }
 
@@ -516,7 +561,9 @@ impl Session {
         }
         if to.is_final() {
             let status = self.run.task(task);
-            let took = status.completion_time.zip(status.start_time).map(|(end, start)| end.duration_since(start));
+            // how long a wait took says nothing about tasks that work
+            let start = status.start_time.filter(|_| matches!(self.graph.task(task).work, Work::Job(_)));
+            let took = status.completion_time.zip(start).map(|(end, start)| end.duration_since(start));
             match self.graph.task(task).role() {
                 Role::Task => metrics.task_finished(to, took.and_then(|took| Duration::try_from(took).ok())),
                 Role::Compensation => metrics.compensation_finished(to),

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{
     expr::{EvalError, Scope},
     graph::{TaskId, Work},
-    policy::outputs,
+    policy::{items, outputs},
     reason,
     record::Round,
     state::{Run, later},
@@ -70,7 +70,9 @@ impl Run {
         let (Some(rule), Work::Job(payload)) = (&def.cache, &def.work) else { return None };
         let render = || {
             // of every attempt the same: the first one asks, whichever succeeds answers
-            let rendered = payload.render(&Scope { attempt: Some(1), ..self.scope() })?;
+            let scope = Scope { attempt: Some(1), ..self.scope() };
+            let rendered = payload.render(&scope)?;
+            let list = def.for_each.as_ref().map(|rule| items::list(rule, &scope)).transpose()?;
             let text = rule.key.as_ref().map(|key| key.render(&self.scope(), false)).transpose();
             let text = text.map_err(|error| EvalError(format!("cache.key: {error}")))?;
             let mut hasher = Xxh3::new();
@@ -78,6 +80,9 @@ impl Run {
             hasher.update(&def.hash.to_le_bytes());
             hash::value(&mut hasher, &rendered);
             hash::text(&mut hasher, text.as_deref().unwrap_or_default());
+            if let Some(list) = list {
+                list.iter().for_each(|item| hash::value(&mut hasher, item));
+            }
             let digest = hasher.digest128().to_be_bytes();
             let half = |from: usize| digest.iter().skip(from).take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte));
             Ok(CacheKey(half(0), half(8)))
@@ -85,10 +90,11 @@ impl Run {
         Some(render())
     }
 
-    /// What to remember a success by: of a task that has a cache, and ran itself.
+    /// What to remember a success by: of a task that has a cache, and ran itself, with no item that failed.
     pub fn to_remember(&self, id: TaskId) -> Option<CacheKey> {
         let status = self.task(id);
-        if status.phase != TaskPhase::Succeeded || status.attempts == 0 {
+        let partly = status.items.as_ref().is_some_and(|items| items.failed > 0);
+        if status.phase != TaskPhase::Succeeded || status.attempts == 0 || partly {
             return None;
         }
         self.cache_key(id)?.ok()
@@ -131,7 +137,12 @@ impl Run {
         };
         let Some(found) = found.filter(fresh) else { return self.not_remembered(id) };
         // outputs may be declared otherwise by now, or leave no room: then the task runs, and tells so itself
-        let Ok((outputs, bytes)) = outputs::check(&def.outputs, found.outputs, self.output_bytes) else {
+        let checked = if def.for_each.is_some() {
+            items::check_outputs(&def.outputs, found.outputs, None, self.output_bytes)
+        } else {
+            outputs::check(&def.outputs, found.outputs, self.output_bytes)
+        };
+        let Ok((outputs, bytes)) = checked else {
             return self.not_remembered(id);
         };
         self.output_bytes = self.output_bytes.saturating_add(bytes);

@@ -10,7 +10,7 @@ use super::{
     cache::{CacheKey, Remembered},
     graph::TaskId,
 };
-use crate::api::TaskPhase;
+use crate::api::{ItemsStatus, TaskPhase};
 
 /// One attempt of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +48,13 @@ pub enum Event {
         message: String,
         /// Whether the cluster is to blame (no room, no quota) rather than the task (no such image).
         cluster: bool,
+    },
+    /// How far the items of an attempt with `forEach` are.
+    Items {
+        /// Whose items.
+        attempt: Attempt,
+        /// How many are where.
+        items: ItemsStatus,
     },
     /// The attempt ended.
     Finished {
@@ -87,7 +94,8 @@ pub enum Event {
 pub enum AttemptResult {
     /// Well.
     Succeeded {
-        /// Members of the JSON object that the container left, if it left one.
+        /// Members of the JSON object that the container left, if it left one. With `forEach`, each is a list with a
+        /// place for every item, `null` where an item left none.
         outputs: Map<String, Value>,
         /// The text that it left, if it was no JSON object.
         message: Option<String>,
@@ -153,6 +161,8 @@ pub struct Launch {
     pub attempt: Attempt,
     /// The container or pod template (see [`Payload::kind`](super::payload::Payload::kind)), all expressions replaced by their values.
     pub rendered: Arc<Value>,
+    /// The items of a task with `forEach`: one at least.
+    pub items: Option<Arc<[Value]>>,
 }
 
 /// One recorded transition of a task.

@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 
 use super::{
     expr::Expression,
-    payload::{Payload, text::Text},
+    payload::{Arguments, Payload, text::Text},
+    policy::waiting::{Approvals, Delay},
 };
-use crate::api::{DesiredState, Duration, FailurePolicy, Output, ROLE_COMPENSATION, ROLE_TASK, VolumeUse};
+use crate::api::{DesiredState, Duration, FailurePolicy, OnTimeout, Output, ROLE_COMPENSATION, ROLE_TASK, VolumeUse};
 
 /// A task by its place: `spec.tasks` first, then `spec.finally`, then the compensations of `spec.tasks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -170,6 +171,8 @@ pub struct TaskDef {
     pub when: Option<Expression>,
     /// What it does.
     pub work: Work,
+    /// What it does it for, if for each item of a list.
+    pub for_each: Option<ForEachDef>,
     /// How failed attempts are tried again.
     pub retry: RetryRule,
     /// How long one attempt may take.
@@ -219,6 +222,7 @@ impl TaskDef {
             outputs: Vec::new(),
             volumes: Vec::new(),
             cache: None,
+            for_each: None,
             hash: 0,
         }
     }
@@ -264,9 +268,31 @@ pub enum Work {
     /// Each attempt is a Job.
     Job(Payload),
     /// A branch is chosen; there is no Job.
-    Decision(Vec<BranchDef>),
+    Decision {
+        /// The branches, in the order in which they are tried.
+        branches: Vec<BranchDef>,
+        /// Every branch that holds is taken, not only the first.
+        inclusive: bool,
+    },
+    /// It waits for a time; there is no Job.
+    Delay(Delay),
+    /// Each attempt waits for an approval, and it may mean this that nobody decides; there is no Job.
+    Approval(OnTimeout),
     /// Nothing any more: it was removed from the spec, and had attempts.
     Removed,
+}
+
+/// The items of a task, and how they are gone through.
+#[derive(Clone, Debug)]
+pub struct ForEachDef {
+    /// The list, expressions as they were written, under the name `items`.
+    pub(crate) items: Arguments,
+    /// How many items may run at once.
+    pub parallelism: Option<u32>,
+    /// How many items may fail; `None`: none, but all are tried.
+    pub max_failures: Option<u32>,
+    /// How often an item that failed is tried again.
+    pub retries_per_item: u32,
 }
 
 /// A branch of a decision.
@@ -274,7 +300,7 @@ pub enum Work {
 pub struct BranchDef {
     /// Its name.
     pub name: Arc<str>,
-    /// Its condition; without one it always holds.
+    /// Its condition; without one it holds if no other branch does.
     pub when: Option<Expression>,
 }
 
@@ -319,4 +345,6 @@ pub struct Settings {
     pub finally_timeout: Duration,
     /// How long the graph stays after it finished.
     pub ttl_after_finished: Option<Duration>,
+    /// What was decided on tasks that wait for an approval.
+    pub approvals: Arc<Approvals>,
 }

@@ -1,7 +1,7 @@
 //! Keeps a status within its bounds: what of large graphs is left out.
 
-use super::state::Run;
-use crate::api::{TaskPhase, TaskStatus};
+use super::{reason, state::Run};
+use crate::api::{ItemsStatus, TaskPhase, TaskStatus};
 
 /// How many bytes of JSON the tasks of a status may take: 768 KiB for all of it, less what the rest of it needs.
 const MAX_TASK_BYTES: usize = 736 * 1024;
@@ -29,12 +29,17 @@ impl Run {
 fn bytes(task: &TaskStatus) -> usize {
     let text = |text: &str| FIELD + text.len() + 5 * text.bytes().filter(|byte| escaped(*byte)).count();
     let texts = [&task.reason, &task.message, &task.job, &task.branch];
+    let branches: usize = task.branches.iter().map(|branch| text(branch)).sum();
     let times = [task.ready_time, task.start_time, task.completion_time, task.wake_at];
     // braces, name, phase, attempts and disruptions, and the names of outputs and failedAttempts; what an edit left
     let marks = 2 * FIELD + (FIELD + 10) + (FIELD + 16);
     let fixed = text(&task.name) + 2 * FIELD + 2 * (FIELD + 10) + 2 * FIELD + marks;
     let texts: usize = texts.into_iter().flatten().map(|known| text(known)).sum();
-    fixed + texts + times.into_iter().flatten().count() * (FIELD + TIME)
+    let items = task
+        .items
+        .as_ref()
+        .map_or(0, |items| 5 * (FIELD + 10) + items.failed_indexes.as_ref().map_or(0, |indexes| text(indexes)));
+    fixed + texts + branches + items + times.into_iter().flatten().count() * (FIELD + TIME)
 }
 
 /// Whether JSON writes a character with more than its bytes.
@@ -43,10 +48,12 @@ fn escaped(byte: u8) -> bool {
 }
 
 /// A task told shortly: its phase, reason, attempts, outputs, and when it ended. A restart needs the Job's name and the
-/// start of what runs.
+/// start of what runs; the counts of its items the Job tells again.
 pub(super) fn lean(task: &TaskStatus) -> TaskStatus {
-    let running = task.phase == TaskPhase::Running;
-    let keeps_message = !task.phase.is_final() || task.phase == TaskPhase::Failed;
+    let running = matches!(task.phase, TaskPhase::Running | TaskPhase::Waiting);
+    // who approved stands nowhere else
+    let approved = task.reason.as_deref() == Some(reason::APPROVED);
+    let keeps_message = !task.phase.is_final() || task.phase == TaskPhase::Failed || approved;
     let message = task.message.as_ref().filter(|_| keeps_message).map(|message| {
         let printable: String = message.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
         printable[..printable.floor_char_boundary(SHORT_MESSAGE)].to_owned()
@@ -56,6 +63,7 @@ pub(super) fn lean(task: &TaskStatus) -> TaskStatus {
         job: task.job.clone().filter(|_| running),
         start_time: task.start_time.filter(|_| running),
         ready_time: None,
+        items: task.items.clone().filter(|_| running).map(|items| ItemsStatus { failed_indexes: None, ..items }),
         ..task.clone()
     }
 }

@@ -7,9 +7,11 @@
 
 pub mod cache;
 mod compensation;
+pub mod cron;
 pub mod edit;
 pub mod event;
 pub mod expr;
+mod for_each;
 pub mod graph;
 mod lean;
 mod observe;
@@ -25,6 +27,7 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 pub mod validate;
+mod waiting;
 
 pub use cache::{CacheKey, Remembered};
 pub use edit::Edited;

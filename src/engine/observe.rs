@@ -10,7 +10,7 @@ use super::{
     event::{Attempt, AttemptResult, Blame, Event, Failure},
     expr::Scope,
     graph::TaskId,
-    policy::{outputs, retry, trigger::Verdict},
+    policy::{items, outputs, retry, trigger::Verdict},
     reason,
     record::{MAX_REASON, Round, clip, clipped},
     state::{Live, Run, StopCause, later, whole_millis},
@@ -26,6 +26,7 @@ impl Run {
             Event::Launched { attempt, .. }
             | Event::Started { attempt }
             | Event::Blocked { attempt, .. }
+            | Event::Items { attempt, .. }
             | Event::Finished { attempt, .. }
             | Event::Outdated { attempt, .. }
             | Event::Gone { attempt } => attempt,
@@ -41,6 +42,7 @@ impl Run {
                 self.on_blocked(attempt.task, &reason, &message, cluster, round);
             }
             Event::Finished { result, time, .. } if live => self.on_finished(attempt.task, result, time, round),
+            Event::Items { items, .. } if live => self.on_items(attempt.task, items, round),
             Event::Gone { .. } => self.on_gone(attempt, round),
             Event::Outdated { definition, .. } => self.on_outdated(attempt, definition, round),
             _ => {}
@@ -48,14 +50,14 @@ impl Run {
     }
 
     fn on_launched(&mut self, attempt: Attempt, job: String, round: &mut Round) {
-        let (removed, decision) = (self.is_removed(attempt.task), self.is_decision(attempt.task));
+        let (removed, jobless) = (self.is_removed(attempt.task), !self.has_job(attempt.task));
         let finished = self.is_finished();
         let task = &mut self.tasks[attempt.task.index()];
         let (phase, last) = (task.status.phase, task.status.attempts);
         let stray = if phase.is_final() {
             attempt.number > last || phase == TaskPhase::Cancelled
         } else {
-            let replaced = attempt.number > task.ended && (attempt.number < last || decision);
+            let replaced = attempt.number > task.ended && (attempt.number < last || jobless);
             // of a finished graph only compensations that were never begun are not final
             replaced || finished
         };
@@ -110,6 +112,7 @@ impl Run {
         self.enter(id, TaskPhase::Running, None, None, round);
         let status = &mut self.tasks[id.index()].status;
         status.job = job;
+        status.items = None;
         status.start_time = Some(round.now);
         status.stale = false;
         status.definition = None;
@@ -151,8 +154,14 @@ impl Run {
             AttemptResult::Succeeded { outputs, message } => {
                 // nothing reads what a compensation leaves, and it must not fail of it
                 let outputs = if self.is_compensation(id) { Map::new() } else { outputs };
-                outputs::check(&self.graph.task(id).outputs, outputs, self.output_bytes)
-                    .map(|checked| (checked, message))
+                let (def, used) = (self.graph.task(id), self.output_bytes);
+                let total = task.status.items.as_ref().map(|items| items.total);
+                let checked = if total.is_some() || def.for_each.is_some() {
+                    items::check_outputs(&def.outputs, outputs, total, used)
+                } else {
+                    outputs::check(&def.outputs, outputs, used)
+                };
+                checked.map(|checked| (checked, message))
             }
             AttemptResult::Failed(failure) => Err(failure),
         };

@@ -26,6 +26,20 @@ pub const CACHED: &str = "Cached";
 pub const EXPRESSION_ERROR: &str = "ExpressionError";
 /// No branch of a decision holds.
 pub const NO_BRANCH: &str = "NoBranch";
+/// A delay: its time has not come.
+pub const DELAY: &str = "Delay";
+/// An approval is waited for.
+pub const APPROVAL_PENDING: &str = "ApprovalPending";
+/// Somebody approved.
+pub const APPROVED: &str = "Approved";
+/// Somebody rejected, or nobody decided in time where that means the same.
+pub const REJECTED: &str = "Rejected";
+/// Nobody decided in time.
+pub const APPROVAL_TIMEOUT: &str = "ApprovalTimeout";
+/// The list of `forEach` is empty.
+pub const NO_ITEMS: &str = "NoItems";
+/// More items of `forEach` failed than may.
+pub const ITEMS_FAILED: &str = "ItemsFailed";
 /// A declared output without default is missing.
 pub const OUTPUT_MISSING: &str = "OutputMissing";
 /// An output is not of its declared type.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     cache::CacheKey,
     event::{Action, Attempt, Launch, Step, Transition},
-    graph::TaskId,
+    graph::{TaskId, Work},
     policy::{
         guard, outputs,
         trigger::{Outcome, Verdict},
@@ -82,7 +82,7 @@ impl Run {
         task.live = Live::default();
         task.status.reason = reason.map(|text| clip(text, MAX_REASON).to_owned());
         task.status.message = message.map(clipped);
-        if to != TaskPhase::Retrying {
+        if !matches!(to, TaskPhase::Retrying | TaskPhase::Waiting) {
             task.status.wake_at = None;
         }
         if to == TaskPhase::Ready {
@@ -213,6 +213,11 @@ impl Run {
         if from == TaskPhase::Ready {
             self.ready.remove(&(Reverse(self.graph.task(id).priority), id));
             self.decisions.remove(&id);
+            self.waits.remove(&id);
+        }
+        if from == TaskPhase::Waiting {
+            self.asked.remove(&id);
+            self.overdue.remove(&id);
         }
     }
 
@@ -223,12 +228,15 @@ impl Run {
             return;
         }
         self.counts_of(id).add(phase);
-        if phase == TaskPhase::Ready {
-            if self.is_decision(id) {
-                self.decisions.insert(id);
-            } else {
+        let work = &self.graph.task(id).work;
+        match (phase, work) {
+            (TaskPhase::Ready, Work::Job(_)) => {
                 self.ready.insert((Reverse(self.graph.task(id).priority), id));
             }
+            (TaskPhase::Ready, Work::Decision { .. }) => _ = self.decisions.insert(id),
+            (TaskPhase::Ready, Work::Delay(_) | Work::Approval(_)) => _ = self.waits.insert(id),
+            (TaskPhase::Waiting, Work::Approval(_)) => _ = self.asked.insert(id),
+            _ => {}
         }
     }
 
@@ -261,8 +269,7 @@ impl Run {
         }
         for place in 0..self.guarded[id.index()].len() {
             let (dependent, guard) = self.guarded[id.index()][place];
-            let verdict =
-                guard::decide(&graph.task(dependent).guards[guard], Some(outcome), self.task(id).branch.as_deref());
+            let verdict = guard::decide(&graph.task(dependent).guards[guard], Some(outcome), self.task(id).taken());
             let guarded = &mut self.tasks[dependent.index()];
             guarded.guards_open = guarded.guards_open.saturating_sub(1);
             if verdict != Verdict::Start && guarded.barred.is_none() {

@@ -191,6 +191,7 @@ impl Run {
         Counts {
             waiting: count(TaskPhase::Pending)
                 .saturating_add(count(TaskPhase::Ready))
+                .saturating_add(count(TaskPhase::Waiting))
                 .saturating_add(count(TaskPhase::Retrying)),
             running: count(TaskPhase::Running),
             succeeded: count(TaskPhase::Succeeded),
@@ -207,9 +208,9 @@ impl Run {
         match word {
             reason::BRANCH_NOT_TAKEN => def.guards.iter().find_map(|guard| {
                 let decision = self.task(guard.decision);
-                let taken =
-                    decision.branch.as_deref().filter(|taken| !guard.branches.iter().any(|name| &**name == *taken))?;
-                Some(format!("{} took {taken}", decision.name))
+                let taken: Vec<&str> = decision.taken().collect();
+                let passes = taken.iter().any(|taken| guard.branches.iter().any(|name| **name == **taken));
+                (!taken.is_empty() && !passes).then(|| format!("{} took {}", decision.name, taken.join(", ")))
             }),
             reason::DEPENDENCY_FAILED => def.dependencies.iter().find_map(|dependency| {
                 let status = self.task(*dependency);

@@ -13,13 +13,14 @@ use jiff::Timestamp;
 use super::{
     compensation,
     edit::carry,
-    event::{Attempt, Blame, Failure, Launch},
-    expr::Scope,
+    event::{Attempt, Blame, Failure},
+    for_each::Launchable,
     graph::{Graph, Identity, Role, Settings, TaskDef, Work},
     policy::outputs,
     reason,
     record::{MAX_FAILED_ATTEMPTS, MAX_HISTORY, MAX_MESSAGE, MAX_REASON, Round, clipped},
     state::{Run, StopCause, later, whole_millis},
+    waiting::repaired_phase,
 };
 use crate::api::{CONDITION_SUSPENDED, TaskGraphStatus, TaskPhase, TaskStatus};
 
@@ -81,6 +82,12 @@ impl Run {
 
     /// What follows from a task's status for its last attempt.
     fn restore_attempt(&mut self, id: super::TaskId) {
+        let status = self.task(id);
+        // what was removed, or is to begin again, may have had Jobs
+        if !self.has_job(id) && !self.is_removed(id) && !carry::starts_afresh(status) {
+            let due = self.restore_waiting(id);
+            return self.arm(id, due);
+        }
         let start_timeout = self.graph.task(id).start_timeout;
         let task = &mut self.tasks[id.index()];
         let status = &task.status;
@@ -138,13 +145,22 @@ impl Run {
                     round.stops.insert(attempt);
                 }
                 TaskPhase::Running if task.status.job.is_none() && !task.live.started && !fresh.contains(&attempt) => {
-                    let Work::Job(payload) = &graph.task(id).work else { continue };
-                    match payload.render(&Scope { attempt: Some(attempt.number), ..self.scope() }) {
-                        Ok(rendered) => round.launches.push(Launch { attempt, rendered }),
-                        Err(error) => {
+                    let error = match self.launchable(attempt) {
+                        Ok(Launchable::Job(launch)) => {
+                            self.expect_items(&launch);
+                            round.launches.push(launch);
+                            None
+                        }
+                        Ok(Launchable::NoItems) => Some("forEach.items: the list is empty now".to_owned()),
+                        Ok(Launchable::Nothing) => None,
+                        Err(error) => Some(error.to_string()),
+                    };
+                    match error {
+                        None => {}
+                        Some(error) => {
                             let failure = Failure {
                                 reason: reason::EXPRESSION_ERROR.to_owned(),
-                                message: Some(error.to_string()),
+                                message: Some(error),
                                 exit_code: None,
                                 blame: Blame::Final,
                             };
@@ -198,28 +214,9 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
     if status.removed {
         carry::start_afresh(&mut status);
     }
-    let branches = match &def.work {
-        Work::Decision(branches) => Some(branches),
-        Work::Job(_) | Work::Removed => None,
-    };
-    let restarts = status.reason.as_deref() == Some(reason::RERUN) && status.wake_at.is_none() && status.attempts > 0;
-    status.phase = match (status.phase, branches) {
-        // a decision that took no branch it has was not decided
-        (TaskPhase::Succeeded, Some(branches))
-            if !branches.iter().any(|branch| Some(&*branch.name) == status.branch.as_deref()) =>
-        {
-            TaskPhase::Pending
-        }
-        // what is left of its attempts is being stopped
-        (phase @ (TaskPhase::Running | TaskPhase::Retrying), _) if restarts => phase,
-        (TaskPhase::Running | TaskPhase::Retrying, Some(_)) => TaskPhase::Pending,
-        (TaskPhase::Running | TaskPhase::Retrying, None) if !status.begun() => TaskPhase::Pending,
-        // it had an attempt, of which nothing is known: nothing new before its pods are gone
-        (TaskPhase::Pending, None) if status.begun() => TaskPhase::Retrying,
-        (phase, _) => phase,
-    };
+    status.phase = repaired_phase(&def.work, &status);
     status.attempts_before = status.attempts_before.min(status.attempts);
-    if branches.is_some() && !restarts {
+    if matches!(def.work, Work::Decision { .. }) && !carry::starts_afresh(&status) {
         // those that it had as a task of another kind
         status.attempts_before = status.attempts;
     }
@@ -231,8 +228,9 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
     if status.phase != TaskPhase::Succeeded {
         status.outputs.clear();
         status.branch = None;
+        status.branches.clear();
     }
-    if status.phase != TaskPhase::Retrying {
+    if !matches!(status.phase, TaskPhase::Retrying | TaskPhase::Waiting) {
         status.wake_at = None;
     }
     if matches!(status.phase, TaskPhase::Pending | TaskPhase::Ready) {
@@ -240,6 +238,9 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
     }
     if !status.phase.is_final() {
         status.completion_time = None;
+    }
+    if let Some(indexes) = status.items.as_mut().and_then(|items| items.failed_indexes.as_mut()) {
+        indexes.truncate(indexes.floor_char_boundary(MAX_MESSAGE));
     }
     status.disruptions = status.disruptions.min(status.attempts);
     status.message = status.message.map(clipped);

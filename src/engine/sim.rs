@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use super::{
     cache::{CacheKey, Remembered},
     event::{Action, Attempt, AttemptResult, Event, Launch, Transition},
-    graph::TaskId,
+    graph::{TaskId, Work},
     state::{Run, later},
 };
-use crate::api::{Duration, TaskPhase};
+use crate::api::{Approval, Duration, TaskPhase};
 
 /// Says what becomes of attempts.
 pub trait World {
@@ -25,6 +25,12 @@ pub trait World {
 
     /// The earlier success that a task with `cache` finds. Default: none.
     fn remembered(&mut self, _task: TaskId, _key: CacheKey) -> Option<Remembered> {
+        None
+    }
+
+    /// What somebody decides on an approval that is asked for at `now`, and how long it takes them; `None`: nobody does.
+    fn decide(&mut self, asked: Attempt, now: Timestamp) -> Option<(Duration, Approval)> {
+        let _ = (asked, now);
         None
     }
 }
@@ -78,6 +84,27 @@ pub struct Block {
     pub cluster: bool,
 }
 
+/// What a run was told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// What was observed.
+    Event(Event),
+    /// What somebody decided.
+    Approval(Approval),
+}
+
+impl From<Event> for Told {
+    fn from(event: Event) -> Self {
+        Self::Event(event)
+    }
+}
+
+impl From<Approval> for Told {
+    fn from(approval: Approval) -> Self {
+        Self::Approval(approval)
+    }
+}
+
 /// What happened in a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
@@ -115,6 +142,7 @@ pub fn simulate(run: &mut Run, world: &mut impl World, start: Timestamp) -> Trac
     let mut events = Vec::new();
     loop {
         let step = simulation.run.step(events.drain(..), now);
+        simulation.hear_decisions(&step.transitions, now);
         trace.add(now, step.transitions);
         simulation.run.stored(simulation.run.sequence());
         for action in step.actions {
@@ -130,15 +158,22 @@ pub fn simulate(run: &mut Run, world: &mut impl World, start: Timestamp) -> Trac
     trace.close(run)
 }
 
-/// Feeds recorded events to a run; those of one time make one step. Timers fire between them as they did.
-pub fn replay(run: &mut Run, recorded: impl IntoIterator<Item = (Timestamp, Event)>, start: Timestamp) -> Trace {
+/// Feeds recorded events and approvals to a run; those of one time make one step. Timers fire between them as they did.
+pub fn replay<T: Into<Told>>(
+    run: &mut Run,
+    recorded: impl IntoIterator<Item = (Timestamp, T)>,
+    start: Timestamp,
+) -> Trace {
     let mut trace = Trace::begin(start);
     let mut recorded = recorded.into_iter().peekable();
     let mut now = start;
     loop {
         let mut events = Vec::new();
-        while let Some((_, event)) = recorded.next_if(|(time, _)| *time <= now) {
-            events.push(event);
+        while let Some((_, told)) = recorded.next_if(|(time, _)| *time <= now) {
+            match told.into() {
+                Told::Event(event) => events.push(event),
+                Told::Approval(approval) => run.approve(approval),
+            }
         }
         let step = run.step(events, now);
         trace.add(now, step.transitions);
@@ -183,11 +218,11 @@ struct Known {
     silent: Option<Timestamp>,
 }
 
-/// An event that is due; those of one time come in the order in which they were foreseen.
+/// What is due to be told; what is of one time comes in the order in which it was foreseen.
 struct Item {
     time: Timestamp,
     count: u64,
-    event: Event,
+    told: Told,
 }
 
 impl<W: World> Simulation<'_, W> {
@@ -234,9 +269,21 @@ impl<W: World> Simulation<'_, W> {
         self.attempts.insert(attempt, Known { ends, gone: fate.gone, silent: None });
     }
 
-    fn push(&mut self, time: Timestamp, event: Event) {
+    /// Asks what becomes of the approvals that are asked for now.
+    fn hear_decisions(&mut self, transitions: &[Transition], now: Timestamp) {
+        for transition in transitions.iter().filter(|transition| transition.to == TaskPhase::Waiting) {
+            let asked = Attempt { task: transition.task, number: transition.attempt };
+            if matches!(self.run.graph().task(asked.task).work, Work::Approval(_))
+                && let Some((delay, approval)) = self.world.decide(asked, now)
+            {
+                self.push(later(now, delay), approval);
+            }
+        }
+    }
+
+    fn push(&mut self, time: Timestamp, told: impl Into<Told>) {
         self.count += 1;
-        self.queue.push(Reverse(Item { time, count: self.count, event }));
+        self.queue.push(Reverse(Item { time, count: self.count, told: told.into() }));
     }
 
     fn take_due(&mut self, now: Timestamp, events: &mut Vec<Event>) {
@@ -244,13 +291,21 @@ impl<W: World> Simulation<'_, W> {
             if item.time > now {
                 break;
             }
-            let Some(Reverse(Item { time, event, .. })) = self.queue.pop() else { break };
+            let Some(Reverse(Item { time, told, .. })) = self.queue.pop() else { break };
+            let event = match told {
+                Told::Event(event) => event,
+                Told::Approval(approval) => {
+                    self.run.approve(approval);
+                    continue;
+                }
+            };
             let over = match &event {
                 Event::Gone { .. } | Event::LookedUp { .. } => None,
                 Event::Launched { attempt, .. }
                 | Event::Started { attempt }
                 | Event::Blocked { attempt, .. }
                 | Event::Outdated { attempt, .. }
+                | Event::Items { attempt, .. }
                 | Event::Finished { attempt, .. } => self.attempts.get(attempt).and_then(|known| known.silent),
             };
             if over.is_none_or(|silent| time < silent) {

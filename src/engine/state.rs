@@ -62,7 +62,15 @@ pub struct Run {
     pub(super) ready: BTreeSet<(Reverse<u8>, TaskId)>,
     /// Ready decisions.
     pub(super) decisions: BTreeSet<TaskId>,
-    /// What is due when: start timeouts of Running tasks, further attempts of Retrying ones.
+    /// Ready delays and approvals.
+    pub(super) waits: BTreeSet<TaskId>,
+    /// Tasks that wait for an approval.
+    pub(super) asked: BTreeSet<TaskId>,
+    /// Waiting tasks whose time has come: while the graph is suspended they stay.
+    pub(super) overdue: BTreeSet<TaskId>,
+    /// Approvals may have come.
+    pub(super) approved: bool,
+    /// What is due when: start timeouts of Running tasks, ends of Waiting ones, further attempts of Retrying ones.
     pub(super) timers: BTreeSet<(Timestamp, TaskId)>,
     /// Tasks to look at, since the counts of their dependencies changed.
     pub(super) worklist: VecDeque<TaskId>,
@@ -148,7 +156,7 @@ pub(super) enum StopCause {
 
 /// How many tasks are in which phase.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct PhaseCounts([usize; 9]);
+pub(super) struct PhaseCounts([usize; 10]);
 
 impl PhaseCounts {
     pub fn get(&self, phase: TaskPhase) -> usize {
@@ -228,6 +236,10 @@ impl Run {
             must_store: 0,
             ready: BTreeSet::new(),
             decisions: BTreeSet::new(),
+            waits: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            overdue: BTreeSet::new(),
+            approved: true,
             timers: BTreeSet::new(),
             worklist: VecDeque::new(),
             sweep: true,
@@ -250,6 +262,7 @@ impl Run {
     /// Takes changed settings; they count from the next step on.
     pub fn set_settings(&mut self, settings: Settings) {
         if self.settings != settings {
+            self.approved |= self.settings.approvals != settings.approvals;
             self.settings = settings;
             self.sweep = true;
         }
@@ -299,8 +312,9 @@ impl Run {
         )
     }
 
-    pub(super) fn is_decision(&self, id: TaskId) -> bool {
-        matches!(self.graph.task(id).work, Work::Decision(_))
+    /// Whether its attempts are Jobs.
+    pub(super) fn has_job(&self, id: TaskId) -> bool {
+        matches!(self.graph.task(id).work, Work::Job(_))
     }
 
     pub(super) fn is_removed(&self, id: TaskId) -> bool {

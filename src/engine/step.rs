@@ -5,9 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    event::{Attempt, Event, Launch, Step},
+    event::{Attempt, Event, Step},
     expr::Scope,
-    graph::{TaskId, Work},
+    for_each::Launchable,
+    graph::TaskId,
     policy::{
         calloff::{self, CallOff, Causes, Part, Standing},
         compensation,
@@ -60,6 +61,7 @@ impl Run {
                 TaskPhase::Running if !task.live.started && task.live.stop.is_none() => self.start_timed_out(id, round),
                 TaskPhase::Retrying => self.try_again(id, round),
                 TaskPhase::Ready => self.not_remembered(id),
+                TaskPhase::Waiting => _ = self.overdue.insert(id),
                 _ => {}
             }
         }
@@ -159,8 +161,15 @@ impl Run {
                 self.consider(id, round);
             } else if std::mem::take(&mut self.sweep) {
                 self.call_off(round);
+            } else if std::mem::take(&mut self.approved) {
+                self.look_for_approvals(round);
+            } else if let Some(id) = self.overdue.first().copied().filter(|_| self.starts()) {
+                self.end_waiting(id, round);
+            } else if let Some(id) = self.waits.first().copied().filter(|_| !self.is_held_back()) {
+                // to wait is nothing new: of a suspended graph, it is the end of the wait that is held back
+                self.begin_jobless(id, round);
             } else if let Some(id) = self.decisions.first().copied().filter(|_| self.starts()) {
-                self.choose(id, round);
+                self.begin_jobless(id, round);
             } else if self.compensation_is_due() {
                 self.begin_compensations(round);
             } else if self.finally_is_due() {
@@ -178,7 +187,12 @@ impl Run {
 
     /// Whether anything new is started.
     fn starts(&self) -> bool {
-        !self.suspended && (!self.on_hold || self.is_cancelled() || self.compensation_time.is_some())
+        !self.suspended && !self.is_held_back()
+    }
+
+    /// Whether nothing new is started since the spec is not valid now. What a graph does in the end is not held back.
+    fn is_held_back(&self) -> bool {
+        self.on_hold && !self.is_cancelled() && self.compensation_time.is_none()
     }
 
     fn has_slot(&self) -> bool {
@@ -313,31 +327,6 @@ impl Run {
         }
     }
 
-    /// Takes the first branch of a decision that holds.
-    fn choose(&mut self, id: TaskId, round: &mut Round) {
-        let graph = Arc::clone(&self.graph);
-        let Work::Decision(branches) = &graph.task(id).work else {
-            self.decisions.remove(&id);
-            return;
-        };
-        for branch in branches {
-            match branch.when.as_ref().map_or(Ok(true), |when| when.eval_bool(&self.scope())) {
-                Ok(false) => {}
-                Ok(true) => {
-                    self.tasks[id.index()].status.branch = Some(branch.name.to_string());
-                    self.enter(id, TaskPhase::Succeeded, None, None, round);
-                    return self.must_store();
-                }
-                Err(error) => {
-                    let message = format!("branch {}: {error}", branch.name);
-                    return self.enter(id, TaskPhase::Failed, Some(reason::EXPRESSION_ERROR), Some(message), round);
-                }
-            }
-        }
-        let message = "no branch holds; a branch without `when`, put last, is taken if no other is".to_owned();
-        self.enter(id, TaskPhase::Failed, Some(reason::NO_BRANCH), Some(message), round);
-    }
-
     /// Whether it is the turn of `finally`.
     fn finally_is_due(&self) -> bool {
         self.open_tasks == 0 && !self.is_compensating() && self.finally_time.is_none() && self.open_finally > 0
@@ -358,8 +347,6 @@ impl Run {
 
     /// Begins the next attempt of a Ready task.
     fn launch(&mut self, id: TaskId, round: &mut Round) {
-        let graph = Arc::clone(&self.graph);
-        let Work::Job(payload) = &graph.task(id).work else { return };
         if self.asks_first(id, round) {
             return;
         }
@@ -367,12 +354,15 @@ impl Run {
             let message = "attempt numbers are used up".to_owned();
             return self.enter(id, TaskPhase::Failed, Some(reason::TOO_MANY_ATTEMPTS), Some(message), round);
         };
-        match payload.render(&Scope { attempt: Some(number), ..self.scope() }) {
-            Ok(rendered) => {
+        match self.launchable(Attempt { task: id, number }) {
+            Ok(Launchable::Job(launch)) => {
                 self.tasks[id.index()].status.attempts = number;
                 self.begin(id, None, round);
-                round.launches.push(Launch { attempt: Attempt { task: id, number }, rendered });
+                self.expect_items(&launch);
+                round.launches.push(launch);
             }
+            Ok(Launchable::NoItems) => self.enter(id, TaskPhase::Skipped, Some(reason::NO_ITEMS), None, round),
+            Ok(Launchable::Nothing) => {}
             Err(error) => {
                 self.enter(id, TaskPhase::Failed, Some(reason::EXPRESSION_ERROR), Some(error.to_string()), round);
             }

@@ -4,7 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
 use super::{
-    name::{job_name, shard},
+    items::{Items, ItemsMap},
+    name::{indexed_job_name, job_name, shard},
     view::JobView,
     volumes,
 };
@@ -37,6 +38,8 @@ pub struct Order<'a> {
     pub rendered: &'a Value,
     /// What all pods of the graph share.
     pub defaults: Option<&'a PodDefaults>,
+    /// The items, of a task with `forEach`.
+    pub items: Option<Items<'a>>,
     /// Claims of the graph to mount.
     pub volumes: &'a [VolumeUse],
 }
@@ -60,53 +63,65 @@ impl<'a> Order<'a> {
             kind: payload.kind,
             rendered: &launch.rendered,
             defaults,
+            items: task.for_each.as_ref().zip(launch.items.as_deref()).map(|(rule, list)| Items { rule, list }),
             volumes: &task.volumes,
         })
     }
 
     /// Name of the Job.
     pub fn name(&self) -> String {
-        job_name(&self.graph.name, &self.graph.uid, self.role.label(), self.task, self.attempt)
+        let name = if self.items.is_some() { indexed_job_name } else { job_name };
+        name(&self.graph.name, &self.graph.uid, self.role.label(), self.task, self.attempt)
     }
 
     /// The Job, to be created as it is with `fieldValidation=Strict`.
     ///
     /// Everything of the user's goes through as it was written, fields that we do not know included.
     pub fn build(&self) -> Value {
-        let mut labels = self.labels();
-        let template = self.template(&labels);
-        labels.insert("app.kubernetes.io/managed-by".into(), MANAGER.into());
-        let mut spec = json!({
-            "backoffLimit": 0,
-            "podReplacementPolicy": "Failed",
-            // a disruption shows as a reason of its own, since it uses up no retry
-            "podFailurePolicy": {"rules": [
-                {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            ]},
-        });
+        let mut metadata = self.metadata();
+        metadata.insert("name".into(), self.name().into());
+        metadata.insert("annotations".into(), json!({ANNOTATION_HASH: self.hash()}));
+        let mut spec = self.items.map_or_else(
+            || {
+                json!({
+                    "backoffLimit": 0,
+                    "podReplacementPolicy": "Failed",
+                    // a disruption shows as a reason of its own, since it uses up no retry
+                    "podFailurePolicy": {"rules": [
+                        {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    ]},
+                })
+            },
+            |items| items.job_spec(),
+        );
         if let Some(timeout) = self.timeout {
             spec["activeDeadlineSeconds"] = timeout.secs_ceil().into();
         }
-        spec["template"] = template;
-        json!({
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {
-                "name": self.name(),
-                "namespace": self.graph.namespace,
-                "labels": labels,
-                "annotations": {ANNOTATION_HASH: self.hash()},
-                "ownerReferences": [{
-                    "apiVersion": format!("{GROUP}/{VERSION}"),
-                    "kind": "TaskGraph",
-                    "name": self.graph.name,
-                    "uid": self.graph.uid,
-                    "controller": true,
-                    "blockOwnerDeletion": true,
-                }],
-            },
-            "spec": spec,
-        })
+        spec["template"] = self.template(&self.labels());
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
+    }
+
+    /// The `ConfigMap` that must be there before the Job, if the task has items.
+    pub fn items_map(&self) -> Option<ItemsMap> {
+        Some(self.items?.config_map(&self.name(), &self.metadata()))
+    }
+
+    /// What all objects of the attempt have in common.
+    fn metadata(&self) -> Map<String, Value> {
+        let mut labels = self.labels();
+        labels.insert("app.kubernetes.io/managed-by".into(), MANAGER.into());
+        object(Some(json!({
+            "namespace": self.graph.namespace,
+            "labels": labels,
+            "ownerReferences": [{
+                "apiVersion": format!("{GROUP}/{VERSION}"),
+                "kind": "TaskGraph",
+                "name": self.graph.name,
+                "uid": self.graph.uid,
+                "controller": true,
+                "blockOwnerDeletion": true,
+            }],
+        })))
     }
 
     /// Whether a Job that stands in the way of a create is the one that the create would have made:
@@ -164,6 +179,9 @@ impl<'a> Order<'a> {
             for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                 self.complete(container);
             }
+        }
+        if let Some(items) = self.items {
+            items.mount(&self.name(), &mut spec);
         }
         json!({"metadata": metadata, "spec": spec})
     }

@@ -6,14 +6,18 @@
 //! | [`mod@check`] | containers and pod templates: what is wrong with them |
 //! | [`name`] | names of Jobs, and shards |
 //! | [`build`] | an attempt as a Job |
+//! | [`items`] | the items of a task with `forEach`, in a `ConfigMap` and in the Job |
 //! | [`view`] | what we read of a Job and a Pod |
 //! | [`mod@observe`] | a Job and its Pods as events of the engine |
+//! | [`indexed`] | the same, of a Job with many items |
 //! | [`outcome`] | how an attempt ended |
 //! | [`volumes`] | claims of a graph, and the pods that mount them |
 //! | [`refuse`] | why a Job or its pod was not created |
 
 pub mod build;
 pub mod check;
+pub mod indexed;
+pub mod items;
 pub mod name;
 pub mod observe;
 pub mod outcome;
@@ -24,7 +28,8 @@ pub mod view;
 pub mod volumes;
 
 pub use build::{Order, definition_of};
-pub use name::{job_name, shard};
+pub use items::{Items, ItemsMap};
+pub use name::{indexed_job_name, job_name, shard};
 pub use observe::{Key, goes_on, labels_of, needs_live_pods, observe};
 pub use refuse::{Refused, blocked_by_events, refusal};
 pub use view::{JobView, PodView};

@@ -8,6 +8,8 @@ use crate::api::{ROLE_VOLUME, SHARDS, is_dns_label};
 pub const MAX_NAME: usize = 63;
 /// Characters of the hash: 5 bits each, 60 in all.
 const HASH_LENGTH: usize = 12;
+/// What Kubernetes adds for the last of 1,000 items: `-999`.
+const INDEX_LENGTH: usize = 4;
 
 /// The name of an attempt's Job: `GRAPH-TASK-ATTEMPT-HASH`, a DNS label of at most 63 characters.
 ///
@@ -15,12 +17,21 @@ const HASH_LENGTH: usize = 12;
 /// names even where what can be read of them was cut to the same text, since the hash is over
 /// everything uncut, with the graph's UID. `graph` and `task` must be DNS labels (see [`check`]).
 pub fn job_name(graph: &str, graph_uid: &str, role: &str, task: &str, attempt: u32) -> String {
+    shortened_name(graph, graph_uid, role, task, attempt, MAX_NAME)
+}
+
+/// As [`job_name`], of an Indexed Job: shorter, since the host name of each of its pods is the Job's name with the index.
+pub fn indexed_job_name(graph: &str, graph_uid: &str, role: &str, task: &str, attempt: u32) -> String {
+    shortened_name(graph, graph_uid, role, task, attempt, MAX_NAME - INDEX_LENGTH)
+}
+
+fn shortened_name(graph: &str, graph_uid: &str, role: &str, task: &str, attempt: u32, longest: usize) -> String {
     let mut hasher = hasher([graph, graph_uid, role, task]);
     hasher.update(&attempt.to_le_bytes());
     let hash = base32(hasher.digest());
 
     let number = attempt.to_string();
-    let room = MAX_NAME - HASH_LENGTH - number.len() - 3;
+    let room = longest - HASH_LENGTH - number.len() - 3;
     let (graph, task) = share(graph, task, room);
     format!("{graph}-{task}-{number}-{hash}")
 }
@@ -57,7 +68,7 @@ fn cut(text: &str, length: usize) -> &str {
 }
 
 /// The low 60 bits in twelve lower-case characters. No vowels but `a`, so that no words come up by chance.
-fn base32(mut bits: u64) -> String {
+pub(super) fn base32(mut bits: u64) -> String {
     const ALPHABET: &[u8; 32] = b"0123456789abcdfghjklmnpqrstvwxyz";
     (0..HASH_LENGTH)
         .map(|_| {
@@ -113,6 +124,9 @@ mod tests {
         // pinned: a change would orphan the Jobs of running graphs when the operator is upgraded
         assert_eq!(job_name("data-processing", UID, "task", "extract", 1), "data-processing-extract-1-hcha2c7cpkml");
         assert_eq!(shard(UID), 47);
+        // where nothing was cut, the form of the Job does not show
+        let name = indexed_job_name("data-processing", UID, "task", "extract", 1);
+        assert_eq!(name, "data-processing-extract-1-hcha2c7cpkml");
     }
 
     #[test]
@@ -121,6 +135,8 @@ mod tests {
         let names = ["b", "c"].map(|end| job_name(&long, UID, "task", &format!("{long}{end}"), 1));
         assert_ne!(names[0], names[1]);
         assert_eq!(names[0].len(), MAX_NAME);
+        let indexed = indexed_job_name(&long, UID, "task", &long, u32::MAX);
+        assert_eq!(check(&format!("{indexed}-999")), None);
         // a short task's name is never cut because the graph's is long
         assert!(job_name(&"g".repeat(63), UID, "task", "extract", 12).contains("-extract-12-"));
         assert_eq!(check(&job_name(&"a-".repeat(31), UID, "task", "x", u32::MAX)), None);

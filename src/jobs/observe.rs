@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    outcome,
+    indexed, outcome,
     view::{ContainerStatusView, JobView, PodView},
 };
 use crate::{
@@ -40,10 +40,16 @@ pub fn labels_of(metadata: &ObjectMeta) -> Option<Key<'_>> {
 /// no pod of it is seen. The pod may be gone, or the cache of Pods may lag behind that of Jobs; in the latter case
 /// [`observe`] would lose the outputs or the reason of a failure.
 pub fn needs_live_pods(job: &JobView, pods: &[&PodView]) -> bool {
+    if job.is_indexed() {
+        return indexed::needs_live_pods(job, pods);
+    }
     job.ended() && owned(job, pods).is_empty()
 }
 
 /// What a Job and its Pods mean for `attempt`. The same objects always mean the same events.
+///
+/// Of a Job with many items (`forEach`) the Job's status decides, and pods tell what items left behind; see
+/// [`indexed`]. Of any other:
 ///
 /// - `job` is `None` where the Job is not seen (yet, or any more): then nothing follows. That a Job is lost can only be
 ///   told by whoever knows that it was created and asks the API server.
@@ -54,6 +60,9 @@ pub fn needs_live_pods(job: &JobView, pods: &[&PodView]) -> bool {
 /// - A Job that ended while its pod is seen running: the cache of Pods lags, and nothing is said until it has caught up.
 pub fn observe(attempt: Attempt, job: Option<&JobView>, pods: &[&PodView]) -> Vec<Event> {
     let Some(job) = job else { return Vec::new() };
+    if job.is_indexed() {
+        return indexed::observe(attempt, job, pods);
+    }
     let pods = owned(job, pods);
     let name = job.metadata.name.clone().unwrap_or_default();
     let mut events = vec![Event::Launched { attempt, job: name }];
@@ -69,15 +78,16 @@ pub fn observe(attempt: Attempt, job: Option<&JobView>, pods: &[&PodView]) -> Ve
 }
 
 /// Whether a Job whose attempt is over may still run something: it did not end, nobody deletes it, and no pod of it has
-/// ended, which would end it soon. It was created late, by an operator that was held up, or its controller tries
+/// ended, which would end it soon (if it is not one with many items). It was created late, by an operator that was held up, or its controller tries
 /// for ever to make a pod that is refused.
 pub fn goes_on(job: &JobView, pods: &[&PodView]) -> bool {
     let deleting = job.metadata.deletion_timestamp.is_some();
-    !job.ended() && !deleting && !owned(job, pods).iter().any(|pod| pod.terminal())
+    let ends = || !job.is_indexed() && owned(job, pods).iter().any(|pod| pod.terminal());
+    !job.ended() && !deleting && !ends()
 }
 
 /// The pods that `job` controls, in an order that does not depend on how they were listed.
-fn owned<'a>(job: &JobView, pods: &[&'a PodView]) -> Vec<&'a PodView> {
+pub(super) fn owned<'a>(job: &JobView, pods: &[&'a PodView]) -> Vec<&'a PodView> {
     let uid = job.metadata.uid.as_deref();
     let mut owned: Vec<_> = pods.iter().copied().filter(|pod| uid.is_some() && pod.owner_uid() == uid).collect();
     owned.sort_by_key(|pod| (&pod.metadata.creation_timestamp, &pod.metadata.name, &pod.metadata.uid));
@@ -104,7 +114,7 @@ fn ending<'a>(job: &JobView, pods: &[&'a PodView]) -> Option<(AttemptResult, Opt
 }
 
 /// Whether any container runs or ran.
-fn started(pod: &PodView) -> bool {
+pub(super) fn started(pod: &PodView) -> bool {
     let ran = |status: &ContainerStatusView| {
         [&status.state, &status.last_state].iter().any(|state| state.running.is_some() || state.terminated.is_some())
     };
@@ -112,7 +122,7 @@ fn started(pod: &PodView) -> bool {
 }
 
 /// Why a pod does not start, if that is known: reason, message, whether the cluster is to blame.
-fn blocked(pod: &PodView) -> Option<(String, String, bool)> {
+pub(super) fn blocked(pod: &PodView) -> Option<(String, String, bool)> {
     if let Some(condition) = pod.condition("PodScheduled", "False") {
         let reason = condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned());
         return Some((reason, condition.message.clone().unwrap_or_default(), true));

@@ -15,15 +15,36 @@ use serde::{Deserialize, Deserializer};
 
 use crate::api::{DEFAULT_CONTAINER, LABEL_PREFIX, MAIN_CONTAINER};
 
+/// Label on a pod of an Indexed Job: the place of its item.
+pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+
 /// A `batch/v1` Job.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct JobView {
     /// Name, namespace, UID, version, times, owners; labels and annotations of ours.
     #[serde(deserialize_with = "lean_metadata")]
     pub metadata: ObjectMeta,
+    /// What of its spec matters here.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub spec: JobSpecView,
     /// Its status.
     #[serde(default, deserialize_with = "null_as_default")]
     pub status: JobStatusView,
+}
+
+/// Spec of a Job.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobSpecView {
+    /// `Indexed` where it has a pod for each item.
+    #[serde(default)]
+    pub completion_mode: Option<String>,
+    /// How many items it has.
+    #[serde(default)]
+    pub completions: Option<i32>,
+    /// How many items may fail before it ends.
+    #[serde(default)]
+    pub max_failed_indexes: Option<i32>,
 }
 
 /// Status of a Job.
@@ -36,6 +57,12 @@ pub struct JobStatusView {
     /// Pods that are neither terminal nor being deleted.
     #[serde(default, deserialize_with = "null_as_default")]
     pub active: i32,
+    /// Items that succeeded, as `1,3-5`.
+    #[serde(default)]
+    pub completed_indexes: Option<String>,
+    /// Items that failed for good, as `1,3-5`.
+    #[serde(default)]
+    pub failed_indexes: Option<String>,
     /// When it completed; a failed Job has none.
     #[serde(default)]
     pub completion_time: Option<Time>,
@@ -197,6 +224,11 @@ impl JobView {
         self.condition("Complete").is_some() || self.condition("Failed").is_some()
     }
 
+    /// Whether it has a pod for each of many items: the Job of a task with `forEach`.
+    pub fn is_indexed(&self) -> bool {
+        self.spec.completion_mode.as_deref() == Some("Indexed")
+    }
+
     /// UID of the object that controls it.
     pub fn owner_uid(&self) -> Option<&str> {
         controller_uid(&self.metadata)
@@ -222,6 +254,11 @@ impl PodView {
     /// Whether somebody asked for its deletion.
     pub fn deleting(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Place of its item, in a Job with many.
+    pub fn completion_index(&self) -> Option<u32> {
+        self.metadata.labels.as_ref()?.get(COMPLETION_INDEX)?.parse().ok()
     }
 
     /// UID of the Job that controls it.
@@ -272,7 +309,7 @@ fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
     let lean = LeanMeta::deserialize(deserializer)?;
     let ours = |map: Option<BTreeMap<String, String>>| {
         let mut map = map?;
-        map.retain(|key, _| key.starts_with(LABEL_PREFIX) || key == DEFAULT_CONTAINER);
+        map.retain(|key, _| key.starts_with(LABEL_PREFIX) || key == DEFAULT_CONTAINER || key == COMPLETION_INDEX);
         Some(map).filter(|map| !map.is_empty())
     };
     Ok(ObjectMeta {

@@ -82,6 +82,24 @@ const FAILURE: Shape = Shape {
     condition: "Failed",
 };
 
+/// Items from an output, one of which fails in the first attempt.
+const ITEMS: Shape = Shape {
+    name: "items",
+    spec: || {
+        let for_each = json!({"items": "${{ tasks.list.outputs.files }}", "parallelism": 2});
+        let retry = json!({"limit": 1, "backoff": {"initial": "20ms", "max": "50ms"}});
+        json!({"tasks": [
+            task("list", &[]), task_with("each", &["list"], json!({"forEach": for_each, "retry": retry})), task("after", &["each"]),
+        ]})
+    },
+    script: |task, attempt| match (task, attempt) {
+        ("list", _) => Play::succeeds(r#"{"files": ["a", "b", "c"]}"#),
+        ("each/1", 1) => Play::fails(3),
+        _ => Play::succeeds(r#"{"n": 1}"#),
+    },
+    condition: "Complete",
+};
+
 /// A failure that is undone, one compensation with a retry; then `finally`.
 const SAGA: Shape = Shape {
     name: "saga",
@@ -161,7 +179,9 @@ async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
     }
     let graph = fixture.namespace.until_finished("g").await;
     let status = fixture.operator.terminate().await?;
-    ensure!(status.success(), "the operator ended with {status}");
+    // where all was done but the last event, the second operator may be told to end before it listens for that
+    let early = crashed && status.code() == Some(128 + 15);
+    ensure!(early || status.success(), "the operator ended with {status}");
     fixture.judge().await?;
     Ok(Ran { outcome: outcome(&graph), condition: finished(&graph), writes, crashed })
 }
@@ -191,8 +211,9 @@ async fn sweep(shape: Shape) -> Result<()> {
             }
             ensure!(number < MOST_WRITES, "{}: writes without end", shape.name);
         }
-        // the last one or two may have been coalesced away
-        assert!(kills + 2 >= calm.writes, "{}: {} writes, but only {kills} kills", shape.name, calm.writes);
+        // the last few may have been coalesced away; of items there is more to be told on the way
+        let coalesced = if shape.name == ITEMS.name { 5 } else { 2 };
+        assert!(kills + coalesced >= calm.writes, "{}: {} writes, but only {kills} kills", shape.name, calm.writes);
     }
     Ok(())
 }
@@ -205,6 +226,11 @@ async fn between_any_two_writes_of_a_decision() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn between_any_two_writes_of_a_retry() -> Result<()> {
     sweep(RETRY).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_items() -> Result<()> {
+    sweep(ITEMS).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,8 @@ mod edits;
 mod faults;
 mod fixture;
 mod harness;
+mod items;
 mod runs;
 mod sagas;
 mod volumes;
+mod waiting;

@@ -109,6 +109,21 @@ async fn a_template_of_two_graphs() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waits() -> Result<()> {
+    let world = World::new("waiting").await?;
+    world.apply(&file("examples/waiting.yaml")?).await?;
+    let graph = world.wait("waiting", "complete").await?;
+    assert_eq!(outputs(&graph, "publish"), json!({"published": "1.4.0"}));
+    let review = task(&graph, "review").expect("its status");
+    assert_eq!((review.attempts, review.message.as_deref()), (2, Some("by ben: looks good")));
+    assert_eq!(review.failed_attempts[0].message.as_deref(), Some("by ann: the notes lack a date"));
+    let settle = task(&graph, "settle").expect("its status");
+    let took = settle.completion_time.zip(settle.start_time).map(|(end, start)| end.duration_since(start).as_secs());
+    assert_eq!(took, Some(3));
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_is_undone() -> Result<()> {
     let world = World::new("order-failing").await?;
     world.apply(&file("examples/orders/failing.yaml")?).await?;
@@ -122,6 +137,20 @@ async fn an_order_that_is_undone() -> Result<()> {
     assert!(refund.completion_time <= release.start_time, "the refund first");
     assert!(undo("ship-order").is_none());
     assert_eq!(outputs(&graph, "write-ledger"), json!({"entry": "shipping Failed"}));
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inclusive_decision() -> Result<()> {
+    let world = World::new("inclusive").await?;
+    world.apply(&file("examples/inclusive.yaml")?).await?;
+    let graph = world.wait("inclusive", "complete").await?;
+    assert_eq!(task(&graph, "needs").expect("its status").branches, ["bulk", "export"]);
+    for (name, expected) in
+        [("customs", TaskPhase::Succeeded), ("wrap", TaskPhase::Skipped), ("envelope", TaskPhase::Skipped)]
+    {
+        assert_eq!(phase(&graph, name), Some(expected), "{name}");
+    }
     world.judge().await
 }
 
@@ -182,4 +211,19 @@ async fn the_pipeline_with_poor_data() -> Result<()> {
     assert_eq!(phase(&graph, "store-primary"), Some(TaskPhase::Skipped));
     assert_eq!(outputs(&graph, "store-backup"), json!({"rows": 516}));
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_each() -> Result<()> {
+    let world = World::new("foreach").await?;
+    world.apply(&file("examples/foreach.yaml")?).await?;
+    let graph = world.wait("foreach", "complete").await?;
+    assert_eq!(outputs(&graph, "check"), json!({"square": [1, 4, 0, 16]}));
+    assert_eq!(outputs(&graph, "sum"), json!({"sum": 21}));
+    assert_eq!(phase(&graph, "none"), Some(TaskPhase::Skipped));
+    let items = task(&graph, "check").and_then(|task| task.items).expect("its items");
+    assert_eq!((items.succeeded, items.failed, items.failed_indexes.as_deref()), (3, 1, Some("2")));
+    let tree = world.plugin(&["tree", "foreach"]).await?;
+    assert!(tree.contains("items 3/4, failed 1"), "{tree}");
+    world.judge().await
 }

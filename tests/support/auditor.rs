@@ -44,6 +44,8 @@ impl Auditor {
 struct Life {
     key: Key,
     created: u64,
+    /// Place of a pod's item, in a Job with many.
+    item: Option<usize>,
     /// A Job's deletion; a pod's end.
     ended: Option<u64>,
 }
@@ -64,16 +66,18 @@ pub fn violations(seen: &[Sighting]) -> Vec<String> {
                 let job = jobs.entry(&one.uid).or_insert_with(|| Life {
                     key: key.clone(),
                     created: one.version,
-                    ended: None,
+                    ..Life::default()
                 });
                 if one.gone {
                     job.ended.get_or_insert(one.version);
                 }
             }
+            Object::Items(..) => {}
             Object::Pod(key, state) => {
                 let pod = pods.entry(&one.uid).or_insert_with(|| Life {
                     key: key.clone(),
                     created: one.version,
+                    item: state.item,
                     ended: None,
                 });
                 if one.gone || state.is_terminal() {
@@ -116,7 +120,9 @@ fn one_pod_a_task(pods: &[Life]) -> Vec<String> {
         for other in &pods[place + 1..] {
             let whose = |key: &Key| (key.graph.clone(), key.role.clone(), key.task.clone());
             let same_task = whose(&one.key) == whose(&other.key);
-            if same_task && !one.ended_before(other.created) && !other.ended_before(one.created) {
+            // the items of one attempt go side by side
+            let items = one.item != other.item && one.key.attempt == other.key.attempt;
+            if same_task && !items && !one.ended_before(other.created) && !other.ended_before(one.created) {
                 broken.push(format!(
                     "A: two live pods of {}: attempts {} and {}",
                     one.key.task, one.key.attempt, other.key.attempt

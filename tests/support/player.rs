@@ -16,6 +16,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::namespace::Namespace;
 
+/// Kubernetes' label for the place of a pod's item.
+const LABEL_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+
 /// What one pod does.
 #[derive(Clone, Debug)]
 pub struct Play {
@@ -79,7 +82,7 @@ impl Play {
     }
 }
 
-/// What the pod of an attempt of a task does; what undoes a task is named `undo:TASK`.
+/// What the pod of an attempt of a task does; what undoes a task is named `undo:TASK`, the pod of an item `TASK/PLACE`.
 pub type Script = Arc<dyn Fn(&str, u32) -> Play + Send + Sync>;
 
 /// Plays the pods of a namespace as long as it lives.
@@ -122,8 +125,10 @@ async fn play(pods: Api<Pod>, script: Script) {
         while plays.try_join_next().is_some() {}
         let uid = pod.uid().unwrap_or_default();
         let label = |name: &str| pod.labels().get(name).cloned().unwrap_or_default();
+        let item = pod.labels().get(LABEL_INDEX).map(|index| format!("/{index}")).unwrap_or_default();
         let undo = if label(LABEL_ROLE) == ROLE_COMPENSATION { "undo:" } else { "" };
-        let part = script(&format!("{undo}{}", label(LABEL_TASK)), label(LABEL_ATTEMPT).parse().unwrap_or_default());
+        let part =
+            script(&format!("{undo}{}{item}", label(LABEL_TASK)), label(LABEL_ATTEMPT).parse().unwrap_or_default());
         if pod.metadata.deletion_timestamp.is_some() {
             if on_machine(&pod) && deleted.insert(uid) {
                 plays.spawn(let_go(pods.clone(), pod, part.lingers.unwrap_or_default()));

@@ -9,17 +9,19 @@ use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::{Map, Value};
 use taskgraph::{
     api::{
-        ClusterTaskTemplate, Duration, ROLE_COMPENSATION, TaskGraph, TaskPhase, TaskTemplate, TemplateKind, TemplateRef,
+        Approval, ClusterTaskTemplate, Duration, ROLE_COMPENSATION, TaskGraph, TaskGraphStatus, TaskPhase,
+        TaskTemplate, TemplateKind, TemplateRef,
     },
     engine::{
-        AttemptResult, Blame, Failure, Graph, Identity, Launch, Run, TaskId, Templates, compile,
-        sim::{Block, Fate, simulate},
+        Attempt, AttemptResult, Blame, Failure, Graph, Identity, Launch, Run, Settings, TaskId, Templates, compile,
+        policy::waiting::Approvals,
+        sim::{Block, Fate, World, simulate},
     },
 };
 
 use super::{
     namespace::{Namespace, status},
-    sight::{Object, PodState, Sighting},
+    sight::{ItemsEnd, Object, PodState, Sighting},
 };
 
 /// How long after a Job vanished its loss is told. Longer than what lies between a watch and the operator.
@@ -34,6 +36,43 @@ struct Seen {
     pod: Option<PodState>,
     job_gone: Option<Instant>,
     waits: Option<String>,
+    /// Of an attempt with many items: how its Job ended, and what they left.
+    items_end: Option<ItemsEnd>,
+    left: BTreeMap<usize, Map<String, Value>>,
+    failed: BTreeMap<usize, Failure>,
+}
+
+impl Seen {
+    /// Takes what an item left; whether there is no more to it, as its pod is not the attempt's end.
+    fn add_item(&mut self, item: usize, one: &Sighting) -> bool {
+        let Object::Pod(_, state) = &one.object else { return false };
+        if !state.is_terminal() {
+            return false;
+        }
+        self.running.get_or_insert(one.at);
+        match result(state) {
+            AttemptResult::Succeeded { outputs, .. } => _ = self.left.insert(item, outputs),
+            AttemptResult::Failed(failure) => _ = self.failed.insert(item, failure),
+        }
+        true
+    }
+
+    /// How an attempt with many items ended.
+    fn items_result(&self, end: &ItemsEnd) -> AttemptResult {
+        if !end.well {
+            let exit_code = self.failed.values().next().and_then(|failure| failure.exit_code);
+            let failure = Failure { reason: "ItemsFailed".into(), message: None, exit_code, blame: Blame::Task };
+            return AttemptResult::Failed(failure);
+        }
+        let mut outputs = Map::new();
+        for (item, left) in &self.left {
+            for (name, value) in left {
+                let list = outputs.entry(name.clone()).or_insert_with(|| vec![Value::Null; end.total].into());
+                list[*item] = value.clone();
+            }
+        }
+        AttemptResult::Succeeded { outputs, message: None }
+    }
 }
 
 /// The templates that graphs of the namespace may use.
@@ -54,9 +93,15 @@ pub fn phases(graph: &TaskGraph, templates: &Templates, seen: &[Sighting]) -> Re
     let identity = Identity { name: graph.name_any(), namespace: graph.namespace().unwrap_or_default(), uid };
     let start = status(graph).start_time.context("the graph was accepted")?;
     let names = Arc::clone(&plan.graph);
-    let mut run = Run::new(Arc::clone(&plan.graph), plan.settings, identity, start);
-    let mut world =
-        |launch: &Launch, _: Timestamp| fate(attempts.get(&(name(&names, launch.attempt.task), launch.attempt.number)));
+    let mut world = Recorded {
+        graph: Arc::clone(&plan.graph),
+        attempts,
+        status: status(graph),
+        approvals: Arc::clone(&plan.settings.approvals),
+    };
+    // each comes when it was acted on
+    let settings = Settings { approvals: Arc::default(), ..plan.settings };
+    let mut run = Run::new(Arc::clone(&plan.graph), settings, identity, start);
     let trace = simulate(&mut run, &mut world, start);
     // a status does not show compensations that were not begun, or had nothing to undo
     let is_shown = |id: &TaskId, phase: TaskPhase| {
@@ -72,6 +117,31 @@ pub fn phases(graph: &TaskGraph, templates: &Templates, seen: &[Sighting]) -> Re
     Ok((simulated, stored))
 }
 
+/// What was seen of the graph.
+struct Recorded {
+    graph: Arc<Graph>,
+    attempts: BTreeMap<(String, u32), Seen>,
+    status: TaskGraphStatus,
+    approvals: Arc<Approvals>,
+}
+
+impl World for Recorded {
+    fn fate(&mut self, launch: &Launch, _: Timestamp) -> Fate {
+        fate(self.attempts.get(&(name(&self.graph, launch.attempt.task), launch.attempt.number)))
+    }
+
+    fn decide(&mut self, asked: Attempt, _: Timestamp) -> Option<(Duration, Approval)> {
+        let name = &self.graph.task(asked.task).name;
+        let approval = self.approvals.get(name)?.get(&asked.number)?;
+        let task = self.status.tasks.iter().find(|task| *task.name == **name)?;
+        let failed = task.failed_attempts.iter().find(|failed| failed.attempt == asked.number);
+        let (start, end) = failed
+            .map_or((task.start_time, task.completion_time), |failed| (failed.start_time, failed.completion_time));
+        let millis = end?.duration_since(start?).as_millis();
+        Some((Duration::from_millis(millis.try_into().ok()?), approval.clone()))
+    }
+}
+
 /// `TASK`, or `undo:TASK`.
 fn name(graph: &Graph, id: TaskId) -> String {
     let task = graph.task(id);
@@ -84,7 +154,7 @@ pub type Phases = BTreeMap<String, TaskPhase>;
 fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
     let mut attempts = BTreeMap::<(String, u32), Seen>::new();
     for one in seen {
-        let (Object::Job(key) | Object::Pod(key, _)) = &one.object else { continue };
+        let (Object::Job(key) | Object::Pod(key, _) | Object::Items(key, _)) = &one.object else { continue };
         if key.graph != uid {
             continue;
         }
@@ -93,6 +163,11 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
         match &one.object {
             Object::Job(_) if one.gone => attempt.job_gone = Some(one.at),
             Object::Job(_) => _ = attempt.stored.get_or_insert(one.at),
+            Object::Items(_, end) => {
+                attempt.ended.get_or_insert(one.at);
+                attempt.items_end = Some(end.clone());
+            }
+            Object::Pod(_, PodState { item: Some(item), .. }) if attempt.add_item(*item, one) => {}
             Object::Pod(_, state) if state.is_terminal() => {
                 attempt.ended.get_or_insert(one.at);
                 attempt.pod.get_or_insert_with(|| state.clone());
@@ -124,7 +199,8 @@ fn fate(seen: Option<&Seen>) -> Fate {
     // one that ended so fast that it was never seen running did run; one of which nothing is left perhaps not
     let start = start.or_else(|| seen.ended.map(|ended| since(ended, stored)));
     let begin = seen.running.or(seen.ended).unwrap_or(stored);
-    let result = seen.pod.as_ref().map_or_else(lost, result);
+    let of_pod = || seen.pod.as_ref().map_or_else(lost, result);
+    let result = seen.items_end.as_ref().map_or_else(of_pod, |end| seen.items_result(end));
     Fate { start, run: Some(since(ended, begin)), result, ..never }
 }
 

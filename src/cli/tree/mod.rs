@@ -1,7 +1,7 @@
 //! `kubectl taskgraph tree`: a graph as a tree of its tasks.
 
 mod changes;
-pub mod client;
+pub(super) mod client;
 mod layout;
 mod render;
 mod style;
@@ -41,7 +41,7 @@ pub struct TreeArgs {
 
 /// Which cluster and namespace to ask.
 #[derive(Args, Clone, Debug)]
-pub struct ClusterArgs {
+pub(super) struct ClusterArgs {
     /// Namespace of the graph. Default: that of the context.
     #[arg(short, long)]
     namespace: Option<String>,

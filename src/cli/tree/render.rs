@@ -211,7 +211,8 @@ impl Picture {
         let details = Details::of(row, self.width.saturating_sub(used + 2));
         let space = if details.beside.is_empty() || details.note.is_empty() { "" } else { " " };
         let _ = write!(line, "  {}{space}{}", details.beside, style.dim(&details.note));
-        let active = matches!(row.phase, TaskPhase::Ready | TaskPhase::Running | TaskPhase::Retrying);
+        let active =
+            matches!(row.phase, TaskPhase::Ready | TaskPhase::Running | TaskPhase::Waiting | TaskPhase::Retrying);
         self.lines.push(Line { text: line.trim_end().to_owned(), active });
         let below = format!("{}  ", row.placed.guides_below);
         for words in text::wrap(&details.below, self.width.saturating_sub(text::width(&below)), MAX_WHY) {

@@ -70,6 +70,55 @@ fn running() {
 }
 
 #[test]
+fn waits() {
+    let spec = json!({"tasks": [
+        {"name": "checks", "decision": {"inclusive": true, "branches": [{"name": "security", "when": "true"}, {"name": "legal", "when": "true"}]}},
+        {"name": "off-hours", "dependsOn": ["checks/security"], "delay": {"cron": "0 22 * * *"}},
+        {"name": "ask", "dependsOn": ["checks/legal"], "approval": {}, "timeout": "1d"},
+        {"name": "ask-again", "dependsOn": ["checks/legal"], "approval": {}, "retry": {"limit": 3}},
+        {"name": "deploy", "dependsOn": ["off-hours", "ask", "ask-again"]},
+        {"name": "asked", "approval": {}},
+    ]});
+    let status = json!({
+        "phase": "Running", "progress": "2/6", "startTime": "2026-03-01T12:00:00Z",
+        "tasks": [
+            {"name": "checks", "phase": "Succeeded", "branches": ["security", "legal"], "completionTime": "2026-03-01T12:00:00Z"},
+            {"name": "off-hours", "phase": "Waiting", "reason": "Delay", "attempts": 1, "startTime": "2026-03-01T12:00:00Z", "wakeAt": "2026-03-01T22:00:00.250Z"},
+            {"name": "ask", "phase": "Waiting", "reason": "ApprovalPending", "attempts": 1, "startTime": "2026-03-01T12:00:00Z", "wakeAt": "2026-03-02T12:00:00Z"},
+            {"name": "ask-again", "phase": "Waiting", "reason": "ApprovalPending", "attempts": 2, "startTime": "2026-03-01T12:01:00Z", "failedAttempts": [
+                {"attempt": 1, "reason": "Rejected", "message": "by ann: not on a Sunday"},
+            ]},
+            {"name": "deploy"},
+            {"name": "asked", "phase": "Succeeded", "reason": "Approved", "message": "by ben: fine", "attempts": 1, "startTime": "2026-03-01T12:00:00Z", "completionTime": "2026-03-01T12:01:30Z"},
+        ],
+    });
+    assert_snapshot!("waits_100", picture(&graph(spec, status), 100));
+}
+
+#[test]
+fn items() {
+    let mut find = succeeded("find", "00:00", "00:01");
+    find["outputs"] = json!({"images": ["a.png", "b.png", "c.gif"]});
+    let mut convert = succeeded("convert", "00:01", "00:05");
+    convert["items"] = json!({"total": 3, "succeeded": 2, "failed": 1, "failedIndexes": "2"});
+    convert["outputs"] = json!({"thumbnail": ["small-a.png", "small-b.png", null]});
+    let message = "3 of 10 items failed: 1,4-5; item 1: Error, exit code 3: no PNG";
+    let status = json!({
+        "phase": "Running", "progress": "2/4", "startTime": "2026-03-01T12:00:00Z",
+        "tasks": [
+            find, convert,
+            {"name": "upload", "phase": "Running", "attempts": 1, "startTime": "2026-03-01T12:01:00Z", "items": {"total": 10, "succeeded": 7, "active": 2}},
+            {"name": "check", "phase": "Failed", "attempts": 1, "startTime": "2026-03-01T12:01:00Z", "completionTime": "2026-03-01T12:01:10Z",
+                "items": {"total": 10, "succeeded": 7, "failed": 3, "failedIndexes": "1,4-5"}, "reason": "ItemsFailed", "message": message,
+                "failedAttempts": [{"attempt": 1, "exitCode": 3, "reason": "ItemsFailed", "message": message}]},
+        ],
+    });
+    let after = |name: &str| json!({"name": name, "dependsOn": ["convert"]});
+    let spec = json!({"tasks": [{"name": "find"}, {"name": "convert", "dependsOn": ["find"]}, after("upload"), after("check")]});
+    assert_snapshot!("items", picture(&graph(spec, status), 100));
+}
+
+#[test]
 fn retrying_and_blocked() {
     let spec = json!({"tasks": [{"name": "flaky"}, {"name": "pulls"}, {"name": "waits"}, {"name": "after", "dependsOn": ["flaky", "pulls", "waits"]}]});
     let status = json!({

@@ -45,6 +45,7 @@ impl Style {
             TaskPhase::Pending => ("○", "."),
             TaskPhase::Ready => ("◔", "o"),
             TaskPhase::Running => ("●", "*"),
+            TaskPhase::Waiting => ("◷", "w"),
             TaskPhase::Retrying => ("↻", "@"),
             TaskPhase::Succeeded => ("✔", "+"),
             TaskPhase::Failed => ("✘", "x"),
@@ -73,7 +74,7 @@ impl Style {
 pub fn task_colour(phase: TaskPhase) -> Ansi {
     match phase {
         TaskPhase::Pending | TaskPhase::Skipped => Ansi::new().dimmed(),
-        TaskPhase::Ready => Ansi::new(),
+        TaskPhase::Ready | TaskPhase::Waiting => Ansi::new(),
         TaskPhase::Running => AnsiColor::Cyan.on_default(),
         TaskPhase::Retrying | TaskPhase::Omitted => AnsiColor::Yellow.on_default(),
         TaskPhase::Succeeded => AnsiColor::Green.on_default(),

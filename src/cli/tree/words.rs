@@ -1,11 +1,12 @@
 //! What the tree says of one task or graph, in words.
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use serde_json::Value;
 
 use crate::{
-    api::{CONDITION_ACCEPTED, CONDITION_STALLED, FailedAttempt, TaskGraph, TaskPhase, TaskStatus},
+    api::{CONDITION_ACCEPTED, CONDITION_STALLED, FailedAttempt, ItemsStatus, TaskGraph, TaskPhase, TaskStatus},
     cli::text,
+    engine::reason::APPROVAL_PENDING,
 };
 
 /// The most columns of one output's value.
@@ -30,19 +31,26 @@ pub fn duration(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
-/// How long a task took, has run, or waits for its next attempt.
+/// How long a task took, has run or waited, or until it goes on.
 pub fn task_time(status: &TaskStatus, now: Timestamp) -> String {
     match (status.phase, status.start_time, status.completion_time, status.wake_at) {
-        (TaskPhase::Retrying, _, _, Some(wake_at)) => format!("in {}", duration(now, wake_at)),
-        (TaskPhase::Running, Some(start), ..) => duration(start, now),
+        (TaskPhase::Retrying | TaskPhase::Waiting, _, _, Some(wake_at)) => format!("in {}", duration(now, wake_at)),
+        (TaskPhase::Running | TaskPhase::Waiting, Some(start), ..) => duration(start, now),
         (phase, Some(start), Some(end), _) if phase.is_final() => duration(start, end),
         _ => String::new(),
     }
 }
 
-/// `took good`, or `rows=1000 quality=0.97`.
+/// `items 7/10, failed 3`
+fn items(items: &ItemsStatus) -> String {
+    let failed = if items.failed > 0 { format!(", failed {}", items.failed) } else { String::new() };
+    format!("items {}/{}{failed}", items.succeeded, items.total)
+}
+
+/// `took good`, `took good, large`, `rows=1000 quality=0.97`, or `items 7/10, failed 3`.
 pub fn result(status: &TaskStatus) -> Option<String> {
-    let branch = status.branch.as_ref().map(|branch| format!("took {}", text::one_line(branch)));
+    let taken: Vec<String> = status.taken().map(text::one_line).collect();
+    let branch = (!taken.is_empty()).then(|| format!("took {}", taken.join(", ")));
     let outputs = status.outputs.iter().take(MAX_OUTPUTS).map(|(name, value)| {
         let value = match value {
             Value::String(text) => text.clone(),
@@ -52,12 +60,16 @@ pub fn result(status: &TaskStatus) -> Option<String> {
         let value: String = value.chars().take(4 * MAX_VALUE).collect();
         format!("{}={}", text::one_line(name), text::cut(&text::one_line(&value), MAX_VALUE))
     });
-    let words: Vec<String> = branch.into_iter().chain(outputs).collect();
+    let items = status.items.as_ref().map(items);
+    let words: Vec<String> = branch.into_iter().chain(items).chain(outputs).collect();
     (!words.is_empty()).then(|| words.join(" "))
 }
 
 /// Why a task is where it is, where that needs a reason.
 pub fn why(status: &TaskStatus) -> Option<String> {
+    if status.phase == TaskPhase::Waiting {
+        return Some(waits_for(status));
+    }
     let attempt = status
         .failed_attempts
         .last()
@@ -73,6 +85,18 @@ pub fn why(status: &TaskStatus) -> Option<String> {
     }
     words.extend(attempt);
     (!words.is_empty()).then(|| words.join(": "))
+}
+
+/// `until 2027-01-31T09:00:00Z`, or `for an approval of attempt 2, until ...`
+fn waits_for(status: &TaskStatus) -> String {
+    // nobody waits for a millisecond
+    let until = status.wake_at.and_then(|time| time.round(Unit::Second).ok()).map(|time| format!("until {time}"));
+    if status.reason.as_deref() != Some(APPROVAL_PENDING) {
+        return until.unwrap_or_default();
+    }
+    let asked = format!("for an approval of attempt {}", status.attempts);
+    let failed = status.failed_attempts.last().map(|failed| failed_attempt(failed, status.attempts));
+    [Some(asked), until, failed].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// `attempt 2: exit code 1: Error: message`

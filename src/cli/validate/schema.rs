@@ -208,28 +208,30 @@ impl Check<'_> {
         }
     }
 
-    /// Entries of a list that must differ, by their key or as a whole.
+    /// Entries of a list that must differ, by their keys or as a whole.
     fn doubles(&mut self, schema: &Value, items: &[Node]) {
-        let key = match schema["x-kubernetes-list-type"].as_str() {
-            Some("map") => schema["x-kubernetes-list-map-keys"][0].as_str(),
-            Some("set") => None,
+        let keys: Vec<&str> = match schema["x-kubernetes-list-type"].as_str() {
+            Some("map") => schema["x-kubernetes-list-map-keys"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect(),
+            Some("set") => Vec::new(),
             _ => return,
         };
         let mut seen = BTreeMap::new();
         for (index, item) in items.iter().enumerate() {
-            let text = match (key, &item.kind) {
-                (Some(key), _) => item.text(key),
-                (None, NodeKind::Scalar(Value::String(text))) => Some(text.as_str()),
-                _ => None,
-            };
-            let Some(text) = text else { continue };
-            if let Some(first) = seen.insert(text, index) {
-                seen.insert(text, first);
-                let segment = key.map_or_else(|| format!("[{index}]"), |key| format!("[{index}].{key}"));
+            let Some(text) = identity(item, &keys) else { continue };
+            let quoted = suggest::quoted(&text);
+            let first = *seen.entry(text).or_insert(index);
+            if first != index {
+                let segment = match keys.as_slice() {
+                    [key] => format!("[{index}].{key}"),
+                    _ => format!("[{index}]"),
+                };
                 let first = format!("{}[{first}]", self.path);
-                self.within(&segment, |check| {
-                    check.report(format!("{} is there already: {first}", suggest::quoted(text)));
-                });
+                self.within(&segment, |check| check.report(format!("{quoted} is there already: {first}")));
             }
         }
     }
@@ -292,6 +294,26 @@ fn rule_path(message: &str) -> Option<(&str, &str)> {
     message
         .split_once(": ")
         .filter(|(path, _)| ["metadata.", "spec."].iter().any(|part| path.starts_with(part)) && !path.contains(' '))
+}
+
+/// What tells an entry of a list from the others: the values of its keys, or itself; `None` where one is missing or of
+/// another type, which is reported elsewhere.
+fn identity(item: &Node, keys: &[&str]) -> Option<String> {
+    let scalar = |node: &Node| match &node.kind {
+        NodeKind::Scalar(Value::String(text)) => Some(text.clone()),
+        NodeKind::Scalar(Value::Number(number)) => Some(number.to_string()),
+        _ => None,
+    };
+    let member = |key: &&str| match &item.kind {
+        NodeKind::Map(members) => scalar(&members.iter().find(|(name, _)| name.name == *key)?.1),
+        _ => None,
+    };
+    if keys.is_empty() {
+        return scalar(item).filter(|_| matches!(item.kind, NodeKind::Scalar(Value::String(_))));
+    }
+    let values: Option<Vec<String>> = keys.iter().map(member).collect();
+    // no name holds a slash
+    Some(values?.join("/"))
 }
 
 fn is_null(node: &Node) -> bool {

@@ -120,7 +120,8 @@ struct Change<'a> {
 
 impl<'a> Change<'a> {
     fn between(old: &Graph, before: &'a TaskDef, new: &Graph, after: &'a TaskDef) -> Self {
-        let kind = mem::discriminant(&before.work) != mem::discriminant(&after.work);
+        let kind = mem::discriminant(&before.work) != mem::discriminant(&after.work)
+            || before.for_each.is_some() != after.for_each.is_some();
         let differs = |name: Option<&str>| match name {
             Some(name) => old.arguments.get(name) != new.arguments.get(name),
             None => old.arguments != new.arguments,
@@ -232,6 +233,12 @@ pub fn start_afresh(status: &mut TaskStatus) {
     status.message = Some("being stopped, to start afresh".to_owned());
 }
 
+/// Whether what is left of its attempts is being stopped before it begins again.
+pub fn starts_afresh(status: &TaskStatus) -> bool {
+    let told = status.reason.as_deref() == Some(reason::RERUN) && status.wake_at.is_none();
+    told && status.is_under_way() && status.attempts > 0
+}
+
 /// A task that nothing was decided of; the numbers of its attempts go on, and its failed ones are still told.
 pub fn reset(status: &mut TaskStatus) {
     *status = TaskStatus {
@@ -285,9 +292,12 @@ fn retry(task: &TaskDef) -> (u32, u64, u64, u64, Option<&str>) {
 /// The expressions over the graph's arguments that decide what an attempt is made from, or which branch is taken.
 fn work_expressions(task: &TaskDef) -> Box<dyn Iterator<Item = &Expression> + '_> {
     match &task.work {
-        Work::Job(payload) => Box::new(payload.graph_expressions()),
-        Work::Decision(branches) => Box::new(branches.iter().filter_map(|branch| branch.when.as_ref())),
-        Work::Removed => Box::new(std::iter::empty()),
+        Work::Job(payload) => {
+            let items = task.for_each.iter().flat_map(|rule| rule.items.expressions());
+            Box::new(payload.graph_expressions().chain(items))
+        }
+        Work::Decision { branches, .. } => Box::new(branches.iter().filter_map(|branch| branch.when.as_ref())),
+        Work::Delay(_) | Work::Approval(_) | Work::Removed => Box::new(std::iter::empty()),
     }
 }
 

@@ -13,7 +13,10 @@ use super::{
     limits,
     reference::{GraphField, Key, Reference, Root, TaskField},
 };
-use crate::engine::{graph::TaskId, validate::suggest};
+use crate::{
+    api::{ITEM_INDEX_VARIABLE, ITEM_PATH},
+    engine::{graph::TaskId, validate::suggest},
+};
 
 /// How deep macros may nest in one another.
 const MAX_LOOPS: usize = 2;
@@ -268,7 +271,12 @@ impl Rewriter<'_> {
     fn identifier(&mut self, name: String) -> Expr {
         // names with an @ are those that macros expand to; no text can hold one
         let known = name.starts_with('@') || self.bound.contains(&name) || functions::TYPES.contains(&name.as_str());
-        if !known {
+        if !known && matches!(name.as_str(), "item" | "index") {
+            self.problem(format!(
+                "{name} is known to no expression: in a task with forEach, each pod finds its item in the file {ITEM_PATH} \
+                 and its place in the variable {ITEM_INDEX_VARIABLE}"
+            ));
+        } else if !known {
             let hint = suggest(&name, VARIABLES.iter().copied());
             self.problem(format!("there is no variable {name:?}{}", hint.unwrap_or_default()));
         }

@@ -74,11 +74,8 @@ impl Payload {
     /// The expressions that read the graph's arguments: those of a template's payload read the template's own.
     pub fn graph_expressions(&self) -> impl Iterator<Item = &Expression> {
         let own = self.arguments.is_none().then_some(&self.slots).into_iter().flat_map(|slots| slots.iter());
-        let given = self.arguments.iter().flat_map(|arguments| arguments.slots.iter().map(|(_, text)| text));
-        own.map(|slot| &slot.text).chain(given).flat_map(|text| &text.0).filter_map(|part| match part {
-            text::Part::Expression(expression) => Some(expression),
-            text::Part::Literal(_) => None,
-        })
+        let given = self.arguments.iter().flat_map(Arguments::expressions);
+        own.flat_map(|slot| slot.text.expressions()).chain(given)
     }
 
     /// All expressions whose values an attempt depends on.
@@ -105,8 +102,13 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// The expressions in them.
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.slots.iter().flat_map(|(_, text)| text.expressions())
+    }
+
     /// The arguments with every expression replaced by its value.
-    fn merge(&self, scope: &Scope<'_>) -> Result<Cow<'_, Map<String, Value>>, EvalError> {
+    pub(in crate::engine) fn merge(&self, scope: &Scope<'_>) -> Result<Cow<'_, Map<String, Value>>, EvalError> {
         if self.slots.is_empty() {
             return Ok(Cow::Borrowed(&self.values));
         }

@@ -5,13 +5,13 @@ use super::{
     trigger::{Outcome, Verdict},
 };
 
-/// What `guard` says, its decision having ended as `outcome` (`None`: not yet) and having taken `branch`.
+/// What `guard` says, its decision having ended as `outcome` (`None`: not yet) and having taken the branches `taken`.
 ///
 /// A decision that was itself Skipped skips what it guards, and one that failed omits it: a failure is not laundered.
-pub fn decide(guard: &Guard, outcome: Option<Outcome>, branch: Option<&str>) -> Verdict {
+pub fn decide<'a>(guard: &Guard, outcome: Option<Outcome>, mut taken: impl Iterator<Item = &'a str>) -> Verdict {
     match outcome {
         None => Verdict::Wait,
-        Some(Outcome::Succeeded) if branch.is_some_and(|taken| guard.branches.iter().any(|name| &**name == taken)) => {
+        Some(Outcome::Succeeded) if taken.any(|taken| guard.branches.iter().any(|name| &**name == taken)) => {
             Verdict::Start
         }
         Some(Outcome::Succeeded | Outcome::FailedAllowed) => Verdict::Skip(reason::BRANCH_NOT_TAKEN),

@@ -3,6 +3,8 @@
 pub mod calloff;
 pub mod compensation;
 pub mod guard;
+pub mod items;
 pub mod outputs;
 pub mod retry;
 pub mod trigger;
+pub mod waiting;

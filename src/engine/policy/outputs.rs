@@ -46,6 +46,11 @@ pub fn check(
             }
         }
     }
+    bounded(outputs, used)
+}
+
+/// The outputs and their size, if they fit beside what is `used`.
+pub(super) fn bounded(outputs: Map<String, Value>, used: usize) -> Result<(Map<String, Value>, usize), Failure> {
     let bytes = if outputs.is_empty() { 0 } else { size(&outputs) };
     if used.saturating_add(bytes) > MAX_TOTAL {
         let message = format!(
@@ -76,11 +81,11 @@ pub fn size(value: &impl Serialize) -> usize {
     counter.0
 }
 
-fn failure(reason: &str, message: String, blame: Blame) -> Failure {
+pub(super) fn failure(reason: &str, message: String, blame: Blame) -> Failure {
     Failure { reason: reason.to_owned(), message: Some(message), exit_code: None, blame }
 }
 
-fn describe(value: &Value) -> &'static str {
+pub(super) fn describe(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

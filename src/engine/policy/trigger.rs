@@ -30,7 +30,9 @@ impl Outcome {
             TaskPhase::Cancelled => Some(Self::Cancelled),
             TaskPhase::Skipped => Some(Self::Skipped),
             TaskPhase::Omitted => Some(Self::Omitted),
-            TaskPhase::Pending | TaskPhase::Ready | TaskPhase::Running | TaskPhase::Retrying => None,
+            TaskPhase::Pending | TaskPhase::Ready | TaskPhase::Running | TaskPhase::Waiting | TaskPhase::Retrying => {
+                None
+            }
         }
     }
 }

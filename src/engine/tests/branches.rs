@@ -147,3 +147,94 @@ fn what_was_taken_is_not_decided_again() {
     restarted.fail_by("poor", Blame::Final);
     assert_eq!(restarted.phase("poor"), TaskPhase::Failed);
 }
+
+/// `n` leaves behind a number; the inclusive `choice` between even, large, and small where neither holds.
+fn inclusive() -> Driver {
+    let container = serde_json::json!({"image": "localhost/busybox:1"});
+    let task = |name: &str, dependencies: &[&str]| serde_json::json!({"name": name, "dependsOn": dependencies, "container": container});
+    let mut tasks = vec![
+        task("n", &[]),
+        serde_json::json!({"name": "choice", "dependsOn": ["n"], "decision": {"inclusive": true, "branches": [
+            {"name": "even", "when": "tasks.n.outputs.n % 2 == 0"},
+            {"name": "large", "when": "tasks.n.outputs.n > 100"},
+            {"name": "neither"},
+        ]}}),
+    ];
+    tasks.extend([
+        task("halve", &["choice/even"]),
+        task("split", &["choice/large"]),
+        task("keep", &["choice/neither"]),
+        task("either", &["choice/neither", "choice/large"]),
+        task("join", &["halve", "split", "keep"]),
+    ]);
+    Driver::of(serde_json::json!({"tasks": tasks}))
+}
+
+#[test]
+fn an_inclusive_decision_takes_every_branch_that_holds() {
+    for (n, taken, running) in [
+        (102, vec!["even", "large"], "halve split either"),
+        (2, vec!["even"], "halve"),
+        (101, vec!["large"], "split either"),
+        (1, vec!["neither"], "keep either"),
+    ] {
+        let mut driver = inclusive();
+        driver.ok_with("n", serde_json::json!({"n": n}));
+        assert!(driver.last.store_first, "what was taken is stored before what follows from it");
+        let status = &driver.status().tasks[1];
+        assert_eq!(
+            (status.branch.as_deref(), &status.branches),
+            (None, &taken.iter().map(|name| (*name).to_owned()).collect())
+        );
+        let begun: Vec<_> = ["halve", "split", "keep", "either"]
+            .into_iter()
+            .filter(|name| driver.phase(name) == TaskPhase::Running)
+            .collect();
+        assert_eq!(begun.join(" "), running, "{n}");
+        for name in begun {
+            driver.ok(name);
+        }
+        driver.ok("join");
+        assert_eq!(driver.run.task(driver.id("join")).phase, TaskPhase::Succeeded, "{n}: {}", driver.line());
+        assert!(driver.run.is_finished());
+    }
+}
+
+#[test]
+fn an_inclusive_decision_without_a_branch_fails_and_says_why_tasks_were_skipped() {
+    let mut build = Build::new();
+    build.task("choice").decision(&[]).inclusive();
+    assert_eq!(Driver::new(build).line(), "choice=Failed/NoBranch");
+    let mut driver = inclusive();
+    driver.ok_with("n", serde_json::json!({"n": 102}));
+    let keep = driver.run.task(driver.id("keep"));
+    assert_eq!(keep.message.as_deref(), Some("choice took even, large"));
+}
+
+#[test]
+fn an_error_in_any_branch_asked_fails_an_inclusive_decision() {
+    let mut driver = inclusive();
+    driver.ok_with("n", serde_json::json!({"n": "two"}));
+    assert_eq!((driver.phase("choice"), driver.reason("choice")), (TaskPhase::Failed, "ExpressionError"));
+    assert!(driver.status().tasks[1].branches.is_empty());
+}
+
+#[test]
+fn what_an_inclusive_decision_took_survives_a_restart() {
+    let mut driver = inclusive();
+    driver.ok_with("n", serde_json::json!({"n": 102}));
+    let mut status = driver.status();
+    let mut restarted = driver.restored_from(&status);
+    restarted.step([]);
+    assert_eq!(restarted.line(), driver.line());
+    // edited by hand: what stands there counts; a branch that does not exist was never taken
+    status.tasks[1].branches = vec!["large".into()];
+    status.tasks[2] = crate::api::TaskStatus { name: "halve".into(), ..Default::default() };
+    let mut edited = driver.restored_from(&status);
+    edited.step([]);
+    assert_eq!((edited.phase("halve"), edited.reason("halve")), (TaskPhase::Skipped, "BranchNotTaken"));
+    status.tasks[1].branches = vec!["huge".into()];
+    let mut broken = driver.restored_from(&status);
+    broken.step([]);
+    assert_eq!(broken.status().tasks[1].branches, ["even", "large"], "it is decided anew");
+}

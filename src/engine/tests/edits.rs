@@ -379,3 +379,30 @@ fn what_may_have_to_be_undone_is_not_removed_while_the_graph_runs() {
     driver.edit(tasks(&rest()));
     assert_eq!(driver.status().phase, Some(GraphPhase::Complete));
 }
+
+#[test]
+fn what_waits_without_a_job_is_edited_likewise() {
+    let wait = |duration: &str| json!({"name": "a", "delay": {"duration": duration}});
+    let mut driver = Driver::of(tasks(&[wait("1h"), task("b", &[])]));
+    driver.ok("b");
+    let edited = driver.edit(tasks(&[wait("1m"), task("b", &[])]));
+    assert_eq!((edited.stale, driver.phase("a")), (vec!["a".to_owned()], TaskPhase::Waiting), "its time is drawn");
+    driver.rerun(json!({"id": "1", "scope": "Tasks", "tasks": ["a"]}));
+    assert_eq!((driver.phase("a"), status(&driver, "a").attempts), (TaskPhase::Waiting, 2));
+    let mut job = driver.restarted();
+    job.edit(tasks(&[task("a", &[]), task("b", &[])]));
+    assert_eq!(job.actions(), ["launch a/3"]);
+    job.edit(tasks(&[wait("1m"), task("b", &[])]));
+    assert_eq!(job.actions(), ["stop a/3"]);
+    job.gone("a");
+    assert_eq!(job.phase("a"), TaskPhase::Waiting);
+    job.run.set_on_hold(true);
+    job.wait(60);
+    assert_eq!(job.phase("a"), TaskPhase::Waiting, "the spec is not valid");
+    job.run.set_on_hold(false);
+    job.step([]);
+    assert!(job.run.is_finished());
+    driver.edit(tasks(&[task("b", &[])]));
+    assert!(driver.run.is_finished(), "there is nothing to be stopped");
+    assert_eq!(status(&driver, "a").attempts, 2);
+}

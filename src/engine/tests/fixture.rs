@@ -6,11 +6,16 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    api::{DesiredState, Duration, FailurePolicy, Output, TaskGraphSpec, TaskGraphStatus, TaskPhase},
+    api::{
+        Approval, ApprovalDecision, DesiredState, Duration, FailurePolicy, OnTimeout, Output, TaskGraphSpec,
+        TaskGraphStatus, TaskPhase,
+    },
     engine::{
         Action, Attempt, AttemptResult, Blame, Edited, Event, Failure, Graph, Identity, Plan, Run, Settings, Step,
         TaskId, Templates, compile,
-        graph::{BranchDef, CacheRule, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
+        graph::{BranchDef, CacheRule, ForEachDef, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
+        payload::Arguments,
+        policy::waiting::Delay,
         validate::attach,
     },
 };
@@ -103,8 +108,36 @@ impl TaskBuild<'_> {
 
     /// A decision that takes its first branch, whatever it is asked.
     pub fn decision(self, branches: &[&str]) -> Self {
-        self.def.work =
-            Work::Decision(branches.iter().map(|name| BranchDef { name: (*name).into(), when: None }).collect());
+        let branches = branches.iter().map(|name| BranchDef { name: (*name).into(), when: None }).collect();
+        self.def.work = Work::Decision { branches, inclusive: false };
+        self
+    }
+
+    /// That decision takes every branch that holds.
+    pub fn inclusive(self) -> Self {
+        if let Work::Decision { inclusive, .. } = &mut self.def.work {
+            *inclusive = true;
+        }
+        self
+    }
+
+    pub fn delay(self, seconds: u64) -> Self {
+        self.def.work = Work::Delay(Delay::For(Duration::from_secs(seconds)));
+        self
+    }
+
+    /// Waits for an approval, at most so long.
+    pub fn approval(self, on_timeout: OnTimeout, seconds: Option<u64>) -> Self {
+        self.def.work = Work::Approval(on_timeout);
+        self.def.timeout = seconds.map(Duration::from_secs);
+        self
+    }
+
+    /// With so many items.
+    pub fn for_each(self, items: usize) -> Self {
+        let items =
+            Arguments { values: Map::from_iter([("items".to_owned(), json!(vec![1; items]))]), ..Arguments::default() };
+        self.def.for_each = Some(ForEachDef { items, parallelism: None, max_failures: None, retries_per_item: 0 });
         self
     }
 
@@ -186,7 +219,15 @@ pub fn settings() -> Settings {
         compensation_timeout: Duration::from_secs(3600),
         finally_timeout: Duration::from_secs(3600),
         ttl_after_finished: None,
+        approvals: Arc::default(),
     }
+}
+
+/// Adds an approval to settings.
+pub fn decide(settings: &mut Settings, task: &str, attempt: u32, decision: ApprovalDecision) {
+    let message = Some("as agreed".to_owned());
+    let approval = Approval { task: task.into(), attempt, decision, by: "ann".into(), message };
+    Arc::make_mut(&mut settings.approvals).entry(task.into()).or_default().insert(attempt, approval);
 }
 
 pub fn identity() -> Identity {
@@ -282,6 +323,11 @@ impl Driver {
         change(&mut settings);
         self.run.set_settings(settings);
         self.step([])
+    }
+
+    /// Somebody decides on an attempt.
+    pub fn decide(&mut self, task: &str, attempt: u32, decision: ApprovalDecision) -> &Step {
+        self.set(|settings| decide(settings, task, attempt, decision))
     }
 
     /// Lets time pass and steps.

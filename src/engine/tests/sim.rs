@@ -4,10 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::fixture::*;
 use crate::{
-    api::{Duration, TaskPhase},
+    api::{Approval, ApprovalDecision, Duration, OnTimeout, TaskPhase},
     engine::{
-        Blame, Event, Launch, Run, Settings,
-        sim::{Block, Fate, replay, simulate},
+        Attempt, Blame, Event, Launch, Run, Settings,
+        sim::{Block, Fate, Told, World, replay, simulate},
     },
 };
 
@@ -83,4 +83,61 @@ fn a_recorded_run_comes_to_the_same_end() {
     let trace = replay(&mut run, recorded, at(0));
     assert!(trace.finished);
     assert_eq!(trace.phases, [TaskPhase::Succeeded, TaskPhase::Succeeded]);
+}
+
+/// Somebody who rejects first attempts after a minute, and approves second ones after two.
+struct Careful;
+
+impl World for Careful {
+    fn fate(&mut self, _: &Launch, _: Timestamp) -> Fate {
+        Fate::success(Duration::from_secs(5))
+    }
+
+    fn decide(&mut self, asked: Attempt, _: Timestamp) -> Option<(Duration, Approval)> {
+        let first = asked.number == 1;
+        let decision = if first { ApprovalDecision::Rejected } else { ApprovalDecision::Approved };
+        let approval =
+            Approval { task: "ask".into(), attempt: asked.number, decision, by: "ann".into(), message: None };
+        Some((Duration::from_secs(if first { 60 } else { 120 }), approval))
+    }
+}
+
+fn asking() -> Build {
+    let mut build = Build::new();
+    build.task("wait").delay(30);
+    build.task("ask").after(&["wait"]).approval(OnTimeout::Fail, Some(600)).retries(1);
+    build.task("deploy").after(&["ask"]);
+    build
+}
+
+#[test]
+fn waits_are_simulated_with_those_who_decide() {
+    let mut decided = run(asking(), settings());
+    let trace = simulate(&mut decided, &mut Careful, at(0));
+    assert_eq!(trace.phases, [TaskPhase::Succeeded; 3]);
+    let seconds = trace.makespan().as_secs();
+    // the backoff is ten seconds, give or take one
+    assert!((30 + 60 + 9 + 120 + 5..=30 + 60 + 11 + 120 + 5).contains(&seconds), "{seconds}");
+    let mut alone = run(asking(), settings());
+    let trace = simulate(&mut alone, &mut |_: &Launch, _: Timestamp| Fate::success(Duration::from_secs(5)), at(0));
+    assert_eq!(trace.phases, [TaskPhase::Succeeded, TaskPhase::Failed, TaskPhase::Omitted]);
+    assert!(trace.makespan().as_secs() > 2 * 600, "both attempts time out");
+}
+
+#[test]
+fn recorded_approvals_are_played_again() {
+    let approval = |attempt, decision| {
+        Told::from(Approval { task: "ask".into(), attempt, decision, by: "ann".into(), message: None })
+    };
+    let ok = crate::engine::AttemptResult::Succeeded { outputs: serde_json::Map::new(), message: None };
+    let deploy = Attempt { task: crate::engine::TaskId(2), number: 1 };
+    let recorded = [
+        (at(90), approval(1, ApprovalDecision::Rejected)),
+        (at(200), approval(2, ApprovalDecision::Approved)),
+        (at(300), Event::Finished { attempt: deploy, result: ok, time: at(300) }.into()),
+    ];
+    let mut run = run(asking(), settings());
+    let trace = replay(&mut run, recorded, at(0));
+    assert_eq!(trace.phases, [TaskPhase::Succeeded; 3]);
+    assert_eq!(run.task(crate::engine::TaskId(1)).attempts, 2);
 }

@@ -21,6 +21,9 @@ impl Checker<'_> {
         if task.compensate.is_some() {
             self.problems.add(&path, "what a task with compensate does must not be left out: leave one of the two out");
         }
+        if task.for_each.is_some() {
+            self.problems.add(&path, "cache is for a task that runs once, not for each item: leave one of the two out");
+        }
         for (index, _) in task.volumes.iter().enumerate().filter(|(_, volume)| volume.read_only != Some(true)) {
             let message =
                 "what the task leaves on a volume is not kept with its outputs: mount it readOnly, or leave cache out";

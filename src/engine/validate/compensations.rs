@@ -23,10 +23,16 @@ pub fn check_places(spec: &TaskGraphSpec, problems: &mut Problems) {
         let path = format!("{}.compensate", place.path());
         if place.finally {
             problems.add(path, "a task of finally runs when all is decided, and is not compensated");
-        } else if task.decision.is_some() {
-            problems.add(path, "a decision does nothing that could be undone: compensate what comes after it");
+        } else if let Some(form) = idle(task) {
+            problems.add(path, format!("{form} does nothing that could be undone: compensate what comes after it"));
         }
     }
+}
+
+/// What a task is that does nothing. Somebody who approved may have to be told.
+fn idle(task: &Task) -> Option<&'static str> {
+    let forms = [("a decision", task.decision.is_some()), ("a delay", task.delay.is_some())];
+    forms.into_iter().find(|(_, given)| *given).map(|(form, _)| form)
 }
 
 impl Checker<'_> {
@@ -79,7 +85,8 @@ impl Checker<'_> {
             trigger: TriggerRule::AllFinished,
             handler: false,
             when: None,
-            hash: hash::definition(&work, self.spec.pod_defaults.as_ref(), timeout, &[]),
+            for_each: None,
+            hash: hash::definition(&work, None, self.spec.pod_defaults.as_ref(), timeout, &[]),
             volumes: Vec::new(),
             cache: None,
             work,

@@ -151,10 +151,17 @@ impl<'a> Expressions<'a> {
             )),
             (Root::Task { id, name, field }, Site::Condition(own) | Site::Attempt(own)) => {
                 self.check_task(id.index(), name, own)?;
-                let decides = self.tasks.get(id.index()).is_some_and(|task| task.decision.is_some());
-                match (field, reference.path.first()) {
-                    (Some(TaskField::Outputs), Some(Key::Member(output))) if decides => {
-                        Err(format!("task {name:?} is a decision and leaves no outputs, so no {output:?}"))
+                let jobless = self.tasks.get(id.index()).and_then(|task| {
+                    let forms = [
+                        ("a decision", task.decision.is_some()),
+                        ("a delay", task.delay.is_some()),
+                        ("an approval", task.approval.is_some()),
+                    ];
+                    forms.into_iter().find(|(_, given)| *given).map(|(form, _)| form)
+                });
+                match (field, reference.path.first(), jobless) {
+                    (Some(TaskField::Outputs), Some(Key::Member(output)), Some(form)) => {
+                        Err(format!("task {name:?} is {form} and leaves no outputs, so no {output:?}"))
                     }
                     _ => Ok(()),
                 }

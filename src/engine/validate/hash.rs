@@ -5,7 +5,11 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     api::{Duration, PodDefaults, VolumeUse},
-    engine::{graph::Work, payload::PayloadKind},
+    engine::{
+        graph::{ForEachDef, Work},
+        payload::PayloadKind,
+        policy::waiting::Delay,
+    },
 };
 
 /// A hash of all that an attempt's Job is made from, expressions as they were written.
@@ -14,20 +18,37 @@ use crate::{
 /// version must know again: whatever it is computed from, and how, must not change.
 pub fn definition(
     work: &Work,
+    for_each: Option<&ForEachDef>,
     pod_defaults: Option<&PodDefaults>,
     timeout: Option<Duration>,
     volumes: &[VolumeUse],
 ) -> u64 {
     let mut hasher = Xxh3::new();
     match work {
-        Work::Decision(branches) => {
-            hasher.update(b"decision");
+        Work::Decision { branches, inclusive } => {
+            hasher.update(if *inclusive { b"inclusive".as_slice() } else { b"decision" });
             for branch in branches {
                 text(&mut hasher, &branch.name);
                 text(&mut hasher, branch.when.as_ref().map_or("", |when| when.text()));
             }
         }
         Work::Removed => {}
+        Work::Delay(delay) => {
+            hasher.update(b"delay");
+            match delay {
+                Delay::For(duration) => hasher.update(&duration.millis().to_le_bytes()),
+                Delay::Until(time) => hasher.update(&time.as_millisecond().to_le_bytes()),
+                Delay::Cron(cron) => {
+                    text(&mut hasher, cron.text());
+                    text(&mut hasher, cron.zone());
+                }
+            }
+        }
+        Work::Approval(on_timeout) => {
+            hasher.update(b"approval");
+            text(&mut hasher, &format!("{on_timeout:?}"));
+            hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
+        }
         Work::Job(payload) => {
             hasher.update(match payload.kind {
                 PayloadKind::Container => b"container",
@@ -41,6 +62,13 @@ pub fn definition(
                 value(&mut hasher, &defaults);
             }
             hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
+        }
+    }
+    if let Some(ForEachDef { items, parallelism, max_failures, retries_per_item }) = for_each {
+        hasher.update(b"forEach");
+        object(&mut hasher, &items.values);
+        for number in [*parallelism, *max_failures, Some(*retries_per_item)] {
+            hasher.update(&number.map_or(u64::MAX, u64::from).to_le_bytes());
         }
     }
     // nothing at all where there are none: so did versions that knew of no volumes

@@ -8,6 +8,7 @@ mod cache;
 mod compensations;
 mod dependencies;
 mod expressions;
+mod for_each;
 #[cfg(test)]
 mod fuzz;
 pub(in crate::engine) mod hash;
@@ -22,6 +23,7 @@ mod templates;
 #[cfg(test)]
 mod tests;
 mod volumes;
+mod waiting;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -131,7 +133,8 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     let order = Order::new(&before);
     report_cycles(spec, &order, &mut problems);
 
-    let tasks = all_tasks(spec).map(|(_, task)| task).collect();
+    let tasks: Vec<_> = all_tasks(spec).map(|(_, task)| task).collect();
+    waiting::check_approvals(spec, &tasks, &mut names, &mut problems);
     let compensated = compensations::compensated(spec).collect();
     let expressions =
         Expressions::new(names, tasks, spec.tasks.len(), compensated, order.ancestors(), spec.arguments.as_ref());

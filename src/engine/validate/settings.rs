@@ -1,9 +1,11 @@
 //! Durations, retries and the settings of a graph.
 
+use std::sync::Arc;
+
 use super::problems::Problems;
 use crate::{
     api::{Backoff, Duration, DurationText, Retry, TaskGraphSpec},
-    engine::graph::Settings,
+    engine::{graph::Settings, policy::waiting::approvals},
 };
 
 /// How long all compensations may take, where the graph does not say.
@@ -35,6 +37,7 @@ pub fn settings(spec: &TaskGraphSpec, problems: &mut Problems) -> Settings {
             .unwrap_or(COMPENSATION_TIMEOUT),
         finally_timeout: duration(spec.finally_timeout.as_ref(), "spec.finallyTimeout", problems)
             .unwrap_or(FINALLY_TIMEOUT),
+        approvals: Arc::new(approvals(&spec.approvals)),
         ttl_after_finished: duration(spec.ttl_after_finished.as_ref(), "spec.ttlAfterFinished", problems),
     }
 }

@@ -46,6 +46,7 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
     let parts = all_tasks(spec).flat_map(|(place, task)| {
         let path = place.path();
         let in_job = |job: &Option<JobTask>| job.as_ref().is_some_and(|job| too_deep(&job.template));
+        let items = task.for_each.as_ref().is_some_and(|rule| deeper(&rule.items, MAX_DEPTH));
         let undo = task.compensate.as_ref();
         [
             ("arguments", deep(&task.arguments)),
@@ -54,6 +55,7 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
             ("compensate.arguments", undo.is_some_and(|undo| deep(&undo.arguments))),
             ("compensate.container", undo.is_some_and(|undo| deep(&undo.container))),
             ("compensate.job.template", undo.is_some_and(|undo| in_job(&undo.job))),
+            ("forEach.items", items),
         ]
         .map(|(field, deep)| (format!("{path}.{field}"), deep))
     });
@@ -72,12 +74,14 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
 
 /// Whether an object nests deeper than may be.
 pub fn too_deep(object: &Map<String, Value>) -> bool {
-    fn deeper(value: &Value, left: usize) -> bool {
-        match value {
-            Value::Array(list) => left == 0 || list.iter().any(|element| deeper(element, left - 1)),
-            Value::Object(object) => left == 0 || object.values().any(|member| deeper(member, left - 1)),
-            _ => false,
-        }
-    }
     object.values().any(|member| deeper(member, MAX_DEPTH - 1))
+}
+
+/// Whether a value nests more than so many levels.
+fn deeper(value: &Value, left: usize) -> bool {
+    match value {
+        Value::Array(list) => left == 0 || list.iter().any(|element| deeper(element, left - 1)),
+        Value::Object(object) => left == 0 || object.values().any(|member| deeper(member, left - 1)),
+        _ => false,
+    }
 }

@@ -12,6 +12,7 @@ use super::{
     problems::Problems,
     settings::{self, Waits},
     templates::{self, Given, Template},
+    waiting,
 };
 use crate::{
     api::{Decision, Duration, Output, Retry, Task, TaskGraphSpec},
@@ -29,7 +30,7 @@ const MAX_OUTPUTS: usize = 64;
 pub const MAX_BRANCHES: usize = 64;
 
 /// What is wrong stands among the problems.
-struct Reported;
+pub(super) struct Reported;
 
 /// Where a task stands in the spec.
 #[derive(Clone, Copy, Debug)]
@@ -131,11 +132,12 @@ impl<'a> Checker<'a> {
         let retry = self.retry(task.retry.as_ref(), defaults.and_then(|defaults| defaults.retry.as_ref()), &retry_path);
         let timeout = timeout.or_else(|| defaults.and_then(|defaults| defaults.timeout.as_ref()?.parse().ok()));
         let work = self.work(number, task, &path, template.as_ref());
+        let for_each = self.for_each(number, task, work.as_ref(), &path);
         let outputs =
             merge_outputs(defaults.map(|defaults| defaults.outputs.as_slice()).unwrap_or_default(), &task.outputs);
         self.volumes(task, &path, work.as_ref());
         let cache = self.cache(number, place, task, work.as_ref());
-        let (work, (when, retry)) = (work?, when.ok().zip(retry)?);
+        let (work, for_each, (when, retry)) = (work?, for_each.ok()?, when.ok().zip(retry)?);
         Some(TaskDef {
             name: task.name.as_str().into(),
             undoes: None,
@@ -147,8 +149,9 @@ impl<'a> Checker<'a> {
             guards: waiting.guards,
             trigger,
             when,
-            hash: hash::definition(&work, self.spec.pod_defaults.as_ref(), timeout, &task.volumes),
+            hash: hash::definition(&work, for_each.as_ref(), self.spec.pod_defaults.as_ref(), timeout, &task.volumes),
             work,
+            for_each,
             retry,
             timeout,
             start_timeout: start_timeout.unwrap_or(START_TIMEOUT),
@@ -206,20 +209,24 @@ impl<'a> Checker<'a> {
         Some(template)
     }
 
-    /// What a task does: exactly one of the four forms.
+    /// What a task does: exactly one of the six forms.
     pub(super) fn work(&mut self, number: usize, task: &Task, path: &str, template: Option<&Template>) -> Option<Work> {
         let forms = [
             ("container", task.container.is_some()),
             ("job", task.job.is_some()),
             ("templateRef", task.template_ref.is_some()),
             ("decision", task.decision.is_some()),
+            ("delay", task.delay.is_some()),
+            ("approval", task.approval.is_some()),
         ];
         let given: Vec<&str> = forms.iter().filter(|(_, given)| *given).map(|(form, _)| *form).collect();
         if given.len() != 1 {
             let has = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
             self.problems.add(
                 path,
-                format!("a task has exactly one of container, job, templateRef, decision; this one has {has}"),
+                format!(
+                    "a task has exactly one of container, job, templateRef, decision, delay, approval; this one has {has}"
+                ),
             );
         }
         if task.arguments.is_some() && task.template_ref.is_none() {
@@ -259,6 +266,12 @@ impl<'a> Checker<'a> {
         if let Some(decision) = &task.decision {
             work = self.decision(decision, number, task, path);
         }
+        if let Some(delay) = &task.delay {
+            work = waiting::delay(delay, task, path, &mut self.problems);
+        }
+        if let Some(approval) = &task.approval {
+            work = Some(waiting::approval(approval, task, path, &mut self.problems));
+        }
         work.filter(|_| given.len() == 1)
     }
 
@@ -276,17 +289,8 @@ impl<'a> Checker<'a> {
     }
 
     fn decision(&mut self, decision: &Decision, number: usize, task: &Task, path: &str) -> Option<Work> {
-        let meaningless = [
-            ("retry", task.retry.is_some()),
-            ("timeout", task.timeout.is_some()),
-            ("startTimeout", task.start_timeout.is_some()),
-            ("outputs", !task.outputs.is_empty()),
-            ("volumes", !task.volumes.is_empty()),
-            ("cache", task.cache.is_some()),
-        ];
-        for (field, _) in meaningless.iter().filter(|(_, given)| *given) {
-            self.problems.add(format!("{path}.{field}"), format!("a decision has no Job: {field} has no meaning"));
-        }
+        let meaningless = waiting::of_attempts(task).into_iter().chain(waiting::of_jobs(task));
+        waiting::refuse("a decision has no Job", meaningless, path, &mut self.problems);
         let path = format!("{path}.decision.branches");
         let last = decision.branches.len().saturating_sub(1);
         if decision.branches.is_empty() {
@@ -306,13 +310,19 @@ impl<'a> Checker<'a> {
                 );
             }
             if branch.when.is_none() && index < last {
-                self.problems
-                    .add(format!("{path}[{index}]"), "a branch without `when` is always taken, so it must be the last");
+                self.problems.add(
+                    format!("{path}[{index}]"),
+                    "a branch without `when` is taken if no other is, so it must be the last",
+                );
             }
             let when = self.condition(branch.when.as_deref(), number, &format!("{path}[{index}].when"));
             branches.push(when.map(|when| BranchDef { name: branch.name.as_str().into(), when }));
         }
-        branches.into_iter().collect::<Result<Vec<_>, _>>().ok().map(Work::Decision)
+        branches
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+            .ok()
+            .map(|branches| Work::Decision { branches, inclusive: decision.inclusive })
     }
 }
 

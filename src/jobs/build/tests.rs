@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::engine::{Templates, compile, graph::ForEachDef};
 use crate::{api::VolumeClaimTemplate, jobs::name::claim_name};
 
 const UID: &str = "8a2f6f0e-5a52-4d63-9d0d-7f3b8a1f2c11";
@@ -22,8 +23,17 @@ fn order<'a>(graph: &'a Identity, kind: PayloadKind, rendered: &'a Value) -> Ord
         kind,
         rendered,
         defaults: None,
+        items: None,
         volumes: &[],
     }
+}
+
+/// The rule of a task with `forEach`.
+fn rule(rule: Value) -> ForEachDef {
+    let spec = json!({"tasks": [{"name": "a", "container": {"image": "i"}, "forEach": rule}]});
+    let plan = compile(&serde_json::from_value(spec).unwrap(), &Templates::new()).unwrap();
+    let graph = std::sync::Arc::try_unwrap(plan.graph).unwrap();
+    graph.tasks.into_iter().next().and_then(|task| task.for_each).unwrap()
 }
 
 fn labels() -> Value {
@@ -186,6 +196,101 @@ fn knows_its_own_job_again() {
     ] {
         assert!(!order.is_ours(&stored(change)), "{what}");
     }
+}
+
+#[test]
+fn a_job_for_each_item() {
+    let graph = graph();
+    let container = json!({"image": "i"});
+    let rule = rule(json!({"items": [], "parallelism": 5, "maxFailures": 7, "retriesPerItem": 2}));
+    let list = [json!("a b"), json!({"n": [1]}), json!(3)];
+    let mut order = order(&graph, PayloadKind::Container, &container);
+    order.items = Some(Items { rule: &rule, list: &list });
+    let map = order.items_map().unwrap();
+    let job = order.build();
+    let owner = json!([{
+        "apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph", "name": "data", "uid": UID,
+        "controller": true, "blockOwnerDeletion": true,
+    }]);
+    let all_labels = merged(labels(), json!({"app.kubernetes.io/managed-by": "taskgraph"}));
+    assert_eq!(
+        job,
+        json!({
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {
+                "name": order.name(), "namespace": "shop", "labels": all_labels, "ownerReferences": owner,
+                "annotations": {"taskgraph.dev/definition-hash": "00000000000000ab"},
+            },
+            "spec": {
+                "completionMode": "Indexed",
+                "completions": 3,
+                "parallelism": 3,
+                "backoffLimitPerIndex": 2,
+                "maxFailedIndexes": 3,
+                "podReplacementPolicy": "Failed",
+                "podFailurePolicy": {
+                    "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}],
+                },
+                "template": {
+                    "metadata": {"labels": labels()},
+                    "spec": {
+                        "containers": [{
+                            "name": "main", "image": "i", "env": env(&json!([])),
+                            "terminationMessagePolicy": "FallbackToLogsOnError",
+                            "volumeMounts": [{
+                                "name": "taskgraph-items", "mountPath": "/var/run/taskgraph/item",
+                                "subPathExpr": "$(JOB_COMPLETION_INDEX)", "readOnly": true,
+                            }],
+                        }],
+                        "volumes": [{"name": "taskgraph-items", "configMap": {"name": map.name}}],
+                        "restartPolicy": "Never",
+                        "automountServiceAccountToken": false,
+                    },
+                },
+            },
+        })
+    );
+    assert_eq!(
+        map.object,
+        json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": format!("{}-{}", order.name(), map.hash), "namespace": "shop", "labels": all_labels,
+                "ownerReferences": owner, "annotations": {"taskgraph.dev/items-hash": map.hash},
+            },
+            "immutable": true,
+            "data": {"0": "a b", "1": "{\"n\":[1]}", "2": "3"},
+        })
+    );
+    // other items, another ConfigMap
+    let other = [json!("a"), json!("b"), json!(3)];
+    order.items = Some(Items { rule: &rule, list: &other });
+    assert_ne!(order.items_map().unwrap().name, map.name);
+}
+
+#[test]
+fn items_join_the_volumes_of_a_template() {
+    let graph = graph();
+    let template = json!({"spec": {
+        "volumes": [{"name": "own", "emptyDir": {}}],
+        "initContainers": [{"name": "init", "image": "i", "volumeMounts": null}],
+        "containers": [{"name": "work", "image": "i", "volumeMounts": [{"name": "own", "mountPath": "/own"}]}],
+    }});
+    let (rule, list) = (rule(json!({"items": []})), [json!(1)]);
+    let mut order = order(&graph, PayloadKind::PodTemplate, &template);
+    order.items = Some(Items { rule: &rule, list: &list });
+    let job = order.build();
+    let spec = &job["spec"]["template"]["spec"];
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(names(&spec["volumes"]), ["own", "taskgraph-items"]);
+    assert_eq!(names(&spec["initContainers"][0]["volumeMounts"]), ["taskgraph-items"]);
+    assert_eq!(names(&spec["containers"][0]["volumeMounts"]), ["own", "taskgraph-items"]);
+    assert_eq!(job["spec"]["maxFailedIndexes"], Value::Null);
+    assert_eq!(job["spec"]["backoffLimitPerIndex"], 0);
 }
 
 #[test]

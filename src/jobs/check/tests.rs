@@ -217,6 +217,7 @@ proptest::proptest! {
             let order = crate::jobs::Order {
                 role: crate::engine::Role::Task,
                 graph: &graph, task: "t", attempt: 1, definition: 0, timeout: None, kind, rendered: &value, defaults: None,
+                items: None,
                 volumes: &[],
             };
             proptest::prop_assert!(order.build()["spec"]["template"]["spec"].is_object());

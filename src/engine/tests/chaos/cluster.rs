@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::{Plan, Script};
-use crate::engine::{Attempt, AttemptResult, Blame, Event, Failure, TaskId};
+use crate::{
+    api::ItemsStatus,
+    engine::{Attempt, AttemptResult, Blame, Event, Failure, TaskId},
+};
 
 /// Milliseconds from the start.
 pub type Millis = i64;
@@ -20,6 +23,7 @@ pub struct Cluster {
 
 pub struct Job {
     script: Script,
+    items: Option<usize>,
     created: Millis,
     deleted: Option<Millis>,
 }
@@ -74,7 +78,10 @@ impl Cluster {
         }
         let done = self.has_succeeded(attempt.task, now);
         assert!(!done, "C: {attempt:?} is created after the task succeeded");
-        self.jobs.insert(attempt, Job { script: plan.script(attempt), created: now, deleted: None });
+        self.jobs.insert(
+            attempt,
+            Job { script: plan.script(attempt), items: plan.items(attempt.task), created: now, deleted: None },
+        );
     }
 
     pub fn delete(&mut self, attempt: Attempt, now: Millis) {
@@ -124,7 +131,14 @@ impl Cluster {
                 },
             )),
         }
+        let items = |succeeded: bool| {
+            let total = u32::try_from(job.items?).unwrap();
+            let succeeded = if succeeded { total } else { 0 };
+            Some(Event::Items { attempt, items: ItemsStatus { total, succeeded, ..ItemsStatus::default() } })
+        };
+        events.extend(items(false).map(|event| (job.created, event)));
         if let Some(end) = job.ends() {
+            events.extend(items(true).map(|event| (end, event)));
             events.push((end, Event::Finished { attempt, result: job.script.result.clone(), time: time(end) }));
         }
         events

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::fixture::{at, identity, settings},
+    super::fixture::{at, decide, identity, settings},
     cluster::{Cluster, Millis, is_lost, lost},
     oracle::{judge_end, judge_step, judge_store},
     plan::{Change, Plan, Recall},
@@ -132,7 +132,7 @@ pub fn operate(plan: &Plan, chaos: &Chaos) -> Outcome {
         log: Vec::new(),
     };
     operator.operate();
-    judge_end(&operator.run, &operator.cluster);
+    judge_end(&operator.run, &operator.cluster, plan);
     operator.outcome()
 }
 
@@ -167,6 +167,14 @@ impl Operator<'_> {
             Change::Desired(state) => self.settings.desired_state = *state,
             Change::Policy(policy) => self.settings.failure_policy = *policy,
             Change::Parallelism(limit) => self.settings.parallelism = *limit,
+            // what was decided stays
+            Change::Approval(task, attempt, decision) => {
+                let task = format!("t{task}");
+                let known = self.settings.approvals.get(task.as_str()).is_some_and(|known| known.contains_key(attempt));
+                if !known {
+                    decide(&mut self.settings, &task, *attempt, *decision);
+                }
+            }
         }
         self.run.set_settings(self.settings.clone());
     }

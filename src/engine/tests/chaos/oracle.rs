@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use jiff::SignedDuration;
+
 use super::{
     super::triggers::{Is, expected},
     cluster::Cluster,
+    plan::{Plan, left_by},
 };
 use crate::{
-    api::{TaskGraphStatus, TaskPhase, TaskStatus},
-    engine::{Action, Graph, Run, Step, TaskId, graph::TriggerRule, graph::Work},
+    api::{ApprovalDecision, OnTimeout, TaskGraphStatus, TaskPhase, TaskStatus},
+    engine::{Action, Graph, Run, Step, TaskId, graph::TriggerRule, graph::Work, policy::waiting::Delay},
 };
 
 fn dependencies(graph: &Graph, run: &Run, id: TaskId) -> Vec<Is> {
@@ -48,8 +51,8 @@ fn status_of(run: &Run) -> TaskGraphStatus {
 fn guards_hold(graph: &Graph, run: &Run, id: TaskId) -> bool {
     graph.task(id).guards.iter().all(|guard| {
         let decision = run.task(guard.decision);
-        let taken = decision.branch.as_deref();
-        decision.phase == TaskPhase::Succeeded && guard.branches.iter().any(|branch| Some(&**branch) == taken)
+        let listed = |taken: &str| guard.branches.iter().any(|branch| **branch == *taken);
+        decision.phase == TaskPhase::Succeeded && decision.taken().any(listed)
     })
 }
 
@@ -90,7 +93,7 @@ pub fn judge_step(run: &Run, step: &Step, suspended: bool, first_after_restart: 
         assert_eq!(run.task(attempt.task).phase, TaskPhase::Running);
         assert_eq!(run.task(attempt.task).attempts, attempt.number);
     }
-    for id in graph.ids().filter(|id| run.task(*id).branch.is_some()) {
+    for id in graph.ids().filter(|id| run.task(*id).taken().next().is_some()) {
         assert!(may_start(graph, run, id), "B: {id:?} decided before its guards and trigger held");
     }
     for transition in step.transitions.iter().filter(|transition| transition.reason.as_deref() == Some("Cached")) {
@@ -106,6 +109,15 @@ pub fn judge_step(run: &Run, step: &Step, suspended: bool, first_after_restart: 
     }
     for transition in &step.transitions {
         assert!(!transition.from.is_final(), "C: {transition:?} leaves a final phase");
+        if transition.to == TaskPhase::Waiting {
+            assert!(
+                may_start(graph, run, transition.task),
+                "B: {transition:?} waits before its guards and trigger held"
+            );
+        }
+        let ends_wait = transition.from == TaskPhase::Waiting && transition.to != TaskPhase::Cancelled;
+        let decided = transition.reason.as_deref().is_some_and(|reason| reason == "Approved" || reason == "Rejected");
+        assert!(!(ends_wait && suspended && !decided), "{transition:?}: a time came true while suspended");
     }
     assert!(step.wake_at.is_none() || !run.is_finished());
 }
@@ -120,8 +132,12 @@ pub fn judge_store(before: &TaskGraphStatus, after: &TaskGraphStatus) {
         if before.phase.is_final() {
             assert_eq!(before, after, "C: {} was final", before.name);
         }
-        if before.branch.is_some() {
-            assert_eq!(before.branch, after.branch, "{} decided again", before.name);
+        if before.taken().next().is_some() {
+            assert!(before.taken().eq(after.taken()), "{} decided again", before.name);
+        }
+        if before.phase == TaskPhase::Waiting && after.phase == TaskPhase::Waiting && before.attempts == after.attempts
+        {
+            assert_eq!(before.wake_at, after.wake_at, "the time of {} was drawn again", before.name);
         }
     }
 }
@@ -161,7 +177,7 @@ fn judge_undoing(run: &Run, cluster: &Cluster) {
 }
 
 /// Every phase at the end has its cause.
-pub fn judge_end(run: &Run, cluster: &Cluster) {
+pub fn judge_end(run: &Run, cluster: &Cluster, plan: &Plan) {
     judge_undoing(run, cluster);
     let graph = run.graph();
     for id in graph.ids().take(graph.first_compensation) {
@@ -170,6 +186,7 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
         let reason = status.reason.as_deref().unwrap_or_default();
         let attempt = crate::engine::Attempt { task: id, number: status.attempts };
         let why = format!("{} is {}/{reason}", status.name, status.phase.name());
+        let items = plan.items(id).filter(|_| def.for_each.is_some());
         let is_job = matches!(def.work, Work::Job(_));
         match (status.phase, reason) {
             (TaskPhase::Succeeded, "Cached") => {
@@ -178,9 +195,12 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
             }
             (TaskPhase::Succeeded, _) if is_job => {
                 assert!(cluster.succeeded.contains(&attempt), "{why}, but its attempt did not succeed");
-                assert_eq!(status.outputs.get("attempt"), Some(&serde_json::json!(status.attempts)), "{why}");
+                assert_eq!(status.outputs.get("attempt"), Some(&left_by(status.attempts, items)), "{why}");
+                assert_eq!(status.items.as_ref().map(|items| items.total as usize), items, "{why}");
             }
-            (TaskPhase::Succeeded, _) => assert!(status.branch.is_some(), "{why}"),
+            (TaskPhase::Succeeded, _) | (TaskPhase::Failed, "Rejected" | "ApprovalTimeout") => {
+                judge_without_job(run, id, &why);
+            }
             (TaskPhase::Failed, _) => {
                 assert!(is_job && cluster.created.contains(&attempt), "{why}");
                 assert!(
@@ -196,6 +216,9 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
             (TaskPhase::Omitted, "FailurePolicy" | "Cancelled" | "DeadlineExceeded") => {
                 assert_eq!(status.attempts, 0, "{why}");
             }
+            (TaskPhase::Skipped, "NoItems") => {
+                assert!(items == Some(0) && status.attempts == 0 && may_start(graph, run, id), "{why}");
+            }
             (TaskPhase::Skipped, "BranchNotTaken") => assert!(!guards_hold(graph, run, id), "{why}"),
             (TaskPhase::Omitted | TaskPhase::Skipped, _) => {
                 assert_eq!(status.attempts, 0, "{why}");
@@ -208,5 +231,37 @@ pub fn judge_end(run: &Run, cluster: &Cluster) {
             }
             _ => panic!("{why}"),
         }
+    }
+}
+
+/// What ended a task without a Job: a branch, its time, or what stands in the approvals.
+fn judge_without_job(run: &Run, id: TaskId, why: &str) {
+    let (status, def) = (run.task(id), run.graph().task(id));
+    let reason = status.reason.as_deref().unwrap_or_default();
+    let waited = status.completion_time.zip(status.start_time).map(|(end, start)| end.duration_since(start).as_secs());
+    match &def.work {
+        Work::Decision { .. } => assert!(status.taken().next().is_some(), "{why}"),
+        Work::Delay(Delay::For(duration)) => {
+            let waited = status.completion_time.zip(status.ready_time).map(|(end, ready)| end.duration_since(ready));
+            assert!(waited >= Some(SignedDuration::from(*duration)), "{why} after {waited:?}");
+        }
+        Work::Approval(on_timeout) => {
+            let of_task = run.settings().approvals.get(&def.name);
+            let decided = of_task.and_then(|known| known.get(&status.attempts)).map(|known| known.decision);
+            let timed_out = waited >= def.timeout.map(|timeout| i64::try_from(timeout.millis() / 1000).unwrap());
+            match (status.phase, reason) {
+                (TaskPhase::Succeeded, "Approved") => assert_eq!(decided, Some(ApprovalDecision::Approved), "{why}"),
+                (TaskPhase::Succeeded, "ApprovalTimeout") => {
+                    assert!(timed_out && *on_timeout == OnTimeout::Approve, "{why}");
+                }
+                (TaskPhase::Failed, "ApprovalTimeout") => assert!(timed_out && *on_timeout == OnTimeout::Fail, "{why}"),
+                (TaskPhase::Failed, "Rejected") => {
+                    let by_time = timed_out && *on_timeout == OnTimeout::Reject;
+                    assert!(by_time || decided == Some(ApprovalDecision::Rejected), "{why}");
+                }
+                _ => panic!("{why}"),
+            }
+        }
+        Work::Delay(_) | Work::Job(_) | Work::Removed => panic!("{why}"),
     }
 }

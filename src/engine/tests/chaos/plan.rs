@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::fixture::Build;
 use crate::{
-    api::{DesiredState, FailurePolicy},
-    engine::{Attempt, AttemptResult, Blame, Failure, Graph, graph::TriggerRule},
+    api::{ApprovalDecision, DesiredState, FailurePolicy, OnTimeout},
+    engine::{Attempt, AttemptResult, Blame, Failure, Graph, TaskId, graph::TriggerRule},
 };
 
 /// A graph and its world.
@@ -35,14 +35,31 @@ pub enum Change {
     Desired(DesiredState),
     Policy(FailurePolicy),
     Parallelism(Option<u32>),
+    /// On a task by its place, and one of its attempts.
+    Approval(usize, u32, ApprovalDecision),
+}
+
+/// What a task does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Job,
+    Decision {
+        inclusive: bool,
+    },
+    /// Seconds.
+    Delay(u64),
+    /// It times out after so many seconds.
+    Approval(OnTimeout, u64),
 }
 
 #[derive(Clone, Debug)]
 pub struct TaskPlan {
-    /// How far back each dependency lies, and whether it is on the branch that is taken, where it is a decision.
+    /// How far back each dependency lies, and whether it is on a branch that is taken, where it is a decision.
     pub dependencies: Vec<(usize, Option<bool>)>,
     pub trigger: TriggerRule,
-    pub decision: bool,
+    pub kind: Kind,
+    /// How many items it has, if it is run for each of a list.
+    pub items: Option<usize>,
     pub retries: u32,
     pub allow_failure: bool,
     /// It can be undone, and that is retried so often.
@@ -95,7 +112,7 @@ impl Plan {
             let mut names = Vec::new();
             for (back, branch) in &task.dependencies {
                 let Some(other) = place.checked_sub(back + 1).filter(|other| *other >= first) else { continue };
-                names.push(match branch.filter(|_| self.tasks[other].decision) {
+                names.push(match branch.filter(|_| matches!(self.tasks[other].kind, Kind::Decision { .. })) {
                     Some(taken) => format!("t{other}/{}", if taken { "yes" } else { "no" }),
                     None => format!("t{other}"),
                 });
@@ -106,14 +123,30 @@ impl Plan {
             let made = made.after(&names).retries(task.retries).priority(task.priority).start_timeout(120);
             // a task without dependencies has no trigger
             let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
-            let made = if task.decision { made.decision(&["yes", "no"]) } else { made };
-            let made = if task.cache.is_some() && !finally && !task.decision { made.cached() } else { made };
+            let made = match task.kind {
+                Kind::Job => match task.items {
+                    Some(items) => made.for_each(items),
+                    None => made,
+                },
+                Kind::Decision { inclusive: false } => made.decision(&["yes", "no"]),
+                Kind::Decision { inclusive: true } => made.decision(&["yes", "no"]).inclusive(),
+                Kind::Delay(seconds) => made.delay(seconds),
+                Kind::Approval(on_timeout, seconds) => made.approval(on_timeout, Some(seconds)),
+            };
+            let caches = task.cache.is_some() && !finally && task.kind == Kind::Job && task.items.is_none();
+            let made = if caches { made.cached() } else { made };
             let made = if task.allow_failure { made.allow_failure() } else { made };
-            if let Some(retries) = task.compensate.filter(|_| !finally && !task.decision) {
+            let can_be_undone = matches!(task.kind, Kind::Job | Kind::Approval(..));
+            if let Some(retries) = task.compensate.filter(|_| !finally && can_be_undone) {
                 made.compensate(retries);
             }
         }
         build.graph()
+    }
+
+    /// How many items a task has, if it is run for each of a list.
+    pub fn items(&self, id: TaskId) -> Option<usize> {
+        self.tasks.get(id.index())?.items
     }
 
     /// What becomes of an attempt: always the same.
@@ -136,7 +169,7 @@ impl Plan {
         };
         let result = match draw(0, 10) {
             0..5 => AttemptResult::Succeeded {
-                outputs: json!({"attempt": attempt.number}).as_object().unwrap().clone(),
+                outputs: Map::from_iter([("attempt".to_owned(), left_by(attempt.number, self.items(attempt.task)))]),
                 message: None,
             },
             5..8 => failed(Blame::Task),
@@ -154,6 +187,11 @@ impl Plan {
     }
 }
 
+/// The output `attempt` of a task: of each item, if it has items.
+pub fn left_by(attempt: u32, items: Option<usize>) -> Value {
+    items.map_or_else(|| json!(attempt), |items| json!(vec![attempt; items]))
+}
+
 fn trigger() -> impl Strategy<Value = TriggerRule> {
     use TriggerRule::*;
     prop_oneof![
@@ -165,22 +203,35 @@ fn trigger() -> impl Strategy<Value = TriggerRule> {
     ]
 }
 
+fn kind() -> impl Strategy<Value = Kind> {
+    let on_timeout = prop::sample::select(vec![OnTimeout::Fail, OnTimeout::Reject, OnTimeout::Approve]);
+    prop_oneof![
+        12 => Just(Kind::Job),
+        4 => any::<bool>().prop_map(|inclusive| Kind::Decision { inclusive }),
+        2 => (0..90u64).prop_map(|seconds| Kind::Delay(seconds.max(1))),
+        2 => (on_timeout, 1..120u64).prop_map(|(on_timeout, seconds)| Kind::Approval(on_timeout, seconds)),
+    ]
+}
+
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
+    let items = prop_oneof![4 => Just(None), 1 => (0..4usize).prop_map(Some)];
     let compensate = prop::option::of(0..3u32);
     let cache =
         prop::sample::select(vec![None, None, None, Some(Recall::Hit), Some(Recall::Miss), Some(Recall::Silent)]);
-    (dependencies, trigger(), prop::bool::weighted(0.2), 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8, cache)
-        .prop_map(|(dependencies, trigger, decision, retries, allow_failure, compensate, priority, cache)| TaskPlan {
+    (dependencies, trigger(), kind(), items, 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8, cache).prop_map(
+        |(dependencies, trigger, kind, items, retries, allow_failure, compensate, priority, cache)| TaskPlan {
             dependencies,
             trigger,
-            decision,
+            kind,
+            items,
             retries,
             allow_failure,
             compensate,
             priority,
             cache,
-        })
+        },
+    )
 }
 
 fn policy() -> impl Strategy<Value = FailurePolicy> {
@@ -197,12 +248,14 @@ fn change() -> impl Strategy<Value = Change> {
         3 => prop::sample::select(vec![Run, Suspend, Suspend, Cancel]).prop_map(Change::Desired),
         1 => policy().prop_map(Change::Policy),
         1 => prop::option::of(1..4u32).prop_map(Change::Parallelism),
+        3 => (0..12usize, 1..4u32, prop::sample::select(vec![ApprovalDecision::Approved, ApprovalDecision::Rejected]))
+            .prop_map(|(task, attempt, decision)| Change::Approval(task, attempt, decision)),
     ]
 }
 
 pub fn plan() -> impl Strategy<Value = Plan> {
     let tasks = (prop::collection::vec(task(), 1..12), 0..3usize);
-    let changes = prop_oneof![Just(vec![]), prop::collection::vec((0..200i64, change()), 1..4)];
+    let changes = prop_oneof![Just(vec![]), prop::collection::vec((0..200i64, change()), 1..6)];
     let timeout = prop_oneof![3 => Just(None), 1 => (20..200u64).prop_map(Some)];
     (tasks, policy(), prop::option::of(1..4u32), timeout, changes, any::<bool>(), any::<u64>()).prop_map(
         |((tasks, finally), policy, parallelism, timeout, mut changes, lossy, seed)| {

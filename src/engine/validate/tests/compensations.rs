@@ -43,6 +43,10 @@ fn forms_and_places() {
             &["spec.tasks[0].compensate: a decision does nothing that could be undone: compensate what comes after it"],
         ),
         (
+            tasks(json!([{"name": "d", "delay": {"duration": "1s"}, "compensate": container}])),
+            &["spec.tasks[0].compensate: a delay does nothing that could be undone: compensate what comes after it"],
+        ),
+        (
             with(
                 tasks(json!([{"name": "a"}])),
                 json!({"finally": [{"name": "f", "container": {}, "compensate": container}]}),

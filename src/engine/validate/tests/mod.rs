@@ -4,9 +4,11 @@
 
 mod cache;
 mod compensations;
+mod for_each;
 mod places;
 mod templates;
 mod volumes;
+mod waiting;
 
 use serde_json::{Value, json};
 
@@ -47,7 +49,10 @@ fn problems(json: Value) -> Vec<String> {
 fn tasks(list: Value) -> Value {
     let Value::Array(list) = list else { panic!("a list") };
     let filled = list.into_iter().map(|mut task| {
-        if !["container", "job", "templateRef", "decision"].iter().any(|form| task.get(form).is_some()) {
+        if !["container", "job", "templateRef", "decision", "delay", "approval"]
+            .iter()
+            .any(|form| task.get(form).is_some())
+        {
             task["container"] = json!({"image": "i"});
         }
         task
@@ -158,12 +163,14 @@ fn forms_of_a_task() {
     refused(vec![
         (
             json!({"tasks": [{"name": "a"}]}),
-            &["spec.tasks[0]: a task has exactly one of container, job, templateRef, decision; this one has none"],
+            &[
+                "spec.tasks[0]: a task has exactly one of container, job, templateRef, decision, delay, approval; this one has none",
+            ],
         ),
         (
             json!({"tasks": [{"name": "a", "container": {}, "job": {"template": {}}}]}),
             &[
-                "spec.tasks[0]: a task has exactly one of container, job, templateRef, decision; this one has container and job",
+                "spec.tasks[0]: a task has exactly one of container, job, templateRef, decision, delay, approval; this one has container and job",
             ],
         ),
         (
@@ -230,7 +237,9 @@ fn decisions() {
         (branches(json!([])), &["spec.tasks[0].decision.branches: a decision has at least one branch"]),
         (
             branches(json!([{"name": "x"}, {"name": "y", "when": "true"}])),
-            &["spec.tasks[0].decision.branches[0]: a branch without `when` is always taken, so it must be the last"],
+            &[
+                "spec.tasks[0].decision.branches[0]: a branch without `when` is taken if no other is, so it must be the last",
+            ],
         ),
         (
             branches(json!([{"name": "x", "when": "true"}, {"name": "x"}])),
@@ -358,7 +367,7 @@ fn expressions() {
         ("tasks.d.outputs.x == 1", Some("task \"d\" is a decision and leaves no outputs, so no \"x\"")),
         ("attempt == 1", Some("there is no attempt yet")),
         ("exitCode == 1", Some("exitCode is known only in retry.when")),
-        ("item == 1", Some("no variable \"item\"")),
+        ("item == 1", Some("finds its item in the file /var/run/taskgraph/item")),
         ("", Some("is empty")),
         (&format!("{}true{}", "(".repeat(1000), ")".repeat(1000)), Some("nests more than 24 deep")),
         (&format!("{}true{}", "(".repeat(5000), ")".repeat(5000)), Some("bytes; the limit is 2048")),
@@ -476,7 +485,9 @@ fn a_valid_graph() {
     assert_eq!(waits("a"), (2, 600_000, 600_000));
     assert_eq!(waits("h"), (1, 500, 500));
     assert_eq!(waits("i"), (0, 1000, 300_000));
-    assert!(matches!(&task("d").work, Work::Decision(branches) if branches.len() == 2 && branches[1].when.is_none()));
+    assert!(
+        matches!(&task("d").work, Work::Decision { branches, inclusive: false } if branches.len() == 2 && branches[1].when.is_none())
+    );
     let payloads: Vec<(&str, PayloadKind)> =
         report.payloads.iter().map(|payload| (payload.path.as_str(), payload.kind)).collect();
     assert_eq!(payloads[3], ("spec.tasks[4].job.template", PayloadKind::PodTemplate));
