@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     duration::DurationText,
+    rerun::Rerun,
     schema,
     status::TaskGraphStatus,
     task::{PodDefaults, Task},
@@ -91,6 +92,9 @@ pub struct TaskGraphSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::choice::<DesiredState>")]
     pub desired_state: Option<DesiredState>,
+    /// Tasks to be run once more: acted on each time that `id` changes. One present at creation is only noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Rerun>,
     /// What was decided on tasks with `approval`. Entries may be added at any time, and never changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["task", "attempt"]))]

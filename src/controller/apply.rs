@@ -119,8 +119,6 @@ pub struct Hold {
     pub task: Arc<str>,
     /// Name of its Job.
     pub job: String,
-    /// Hash of the definition that its Job is made from.
-    pub hash: u64,
     /// The claims that its pod mounts.
     pub volumes: Vec<VolumeStatus>,
     /// Ends the attempt's work in the background, but for stopping it and looking until its pods are gone.
@@ -484,7 +482,7 @@ impl Hold {
             role: self.role,
             task: &self.task,
             attempt: self.attempt.number,
-            definition: self.hash,
+            definition: 0,
             timeout: None,
             kind: PayloadKind::Container,
             rendered: &Value::Null,

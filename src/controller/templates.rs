@@ -1,6 +1,12 @@
 //! The templates of the cluster, cached, and the graphs that wait for one.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use kube::{
     core::DeserializeGuard,
@@ -22,6 +28,7 @@ pub struct TemplateCache {
     /// The cluster's.
     pub cluster: Store<DeserializeGuard<ClusterTaskTemplate>>,
     waiting: Mutex<BTreeSet<(String, String)>>,
+    version: AtomicU64,
 }
 
 impl TemplateCache {
@@ -30,7 +37,7 @@ impl TemplateCache {
         namespaced: Store<DeserializeGuard<TaskTemplate>>,
         cluster: Store<DeserializeGuard<ClusterTaskTemplate>>,
     ) -> Self {
-        Self { namespaced, cluster, waiting: Mutex::default() }
+        Self { namespaced, cluster, waiting: Mutex::default(), version: AtomicU64::new(0) }
     }
 
     /// Those templates that a spec names and that are there. One that cannot be read counts as not there.
@@ -52,6 +59,16 @@ impl TemplateCache {
             }
         }
         templates
+    }
+
+    /// A number that is another one whenever a template may be.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Notes that a template was added or changed.
+    pub fn changed(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Notes that a graph waits for a template, or waits no more.

@@ -9,7 +9,7 @@ use kube::{Resource, core::NamespaceResourceScope, runtime::reflector::ObjectRef
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::TaskGraph;
+use crate::api::{CONDITION_RECONCILING, TaskGraph};
 
 /// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.
 ///
@@ -92,6 +92,11 @@ impl GraphView {
         let matches =
             |c: &ConditionHead| c.type_ == type_ && c.status == status && c.reason == reason && c.message == message;
         self.status.conditions.iter().any(matches)
+    }
+
+    /// Whether its spec waits for something that is not there yet.
+    pub fn waits(&self) -> bool {
+        self.status.conditions.iter().any(|c| c.type_ == CONDITION_RECONCILING && c.status == "True")
     }
 
     /// Drops what is never read.

@@ -304,6 +304,7 @@ impl<W: World> Simulation<'_, W> {
                 Event::Launched { attempt, .. }
                 | Event::Started { attempt }
                 | Event::Blocked { attempt, .. }
+                | Event::Outdated { attempt, .. }
                 | Event::Items { attempt, .. }
                 | Event::Finished { attempt, .. } => self.attempts.get(attempt).and_then(|known| known.silent),
             };

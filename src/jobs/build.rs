@@ -126,11 +126,12 @@ impl<'a> Order<'a> {
 
     /// Whether a Job that stands in the way of a create is the one that the create would have made:
     /// the answer to that create was lost, or another operator was faster.
+    ///
+    /// The definition counts for nothing: it is the attempt's Job, also if the task was edited since (see [`definition_of`]).
     pub fn is_ours(&self, existing: &JobView) -> bool {
         let metadata = &existing.metadata;
         let same_labels = self.labels().iter().all(|(key, value)| label(metadata, key) == value.as_str());
-        let hash = metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_HASH));
-        existing.owner_uid() == Some(&self.graph.uid) && same_labels && hash == Some(&self.hash())
+        existing.owner_uid() == Some(&self.graph.uid) && same_labels
     }
 
     fn hash(&self) -> String {
@@ -262,6 +263,12 @@ fn object(value: Option<Value>) -> Map<String, Value> {
         Some(Value::Object(map)) => map,
         _ => Map::new(),
     }
+}
+
+/// Hash of the definition that a Job was made from.
+pub fn definition_of(job: &JobView) -> Option<u64> {
+    let hash = job.metadata.annotations.as_ref()?.get(ANNOTATION_HASH)?;
+    u64::from_str_radix(hash, 16).ok()
 }
 
 fn label<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {

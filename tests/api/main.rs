@@ -10,6 +10,7 @@ mod support;
 mod cache;
 mod control;
 mod crash;
+mod edits;
 mod faults;
 mod fixture;
 mod harness;

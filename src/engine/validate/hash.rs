@@ -32,6 +32,7 @@ pub fn definition(
                 text(&mut hasher, branch.when.as_ref().map_or("", |when| when.text()));
             }
         }
+        Work::Removed => {}
         Work::Delay(delay) => {
             hasher.update(b"delay");
             match delay {

@@ -15,6 +15,7 @@ pub(in crate::engine) mod hash;
 mod names;
 mod payloads;
 mod problems;
+mod rerun;
 mod settings;
 mod size;
 mod tasks;
@@ -126,6 +127,7 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
     let ids = intern(spec, &mut problems);
     let mut names = Names::new(ids.clone());
     let waiting = dependencies::resolve(spec, &mut names, &mut problems);
+    rerun::check(spec, &mut names, &mut problems);
     let before: Vec<Vec<usize>> =
         waiting.iter().map(|waiting| waiting.dependencies.iter().map(|id| id.index()).collect()).collect();
     let order = Order::new(&before);
