@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     duration::DurationText,
+    rerun::Rerun,
     schema,
     status::TaskGraphStatus,
     task::{PodDefaults, Task, TemplateRef},
@@ -102,6 +103,9 @@ pub struct TaskGraphSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::choice::<DesiredState>")]
     pub desired_state: Option<DesiredState>,
+    /// Tasks to be run once more: acted on each time that `id` changes. One present at creation is only noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Rerun>,
     /// What was decided on tasks with `approval`. Entries may be added at any time, and never changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["task", "attempt"]))]
@@ -169,10 +173,11 @@ pub enum DesiredState {
 
 impl TaskGraphSpec {
     /// The fields that belong to one run of a graph, and whether they are set: a template has none of them.
-    pub fn fields_of_one_run(&self) -> [(&'static str, bool); 8] {
+    pub fn fields_of_one_run(&self) -> [(&'static str, bool); 9] {
         [
             ("templateRef", self.template_ref.is_some()),
             ("arguments", self.arguments.is_some()),
+            ("rerun", self.rerun.is_some()),
             ("approvals", !self.approvals.is_empty()),
             ("desiredState", self.desired_state.is_some()),
             ("ttlAfterFinished", self.ttl_after_finished.is_some()),

@@ -8,6 +8,7 @@ pub mod graph;
 pub mod names;
 #[cfg(feature = "kubernetes")]
 pub mod reference;
+pub mod rerun;
 mod schema;
 pub mod status;
 pub mod task;
@@ -19,6 +20,7 @@ pub use cache::*;
 pub use duration::{Duration, DurationText};
 pub use graph::*;
 pub use names::*;
+pub use rerun::*;
 pub use status::*;
 pub use task::*;
 pub use template::*;

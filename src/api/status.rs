@@ -56,6 +56,16 @@ pub struct TaskGraphStatus {
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "schema::opaque_object")]
     pub outputs: Map<String, Value>,
+    /// Number of that revision; each accepted edit adds one. Absent: 1.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub revision_number: u32,
+    /// Id of the last `spec.rerun` that was acted on, or noted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub rerun: Option<String>,
+    /// When the graph was taken up again after it had finished, or tasks of it were rerun: `timeout` counts from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reopen_time: Option<Timestamp>,
     /// The claims that were made for the graph.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
@@ -67,7 +77,7 @@ pub struct TaskGraphStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// The tasks, in the order of the spec, `finally` last.
+    /// The tasks, in the order of the spec, `finally` last; then those that were removed and had attempts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096), extend("x-kubernetes-list-type" = "atomic"))]
     pub tasks: Vec<TaskStatus>,
@@ -272,6 +282,19 @@ pub struct TaskStatus {
     /// Number of the last attempt; 0 before the first.
     #[serde(skip_serializing_if = "is_zero")]
     pub attempts: u32,
+    /// How many of `attempts` were made before the task was last told to start afresh: `retry.limit` counts from there.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempts_before: u32,
+    /// The task was changed after its last attempt began: what it ran is not what the spec says now.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub stale: bool,
+    /// Hash of the definition that the last attempt was made from, where the spec has another one by now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub definition: Option<String>,
+    /// The task is not in the spec any more; kept for the number of its last attempt.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub removed: bool,
     /// How many of the attempts used up no retry, because the cluster was to blame.
     #[serde(skip_serializing_if = "is_zero")]
     pub disruptions: u32,
@@ -337,6 +360,9 @@ pub struct CompensationStatus {
     /// Number of the last attempt; 0 before the first.
     #[serde(skip_serializing_if = "is_zero")]
     pub attempts: u32,
+    /// How many of `attempts` were made before its task was last told to start afresh.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempts_before: u32,
     /// How many of the attempts used up no retry, because the cluster was to blame.
     #[serde(skip_serializing_if = "is_zero")]
     pub disruptions: u32,
@@ -369,6 +395,7 @@ impl From<TaskStatus> for CompensationStatus {
             reason: task.reason,
             message: task.message,
             attempts: task.attempts,
+            attempts_before: task.attempts_before,
             disruptions: task.disruptions,
             job: task.job,
             ready_time: task.ready_time,
@@ -389,6 +416,7 @@ impl CompensationStatus {
             reason: self.reason,
             message: self.message,
             attempts: self.attempts,
+            attempts_before: self.attempts_before,
             disruptions: self.disruptions,
             job: self.job,
             ready_time: self.ready_time,
@@ -402,6 +430,11 @@ impl CompensationStatus {
 }
 
 impl TaskStatus {
+    /// Whether it has an attempt since it was last told to start afresh.
+    pub fn begun(&self) -> bool {
+        self.attempts > self.attempts_before
+    }
+
     /// The branches that a decision took.
     pub fn taken(&self) -> impl Iterator<Item = &str> {
         self.branch.as_deref().into_iter().chain(self.branches.iter().map(String::as_str))
@@ -462,7 +495,7 @@ pub struct FailedAttempt {
 pub struct HistoryEntry {
     /// When.
     pub time: Timestamp,
-    /// What: `Accepted`, `Approved`, `Rejected`, `ApprovalTimeout`, `Suspended`, `Resumed`, `Cancelled`,
+    /// What: `Accepted`, `Edited`, `Rerun`, `Approved`, `Rejected`, `ApprovalTimeout`, `Suspended`, `Resumed`, `Cancelled`,
     /// `DeadlineExceeded`, `Compensating`, `Finished`.
     #[schemars(length(max = 63))]
     pub event: String,

@@ -1,6 +1,7 @@
 //! The verbs of `kubectl taskgraph`.
 
 mod approve;
+mod diff;
 mod suggest;
 mod text;
 pub mod tree;
@@ -15,6 +16,7 @@ Examples:
   kubectl taskgraph tree data-processing               show a graph and its tasks
   kubectl taskgraph tree data-processing -n prod -w    follow it until it finishes
   kubectl taskgraph approve release ask                let a task go on that waits for an approval
+  kubectl taskgraph diff -f graph.yaml                 show what an edit would do
   kubectl taskgraph validate -f graph.yaml             check a file, no cluster needed
   kubectl taskgraph validate -f deploy/ -R --strict    check all below a directory";
 
@@ -24,6 +26,13 @@ Examples:
   kubectl taskgraph tree data-processing -n prod --watch && echo Complete
 
 Exit codes: 0 shown (with --watch: Complete), 1 with --watch: Failed or deleted, 2 not found or no answer.";
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  kubectl taskgraph diff -f graph.yaml
+  kubectl taskgraph diff -f graph.yaml -n prod && echo nothing would happen
+
+Exit codes: 0 nothing would happen, 1 something would, 2 not found, no answer, or not readable.";
 
 const APPROVE_EXAMPLES: &str = "\
 Examples:
@@ -58,6 +67,9 @@ enum Verb {
     /// Show a graph as a tree of its tasks: phases, attempts, times, outputs, and why a task did not run or failed.
     #[command(after_help = TREE_EXAMPLES)]
     Tree(tree::TreeArgs),
+    /// Show what an edited graph would do to the one on the cluster: which tasks start, stop, or keep what they ran.
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff(diff::DiffArgs),
     /// Check graphs and templates in files as the operator would, without a cluster.
     #[command(after_help = VALIDATE_EXAMPLES)]
     Validate(validate::ValidateArgs),
@@ -75,6 +87,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Tree(args) => tree::run(&args),
+        Verb::Diff(args) => diff::run(&args),
         Verb::Approve(args) => approve::run(&args),
         Verb::Validate(args) => Ok(validate::run(&args)),
         Verb::Completion { shell } => {

@@ -19,8 +19,8 @@ use super::{
     volumes,
 };
 use crate::{
-    api::{CONDITION_ACCEPTED, TaskGraphSpec, TaskGraphStatus},
-    engine::{Identity, Plan, Refusal, Run, Settings, Templates, policy::waiting::approvals},
+    api::{CONDITION_ACCEPTED, CONDITION_RECONCILING, Condition, TaskGraphSpec, TaskGraphStatus},
+    engine::{self, Identity, Plan, Refusal, Run, Templates},
     validate,
 };
 
@@ -52,6 +52,8 @@ pub enum Taken {
     Not(Verdict),
     /// It finished before.
     Finished,
+    /// The graph as it was watched is older than what is stored of it: the watch brings more.
+    Late,
 }
 
 /// Takes a graph up for the first time in this process; its session will live in `slot`.
@@ -66,56 +68,13 @@ pub async fn take_up(ctx: &Context, view: &GraphView, slot: &Arc<Slot>) -> Resul
             if let Some(verdict) = volumes::rehearse(&ctx.hands.cluster, &identity(view), claims).await? {
                 return Ok(Taken::Not(verdict));
             }
-            match pin(ctx, view, &pinned).await? {
+            match pin(ctx, view, &pinned, 1).await? {
                 Pin::First => begin(ctx, view, slot, plan, pinned).await,
-                Pin::Stored(stored) => resume(ctx, view, slot, stored.map(|stored| *stored)).await,
+                Pin::Stored(stored) => resume(ctx, view, slot, Stored::Read(stored)).await,
             }
         }
-        None => {
-            let name = view.status.revision.as_deref().unwrap_or_default();
-            let stored = read_revision(ctx, view, name).await?;
-            resume(ctx, view, slot, stored).await
-        }
+        None => resume(ctx, view, slot, Stored::Unread).await,
     }
-}
-
-/// A verdict on a spec that was edited after the graph was accepted, and the settings that count now.
-pub async fn review(session: &mut Session, view: &GraphView) {
-    let spec = match read_spec(&view.spec) {
-        Ok(spec) => spec,
-        Err(verdict) => {
-            session.report.verdict = verdict;
-            return;
-        }
-    };
-    let changed = session.pinned.changed_fields(&spec);
-    let with_settings = session.pinned.with_settings_of(&spec);
-    let refused = match check(view, with_settings, session.pinned.templates()).await {
-        Ok(Ok(plan)) => {
-            session.run.set_settings(plan.settings);
-            session.report.verdict = if changed.is_empty() { Verdict::Accepted } else { edit_refused(&changed) };
-            return;
-        }
-        Ok(Err(refusal)) => verdict_of(&refusal),
-        // what runs goes on all the same
-        Err(error) => Verdict::Refused("CheckFailed", format!("{error}; this is a defect of the operator")),
-    };
-    // a spec that is refused must not keep a graph from being called off, nor a task from being approved
-    let desired_state = spec.desired_state.unwrap_or_default();
-    let approvals = Arc::new(approvals(&spec.approvals));
-    session.run.set_settings(Settings { desired_state, approvals, ..session.run.settings().clone() });
-    session.report.verdict = refused;
-}
-
-fn edit_refused(changed: &[&str]) -> Verdict {
-    Verdict::Refused(
-        "EditRefused",
-        format!(
-            "{}: cannot be changed once the graph is accepted; the graph goes on as it was accepted. \
-             Take the change back, or apply it as a graph of another name.",
-            changed.join(", ")
-        ),
-    )
 }
 
 async fn check_current(ctx: &Context, view: &GraphView) -> Result<Result<(Plan, Pinned), Verdict>, AcceptError> {
@@ -144,7 +103,7 @@ async fn parents_templates(
     revision: &str,
 ) -> Result<Option<Found>, AcceptError> {
     match ctx.hands.cluster.get_revision(view.namespace(), revision).await {
-        Ok(object) => Ok(Pinned::of_graph(&object, parent).map(|pinned| pinned.found())),
+        Ok(object) => Ok(Pinned::of(&object, parent).map(|pinned| pinned.found())),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(AcceptError::Call("read the ControllerRevision of the parent graph", error)),
     }
@@ -155,7 +114,8 @@ fn no_parent(revision: &str) -> Verdict {
     Verdict::Refused(PARENT_GONE, message)
 }
 
-fn read_spec(spec: &Value) -> Result<TaskGraphSpec, Verdict> {
+/// Reads a spec; what is wrong with its form is a verdict.
+pub fn read_spec(spec: &Value) -> Result<TaskGraphSpec, Verdict> {
     serde_path_to_error::deserialize(spec).map_err(|error| {
         let path = error.path().to_string();
         Verdict::Refused("Invalid", format!("spec.{path}: {}", error.into_inner()))
@@ -163,7 +123,7 @@ fn read_spec(spec: &Value) -> Result<TaskGraphSpec, Verdict> {
 }
 
 /// Checks a spec away from the threads that serve everything else: a large one takes a while.
-async fn check(
+pub async fn check(
     view: &GraphView,
     spec: TaskGraphSpec,
     templates: Templates,
@@ -174,7 +134,8 @@ async fn check(
         .map_err(AcceptError::Check)
 }
 
-fn verdict_of(refusal: &Refusal) -> Verdict {
+/// What a refusal means for the graph.
+pub fn verdict_of(refusal: &Refusal) -> Verdict {
     let missing = refusal.missing.iter().map(|(path, reference)| {
         format!("{path}: there is no {:?} named {:?} yet; the graph waits for it", reference.kind, reference.name)
     });
@@ -197,11 +158,19 @@ enum Pin {
     Stored(Option<Box<Pinned>>),
 }
 
-async fn pin(ctx: &Context, view: &GraphView, pinned: &Pinned) -> Result<Pin, AcceptError> {
-    match ctx.hands.cluster.create_revision(view.namespace(), &pinned.to_object(view)).await {
+/// The revision of a graph that has begun.
+enum Stored {
+    /// Still to be read.
+    Unread,
+    /// It was read; `None`: it is gone.
+    Read(Option<Box<Pinned>>),
+}
+
+async fn pin(ctx: &Context, view: &GraphView, pinned: &Pinned, number: u32) -> Result<Pin, AcceptError> {
+    match ctx.hands.cluster.create_revision(view.namespace(), &pinned.to_object(view, number)).await {
         Ok(_) => Ok(Pin::First),
         Err(error) if error.is_conflict() => {
-            let stored = read_revision(ctx, view, &Pinned::name(view)).await?;
+            let stored = read_revision(ctx, view, &Pinned::name(view, number)).await?;
             Ok(Pin::Stored(stored.map(Box::new)))
         }
         Err(error) => Err(AcceptError::Call("pin the graph in a ControllerRevision", error)),
@@ -233,18 +202,24 @@ async fn begin(
     let fresh = view.status.conditions.is_empty() && pinned.claims().is_empty();
     let (mut status, mut version) =
         if fresh { (TaskGraphStatus::default(), view_version(view)) } else { live_status(ctx, view).await? };
-    status.revision = Some(Pinned::name(view));
     status.templates = pinned.told();
+    status.revision = Some(Pinned::name(view, 1));
+    status.revision_number = 1;
     if let Some(verdict) = provide_volumes(ctx, view, &pinned, &mut status, &mut version).await? {
         return Ok(Taken::Not(verdict));
     }
     let identity = identity(view);
     info!(graph = view.name(), namespace = view.namespace(), tasks = plan.graph.first_compensation, "accepted");
     ctx.recorder.accepted(view, plan.graph.first_compensation);
-    let run = Run::new(plan.graph, plan.settings, (*identity).clone(), super::now());
+    let mut run = Run::new(plan.graph, plan.settings, (*identity).clone(), super::now());
+    if let Some(rerun) = &pinned.spec.rerun {
+        run.note_rerun(&rerun.id);
+    }
     let report = Report::new(status, version, view.generation());
     let mailbox = ctx.registry.mailbox(view, slot);
-    Ok(Taken::Up(Box::new(Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), mailbox))))
+    let mut session = Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), mailbox);
+    session.followed = Some(view.generation());
+    Ok(Taken::Up(Box::new(session)))
 }
 
 /// Makes the claims of a graph, and stores which they are before anything mounts them. `Some`: one cannot be made.
@@ -263,38 +238,34 @@ async fn provide_volumes(
     Ok(refused)
 }
 
-async fn resume(
-    ctx: &Context,
-    view: &GraphView,
-    slot: &Arc<Slot>,
-    stored: Option<Pinned>,
-) -> Result<Taken, AcceptError> {
+/// Goes on with a graph from what is stored.
+async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Stored) -> Result<Taken, AcceptError> {
     let (mut status, mut version) = live_status(ctx, view).await?;
-    if status.completion_time.is_some() {
+    if status.observed_generation.is_some_and(|observed| observed > view.generation()) {
+        // somebody has followed a newer spec than the one that was watched
+        return Ok(Taken::Late);
+    }
+    if status.completion_time.is_some() && !waits_or_was_edited(&status, view) {
         return Ok(Taken::Finished);
     }
+    let number = status.revision_number.max(1);
+    let stored = match (stored, &status.revision) {
+        (Stored::Read(stored), _) => stored.map(|stored| *stored),
+        (Stored::Unread, Some(name)) => read_revision(ctx, view, name).await?,
+        (Stored::Unread, None) => read_revision(ctx, view, &Pinned::name(view, number)).await?,
+    };
     let pinned = match stored {
         Some(pinned) => pinned,
-        None => match check_current(ctx, view).await? {
-            Ok((_, pinned)) => {
-                warn!(
-                    graph = view.name(),
-                    namespace = view.namespace(),
-                    "its ControllerRevision is gone; pinning the spec as it is now"
-                );
-                match pin(ctx, view, &pinned).await? {
-                    Pin::First => pinned,
-                    // another operator was faster: there is one revision
-                    Pin::Stored(Some(stored)) => *stored,
-                    Pin::Stored(None) => return Ok(Taken::Not(foreign_revision(view))),
-                }
-            }
+        None => match pin_again(ctx, view, number).await? {
+            Ok(pinned) => pinned,
             Err(verdict) => return Ok(Taken::Not(verdict)),
         },
     };
-    status.revision = Some(Pinned::name(view));
     status.templates = pinned.told();
-    let plan = match check(view, pinned.spec.clone(), pinned.templates()).await? {
+    let has_begun = status.revision.is_some();
+    status.revision = Some(Pinned::name(view, number));
+    status.revision_number = number;
+    let plan = match compile_pinned(&pinned).await? {
         Ok(plan) => plan,
         // accepted once, by an operator with other rules
         Err(refusal) => return Ok(Taken::Not(verdict_of(&refusal))),
@@ -304,18 +275,54 @@ async fn resume(
     }
     let identity = identity(view);
     info!(graph = view.name(), namespace = view.namespace(), "taken up again");
-    let run = Run::restore(plan.graph, plan.settings, (*identity).clone(), &status);
-    let report = Report::new(status, version, view.generation());
+    let mut run = Run::restore(plan.graph, plan.settings, (*identity).clone(), &status);
+    if let Some(rerun) = pinned.spec.rerun.as_ref().filter(|_| !has_begun) {
+        // of its beginning nothing but the revision was stored
+        run.note_rerun(&rerun.id);
+    }
+    let observed = status.observed_generation.unwrap_or_else(|| view.generation());
+    let report = Report::new(status, version, observed);
     let mailbox = ctx.registry.mailbox(view, slot);
     let mut session = Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), mailbox);
-    review(&mut session, view).await;
     ctx.index.touch(view.uid());
     session.search_for_missing(&ctx.index);
     Ok(Taken::Up(Box::new(session)))
 }
 
-fn foreign_revision(view: &GraphView) -> Verdict {
-    let name = Pinned::name(view);
+/// Whether there may be something to do for a graph that finished.
+fn waits_or_was_edited(status: &TaskGraphStatus, view: &GraphView) -> bool {
+    let waits = |condition: &Condition| condition.type_ == CONDITION_RECONCILING && condition.status == "True";
+    status.observed_generation != Some(view.generation()) || status.conditions.iter().any(waits)
+}
+
+/// Its revision is gone: the spec as it is now takes its place.
+async fn pin_again(ctx: &Context, view: &GraphView, number: u32) -> Result<Result<Pinned, Verdict>, AcceptError> {
+    let pinned = match check_current(ctx, view).await? {
+        Ok((_, pinned)) => pinned,
+        Err(verdict) => return Ok(Err(verdict)),
+    };
+    warn!(
+        graph = view.name(),
+        namespace = view.namespace(),
+        "its ControllerRevision is gone; pinning the spec as it is now"
+    );
+    Ok(match pin(ctx, view, &pinned, number).await? {
+        Pin::First => Ok(pinned),
+        // another operator was faster: there is one revision
+        Pin::Stored(Some(stored)) => Ok(*stored),
+        Pin::Stored(None) => Err(foreign_revision(view, number)),
+    })
+}
+
+/// Makes a pinned spec ready to run. Containers are not checked again: what an operator with other rules accepted goes
+/// on, and the API server judges each Job.
+async fn compile_pinned(pinned: &Pinned) -> Result<Result<Plan, Refusal>, AcceptError> {
+    let (spec, templates) = (pinned.spec.clone(), pinned.templates());
+    tokio::task::spawn_blocking(move || engine::compile(&spec, &templates)).await.map_err(AcceptError::Check)
+}
+
+fn foreign_revision(view: &GraphView, number: u32) -> Verdict {
+    let name = Pinned::name(view, number);
     Verdict::Refused(
         REVISION_TAKEN,
         format!("a ControllerRevision named {name} that is not this graph's stands in its way; delete it"),
@@ -326,7 +333,8 @@ fn view_version(view: &GraphView) -> String {
     view.metadata.resource_version.clone().unwrap_or_default()
 }
 
-async fn live_status(ctx: &Context, view: &GraphView) -> Result<(TaskGraphStatus, String), AcceptError> {
+/// The status as it stands, and the version of the object.
+pub async fn live_status(ctx: &Context, view: &GraphView) -> Result<(TaskGraphStatus, String), AcceptError> {
     let live = ctx
         .hands
         .cluster

@@ -125,8 +125,8 @@ pub struct Hold {
     pub job: String,
     /// Whether it has a child graph in place of a Job.
     pub is_child: bool,
-    /// Hash of the definition that its Job is made from.
-    pub hash: u64,
+    /// The graph was edited: the attempt may have been of the other kind.
+    pub was_edited: bool,
     /// The claims that its pod mounts.
     pub volumes: Vec<VolumeStatus>,
     /// Ends the attempt's work in the background, but for stopping it and looking until its pods are gone.
@@ -358,8 +358,11 @@ impl Hold {
     }
 
     async fn try_stop(&self) -> Result<bool, CallError> {
-        if self.is_child {
-            return self.try_stop_child().await;
+        if self.is_child || self.was_edited {
+            let stopped = self.try_stop_child().await?;
+            if !stopped || !self.was_edited {
+                return Ok(stopped);
+            }
         }
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
         match cluster.get_job(namespace, &self.job).await {
@@ -437,8 +440,11 @@ impl Hold {
     /// Whether a live list shows no pod that is not terminal: of one attempt, or of all the task's. Pods whose Job
     /// is gone are deleted: nobody else would.
     async fn pods_gone(&self, attempt: Option<u32>, orphaned: bool) -> Result<bool, CallError> {
-        if self.is_child {
-            return self.child_gone().await;
+        if self.is_child || self.was_edited {
+            let gone = self.child_gone().await?;
+            if !gone || !self.was_edited {
+                return Ok(gone);
+            }
         }
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
         let number = attempt.map(|number| number.to_string());
@@ -527,7 +533,7 @@ impl Hold {
             role: self.role,
             task: &self.task,
             attempt: self.attempt.number,
-            definition: self.hash,
+            definition: 0,
             timeout: None,
             kind: PayloadKind::Container,
             rendered: &Value::Null,

@@ -188,11 +188,11 @@ impl Cluster {
         self.call(Method::POST, &path, "application/json", METADATA_ONLY, Some(body)).await
     }
 
-    async fn delete(&self, path: &str, uid: &str, propagation: &str) -> Result<(), CallError> {
+    async fn delete(&self, path: &str, preconditions: Value, propagation: &str) -> Result<(), CallError> {
         let options = json!({
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "preconditions": {"uid": uid},
+            "preconditions": preconditions,
             "propagationPolicy": propagation,
         });
         self.call::<Value>(Method::DELETE, path, "application/json", METADATA_ONLY, Some(&options)).await.map(|_| ())
@@ -210,7 +210,8 @@ impl Cluster {
 
     /// Deletes exactly this Job, and its pods before it.
     pub async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
-        self.delete(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}"), uid, "Foreground").await
+        self.delete(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}"), json!({"uid": uid}), "Foreground")
+            .await
     }
 
     /// Reads the pods that carry these labels, from etcd, not from a cache.
@@ -223,7 +224,7 @@ impl Cluster {
 
     /// Deletes exactly this pod.
     pub async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
-        self.delete(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), uid, "Background").await
+        self.delete(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), json!({"uid": uid}), "Background").await
     }
 
     /// Creates a `ConfigMap`.
@@ -276,7 +277,7 @@ impl Cluster {
     /// Deletes exactly this `ControllerRevision`.
     pub async fn delete_revision(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
         let path = format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions/{name}");
-        self.delete(&path, uid, "Background").await
+        self.delete(&path, json!({"uid": uid}), "Background").await
     }
 
     /// Reads the metadata of all `ControllerRevision`s with a label, in one namespace or in all, from the API server's
@@ -328,7 +329,7 @@ impl Cluster {
 
     /// Deletes exactly this child graph, and what it owns before it.
     pub async fn delete_child(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
-        self.delete(&Self::graph_path(namespace, name), uid, "Foreground").await
+        self.delete(&Self::graph_path(namespace, name), json!({"uid": uid}), "Foreground").await
     }
 
     /// Whether there are objects of a kind that carry these labels.
@@ -363,9 +364,16 @@ impl Cluster {
         Ok(stored.metadata.resource_version.unwrap_or_default())
     }
 
-    /// Deletes exactly this graph; what it owns follows.
-    pub async fn delete_graph(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
-        self.delete(&Self::graph_path(namespace, name), uid, "Background").await
+    /// Deletes exactly this graph if it is as it was at `resource_version`; what it owns follows.
+    pub async fn delete_graph(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        resource_version: &str,
+    ) -> Result<(), CallError> {
+        let preconditions = json!({"uid": uid, "resourceVersion": resource_version});
+        self.delete(&Self::graph_path(namespace, name), preconditions, "Background").await
     }
 }
 

@@ -41,6 +41,16 @@ impl Recorder {
         self.publish(view, EventType::Warning, reason, "Accept", message);
     }
 
+    /// The graph was edited.
+    pub fn edited(&self, view: &GraphView, revision: u32, what: &str) {
+        self.publish(view, EventType::Normal, "Edited", "Edit", &format!("Revision {revision}: {what}."));
+    }
+
+    /// Tasks were told to start afresh.
+    pub fn rerun(&self, view: &GraphView, id: &str, tasks: usize) {
+        self.publish(view, EventType::Normal, "Rerun", "Rerun", &format!("Rerun {id}: {tasks} tasks start afresh."));
+    }
+
     /// The first tasks are launched.
     pub fn started(&self, view: &GraphView) {
         self.publish(view, EventType::Normal, "Started", "Launch", "The first tasks are launched.");

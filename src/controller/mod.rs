@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`watch`] | fills the [`index`] and the template cache, wakes the queue |
 //! | [`accept`] | takes a graph up: check, pin, or find out how far it has come |
+//! | [`edit`] | follows the spec while the graph runs: settings, edits, reruns |
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
 //! | [`children`] | child graphs: seen, called off, suspended with their parent |
@@ -16,6 +17,7 @@ pub mod apply;
 pub mod cache;
 pub mod children;
 pub mod cluster;
+pub mod edit;
 pub mod events;
 pub mod index;
 mod items;
@@ -52,6 +54,7 @@ use self::{
     accept::{AcceptError, Taken},
     apply::Hands,
     cluster::{CallError, Cluster},
+    edit::Followed,
     events::Recorder,
     index::Index,
     registry::{Registry, Slot},
@@ -67,6 +70,8 @@ use crate::{
 
 /// How often the queue shows that it goes round.
 const TICK: Duration = Duration::from_secs(5);
+/// How long a graph is left alone whose watch lags.
+const WATCH_LAG: Duration = Duration::from_millis(200);
 /// How often a graph is looked at that something not watched stands in the way of.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -249,14 +254,8 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
 async fn look(view: &GraphView, ctx: &Context, slot: &Arc<Slot>) -> Result<Action, ReconcileError> {
     let mut place = slot.session.lock().await;
     if place.is_none() {
-        if let Some(finished) = view.completion_time() {
-            // created late, by an operator that was held up, or left by one that was not able to delete them any more
-            for job in ctx.index.jobs_that_go_on(view.uid()) {
-                ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).discard(job));
-            }
-            for child in ctx.index.children_that_go_on(view.uid()) {
-                ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).retire(child));
-            }
+        if let Some(finished) = edit::finished(view) {
+            clear_away(view, ctx).await?;
             return expire(view, ctx, finished).await;
         }
         // noted before the templates are read: one that comes in between must not be missed
@@ -276,13 +275,17 @@ async fn look(view: &GraphView, ctx: &Context, slot: &Arc<Slot>) -> Result<Actio
                 ctx.templates.set_waiting(view, false);
                 return Ok(Action::await_change());
             }
+            Taken::Late => return Ok(Action::requeue(WATCH_LAG)),
         }
     }
     let Some(session) = place.as_mut() else { return Ok(Action::await_change()) };
-    if session.report.generation < view.generation() {
-        accept::review(session, view).await;
-        session.report.generation = view.generation();
-        session.report.dirty = true;
+    match edit::follow(ctx, session, view).await {
+        Ok(Followed::On) => {}
+        followed => {
+            *place = None;
+            ctx.registry.renew(view.uid());
+            return followed.map(|_| Action::requeue(Duration::from_millis(1))).map_err(Into::into);
+        }
     }
     let around = Surroundings { index: &ctx.index, view, recorder: &ctx.recorder };
     match session.turn(&around, slot.take_notes()) {
@@ -308,6 +311,21 @@ async fn look(view: &GraphView, ctx: &Context, slot: &Arc<Slot>) -> Result<Actio
     }
 }
 
+/// Deletes Jobs of a finished graph that go on: created late, by an operator that was held up, or left by one that was
+/// not able to delete them any more. Not of one that was taken up again and is watched with a delay.
+async fn clear_away(view: &GraphView, ctx: &Context) -> Result<(), ReconcileError> {
+    let (jobs, children) = (ctx.index.jobs_that_go_on(view.uid()), ctx.index.children_that_go_on(view.uid()));
+    if !(jobs.is_empty() && children.is_empty()) && accept::live_status(ctx, view).await?.0.completion_time.is_some() {
+        for job in jobs {
+            ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).discard(job));
+        }
+        for child in children {
+            ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).retire(child));
+        }
+    }
+    Ok(())
+}
+
 /// Deletes a finished graph when its time is over.
 async fn expire(view: &GraphView, ctx: &Context, finished: Timestamp) -> Result<Action, ReconcileError> {
     let Ok(spec) = serde_json::from_value::<TaskGraphSpec>((*view.spec).clone()) else {
@@ -323,7 +341,9 @@ async fn expire(view: &GraphView, ctx: &Context, finished: Timestamp) -> Result<
         return Ok(Action::requeue(left));
     }
     info!(graph = view.name(), namespace = view.namespace(), "its time to live after finishing is over; deleting it");
-    match ctx.hands.cluster.delete_graph(view.namespace(), view.name(), view.uid()).await {
+    // not one that was edited meanwhile
+    let version = view.metadata.resource_version.as_deref().unwrap_or_default();
+    match ctx.hands.cluster.delete_graph(view.namespace(), view.name(), view.uid(), version).await {
         Ok(()) => Ok(Action::await_change()),
         Err(error) if error.is_not_found() || error.is_conflict() => Ok(Action::await_change()),
         Err(error) => Err(ReconcileError::Expire(error)),

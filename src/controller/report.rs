@@ -152,14 +152,11 @@ impl Report {
         self.dirty = false;
         self.storing = true;
         self.last = Some(Instant::now());
-        let (hands, mailbox, stored) = (Arc::clone(to.hands), to.mailbox.clone(), self.stored);
-        let (namespace, name, uid) =
-            (to.view.namespace().to_owned(), to.view.name().to_owned(), to.view.uid().to_owned());
-        let resource_version = self.resource_version.clone();
+        let (mailbox, target) = (to.mailbox.clone(), self.write_of(to.hands, to.view));
         let status = serde_json::to_value(&self.status);
         to.hands.tracker.spawn(async move {
             let result = match status {
-                Ok(status) => write(&hands, &namespace, &name, &uid, resource_version, stored, status).await,
+                Ok(status) => write(target, status).await,
                 Err(error) => Err(StoreError::Failed(CallError::Request(error.to_string()))),
             };
             mailbox.post(Note::Stored(sequence, result));
@@ -188,22 +185,46 @@ impl Report {
         }
     }
 
+    /// Whether a write is under way.
+    pub fn is_storing(&self) -> bool {
+        self.storing
+    }
+
+    /// A write of this graph's status.
+    pub fn write_of(&self, hands: &Arc<Hands>, view: &GraphView) -> Write {
+        Write {
+            hands: Arc::clone(hands),
+            namespace: view.namespace().to_owned(),
+            name: view.name().to_owned(),
+            uid: view.uid().to_owned(),
+            resource_version: self.resource_version.clone(),
+            stored: self.stored,
+        }
+    }
+
     /// Whether all of the run up to `sequence` is stored.
     pub fn is_settled(&self, sequence: u64) -> bool {
         !self.dirty && !self.storing && self.stored >= sequence
     }
 }
 
-/// Writes a status. A conflict with an edit of the spec is settled here; one with another status is not.
-async fn write(
-    hands: &Hands,
-    namespace: &str,
-    name: &str,
-    uid: &str,
-    mut resource_version: String,
+/// Where a status is written to, and in the place of which.
+#[derive(Debug)]
+pub struct Write {
+    hands: Arc<Hands>,
+    namespace: String,
+    name: String,
+    uid: String,
+    resource_version: String,
+    /// Sequence of the status that stands there.
     stored: u64,
-    status: Value,
-) -> Result<String, StoreError> {
+}
+
+/// Writes a status. A conflict with an edit of the spec is settled here; one with another status is not, unless it is
+/// the very same: then an answer was lost.
+pub async fn write(to: Write, status: Value) -> Result<String, StoreError> {
+    let Write { hands, namespace, name, uid, mut resource_version, stored } = to;
+    let (namespace, name) = (namespace.as_str(), name.as_str());
     loop {
         if !hands.leadership.holds() {
             return Err(StoreError::Overtaken);
@@ -215,8 +236,11 @@ async fn write(
             Err(error) if error.is_conflict() => {
                 debug!(graph = name, namespace, "status conflict; reading the graph anew");
                 let live = hands.cluster.get_graph(namespace, name).await.map_err(StoreError::Failed)?;
-                if live.metadata.uid.as_deref() != Some(uid) {
+                if live.metadata.uid.as_ref() != Some(&uid) {
                     return Err(StoreError::Deleted);
+                }
+                if sequence_of(&live) != stored && live.status == status {
+                    return Ok(live.metadata.resource_version.unwrap_or_default());
                 }
                 if sequence_of(&live) != stored {
                     return Err(StoreError::Overtaken);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::{api::apps::v1::ControllerRevision, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -82,49 +82,29 @@ impl Pinned {
         self.templates.iter().take(TEMPLATES_TOLD).map(told).collect()
     }
 
-    /// The spec with another one's settings: those fields that may change while the graph runs.
-    pub fn with_settings_of(&self, spec: &TaskGraphSpec) -> TaskGraphSpec {
-        TaskGraphSpec {
-            template_ref: self.spec.template_ref.clone(),
-            outputs: self.spec.outputs.clone(),
-            arguments: self.spec.arguments.clone(),
-            pod_defaults: self.spec.pod_defaults.clone(),
-            tasks: self.spec.tasks.clone(),
-            finally: self.spec.finally.clone(),
-            volume_claim_templates: self.spec.volume_claim_templates.clone(),
-            ..spec.clone()
-        }
-    }
-
-    /// The fields that may not change while the graph runs and are others in `spec`.
-    pub fn changed_fields(&self, spec: &TaskGraphSpec) -> Vec<&'static str> {
+    /// Whether `spec` differs in more than settings: then it is an edit, and has a revision of its own.
+    pub fn differs_from(&self, spec: &TaskGraphSpec) -> bool {
         let pinned = &self.spec;
-        [
-            ("spec.templateRef", pinned.template_ref == spec.template_ref),
-            ("spec.outputs", pinned.outputs == spec.outputs),
-            ("spec.arguments", pinned.arguments == spec.arguments),
-            ("spec.podDefaults", pinned.pod_defaults == spec.pod_defaults),
-            ("spec.tasks", pinned.tasks == spec.tasks),
-            ("spec.finally", pinned.finally == spec.finally),
-            ("spec.volumeClaimTemplates", pinned.volume_claim_templates == spec.volume_claim_templates),
-        ]
-        .into_iter()
-        .filter_map(|(field, same)| (!same).then_some(field))
-        .collect()
+        pinned.template_ref != spec.template_ref
+            || pinned.outputs != spec.outputs
+            || pinned.arguments != spec.arguments
+            || pinned.pod_defaults != spec.pod_defaults
+            || pinned.tasks != spec.tasks
+            || pinned.finally != spec.finally
     }
 
-    /// The name of a graph's first revision: the same for every operator that looks at it.
-    pub fn name(view: &GraphView) -> String {
-        jobs::job_name(view.name(), view.uid(), "revision", "revision", 1)
+    /// The name of a graph's revision: the same for every operator that looks at it.
+    pub fn name(view: &GraphView, number: u32) -> String {
+        jobs::job_name(view.name(), view.uid(), "revision", "revision", number)
     }
 
-    /// The object to store.
-    pub fn to_object(&self, view: &GraphView) -> Value {
+    /// The object to store, as revision `number`.
+    pub fn to_object(&self, view: &GraphView, number: u32) -> Value {
         json!({
             "apiVersion": "apps/v1",
             "kind": "ControllerRevision",
             "metadata": {
-                "name": Self::name(view),
+                "name": Self::name(view, number),
                 "namespace": view.namespace(),
                 "labels": {LABEL_GRAPH: view.name(), LABEL_GRAPH_UID: view.uid()},
                 "ownerReferences": [{
@@ -136,22 +116,27 @@ impl Pinned {
                     "blockOwnerDeletion": true,
                 }],
             },
-            "revision": 1,
+            "revision": number,
             "data": self,
         })
     }
 
     /// Reads a stored object; `None` if it is not this graph's or cannot be read.
     pub fn from_object(object: &ControllerRevision, view: &GraphView) -> Option<Self> {
-        Self::of_graph(object, view.uid())
+        Self::of(object, view.uid())
     }
 
-    /// The same, of the graph with this UID.
-    pub fn of_graph(object: &ControllerRevision, uid: &str) -> Option<Self> {
-        let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
-        if !owners.iter().any(|owner| owner.uid == uid) {
+    /// Reads the revision of the graph with this UID; `None` if it is another's or cannot be read.
+    pub fn of(object: &ControllerRevision, graph_uid: &str) -> Option<Self> {
+        if !is_of(&object.metadata, graph_uid) {
             return None;
         }
         serde_json::from_value(object.data.as_ref()?.0.clone()).ok()
     }
+}
+
+/// Whether a revision is a graph's.
+pub fn is_of(metadata: &ObjectMeta, graph_uid: &str) -> bool {
+    let owners = metadata.owner_references.as_deref().unwrap_or_default();
+    owners.iter().any(|owner| owner.uid == graph_uid)
 }

@@ -16,11 +16,13 @@ use tracing::{debug, info, warn};
 
 use super::{
     apply::{Hands, Hold, Prepared},
-    children, events,
+    children,
+    edit::Pending,
+    events,
     index::{Changed, Index, Key},
     looks::Looks,
     registry::{Mailbox, Note},
-    report::{Report, Storing},
+    report::{Report, Storing, Verdict},
     revision::Pinned,
     view::GraphView,
 };
@@ -44,8 +46,19 @@ pub struct Session {
     pub pinned: Pinned,
     /// Its status.
     pub report: Report,
+    /// What is to be done to the graph by its spec.
+    pub pending: Option<Box<Pending>>,
+    /// The generation of the spec that was looked at last.
+    pub followed: Option<i64>,
+    /// The templates that were looked at last.
+    pub templates: u64,
+    /// A turn was made.
+    pub has_turned: bool,
+    /// The graph.
+    pub identity: Arc<Identity>,
     graph: Arc<Graph>,
-    identity: Arc<Identity>,
+    /// It had finished before.
+    was_finished: bool,
     hands: Arc<Hands>,
     mailbox: Mailbox,
     creates: Arc<Semaphore>,
@@ -58,8 +71,10 @@ pub struct Session {
     discards: Vec<(u64, Arc<JobView>)>,
     /// Successes to be remembered once the run up to a sequence is stored.
     successes: Vec<(u64, TaskId)>,
-    /// UIDs of the Jobs that were or are to be discarded.
+    /// UIDs of the Jobs and child graphs that were or are to be discarded.
     discarded: BTreeSet<String>,
+    /// Child graphs to be called off once the run up to a sequence is stored: their task is not in the graph.
+    retired: Vec<(u64, Arc<GraphView>)>,
     /// When to look into the attempts whose Job may have no pod.
     looks: Looks,
     /// Attempts whose Job seems to have vanished and is being looked for.
@@ -126,6 +141,11 @@ impl Session {
         hands.metrics.tasks_running.inc_by(count(TaskPhase::Running));
         hands.metrics.tasks_ready.inc_by(count(TaskPhase::Ready));
         Self {
+            pending: None,
+            followed: None,
+            templates: 0,
+            has_turned: false,
+            was_finished: run.is_finished(),
             run,
             graph,
             identity,
@@ -140,6 +160,7 @@ impl Session {
             discards: Vec::new(),
             successes: Vec::new(),
             discarded: BTreeSet::new(),
+            retired: Vec::new(),
             looks: Looks::default(),
             searched: BTreeSet::new(),
             changed_since: BTreeSet::new(),
@@ -150,8 +171,21 @@ impl Session {
         }
     }
 
+    /// What all graphs share.
+    pub fn hands(&self) -> &Arc<Hands> {
+        &self.hands
+    }
+
+    /// A verdict on a generation of the spec, to be told in the status.
+    pub fn tell_verdict(&mut self, verdict: Verdict, generation: i64) {
+        self.report.dirty |= self.report.verdict != verdict || self.report.generation != generation;
+        self.report.verdict = verdict;
+        self.report.generation = generation;
+    }
+
     /// One round: `observe → step → apply → report`. Never waits.
     pub fn turn(&mut self, around: &Surroundings<'_>, notes: Vec<Note>) -> Turn {
+        self.has_turned = true;
         let now = super::now();
         let (mut seen, mut hopeless, mut looked) = (Seen::default(), Vec::new(), Vec::new());
         for note in notes {
@@ -232,14 +266,19 @@ impl Session {
         for (_, job) in self.discards.extract_if(.., |(sequence, _)| *sequence <= stored) {
             self.hands.tracker.spawn(Arc::clone(&self.hands).discard(job));
         }
+        for (_, child) in self.retired.extract_if(.., |(sequence, _)| *sequence <= stored) {
+            self.hands.tracker.spawn(Arc::clone(&self.hands).retire(child));
+        }
     }
 
     fn observe(&mut self, changed: &Changed, now: Timestamp, seen: &mut Seen) {
-        // a task that the graph does not have: a Job of another revision, or labels set by hand
-        let Some(task) = self.graph.find_in_role(changed.key.role, &changed.key.task) else { return };
+        let Some(task) = self.graph.find_in_role(changed.key.role, &changed.key.task) else {
+            return self.clear_away(changed);
+        };
         let attempt = Attempt { task, number: changed.key.attempt };
         if let Some(child) = &changed.cached.child {
             seen.events.extend(children::observe(attempt, child, now));
+            self.tell_outdated(attempt, jobs::definition_of(&child.metadata), seen);
             seen.children.push((attempt, Arc::clone(child)));
             return;
         }
@@ -271,8 +310,37 @@ impl Session {
             }
             seen.events.push(event);
         }
+        let definition = changed.cached.job.as_deref().and_then(|job| jobs::definition_of(&job.metadata));
+        self.tell_outdated(attempt, definition, seen);
         if changed.cached.job_vanished && self.is_live(attempt) {
             self.search(attempt);
+        }
+    }
+
+    /// Tells of an attempt that was made from another definition than its task has now.
+    fn tell_outdated(&self, attempt: Attempt, definition: Option<u64>, seen: &mut Seen) {
+        let current = self.graph.task(attempt.task);
+        if let Some(definition) = definition.filter(|hash| *hash != current.hash && !current.is_removed()) {
+            seen.events.push(Event::Outdated { attempt, definition });
+        }
+    }
+
+    /// Has a Job deleted, or a child graph called off, whose task is not in the graph: it was launched, and its task was removed, by operators that
+    /// did not know of each other. Or the task was added by one that is ahead of this: then nothing more is stored here.
+    fn clear_away(&mut self, changed: &Changed) {
+        if let Some(child) = changed.cached.child.as_ref().filter(|child| children::goes_on(child))
+            && self.discarded.insert(child.uid().to_owned())
+        {
+            self.run.affirm();
+            self.report.dirty = true;
+            self.retired.push((self.run.sequence(), Arc::clone(child)));
+        }
+        let Some(job) = &changed.cached.job else { return };
+        let pods: Vec<_> = changed.cached.pods.values().map(AsRef::as_ref).collect();
+        if jobs::goes_on(job, &pods) && !self.discarded.contains(job.metadata.uid.as_deref().unwrap_or_default()) {
+            self.run.affirm();
+            self.report.dirty = true;
+            self.discard(job);
         }
     }
 
@@ -321,7 +389,11 @@ impl Session {
                 Event::Launched { attempt, .. } => self.looks.expect(*attempt, now),
                 Event::Started { attempt } | Event::Finished { attempt, .. } => self.looks.settle(*attempt, now),
                 Event::Gone { attempt } => self.looks.forget(*attempt),
-                Event::Blocked { .. } | Event::Progress { .. } | Event::Items { .. } | Event::LookedUp { .. } => {}
+                Event::Blocked { .. }
+                | Event::Progress { .. }
+                | Event::Outdated { .. }
+                | Event::Items { .. }
+                | Event::LookedUp { .. } => {}
             }
         }
     }
@@ -379,8 +451,8 @@ impl Session {
             role,
             task: Arc::clone(&task.name),
             is_child: matches!(task.work, Work::Graph(_)),
+            was_edited: self.report.status.revision_number > 1,
             job: self.job_name(attempt),
-            hash: task.hash,
             volumes: self.claims_of(attempt.task),
             cancel,
             ended: self.ended.clone(),
@@ -437,20 +509,33 @@ impl Session {
     fn finish_turn(&mut self, around: &Surroundings<'_>, now: Timestamp, wake_at: Option<Timestamp>) -> Turn {
         let sequence = self.run.sequence();
         let finished = self.run.is_finished();
-        let urgent = finished || !self.held.is_empty() || !self.discards.is_empty();
-        if self.report.due(urgent).is_some_and(|at| at <= Instant::now()) {
+        let urgent = finished || !self.held.is_empty() || !(self.discards.is_empty() && self.retired.is_empty());
+        // the next write is that of the edit
+        let waits = self.pending.is_some();
+        if !waits && self.report.due(urgent).is_some_and(|at| at <= Instant::now()) {
             self.report.verdict.clone().write(&mut self.report.status, self.report.generation, now);
             self.run.write(&mut self.report.status, now);
             let to = Storing { hands: &self.hands, mailbox: &self.mailbox, view: around.view };
             self.report.store(sequence, &to);
         }
-        if finished && self.held.is_empty() && self.discards.is_empty() && self.report.is_settled(sequence) {
+        if finished
+            && !waits
+            && self.held.is_empty()
+            && self.discards.is_empty()
+            && self.retired.is_empty()
+            && self.report.is_settled(sequence)
+        {
             let complete = self.report.status.phase == Some(GraphPhase::Complete);
             let message = self.report.status.message.clone().unwrap_or_else(|| "All tasks are done.".into());
-            around.recorder.finished(around.view, complete, &message);
+            if !self.was_finished {
+                around.recorder.finished(around.view, complete, &message);
+            }
             return Turn::Finished;
         }
-        let store = self.report.due(urgent).map(|at| at.saturating_duration_since(Instant::now()));
+        if waits && !self.report.is_storing() {
+            return Turn::Again(Some(Duration::from_millis(1)));
+        }
+        let store = self.report.due(urgent).filter(|_| !waits).map(|at| at.saturating_duration_since(Instant::now()));
         let look = self.looks.next().map(|at| at.saturating_duration_since(Instant::now()));
         let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default().min(LONGEST_SLEEP));
         Turn::Again([store, look, wake].into_iter().flatten().min())

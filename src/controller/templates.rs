@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use kube::{
@@ -27,12 +30,20 @@ pub struct Found {
 }
 
 impl Found {
+    /// What a spec needs: of these, or else of `others`.
+    #[must_use]
+    pub fn or(&self, others: &Self, spec: &TaskGraphSpec) -> Self {
+        needed(spec, |reference| self.get(reference).or_else(|| others.get(reference)))
+    }
+
+    fn get(&self, reference: &TemplateRef) -> Option<(Arc<TaskTemplateSpec>, Option<i64>)> {
+        Some((Arc::clone(self.specs.get(reference)?), self.generations.get(reference).copied()))
+    }
+
     /// Those of them that a spec needs.
     #[must_use]
     pub fn needed_by(&self, spec: &TaskGraphSpec) -> Self {
-        needed(spec, |reference| {
-            Some((Arc::clone(self.specs.get(reference)?), self.generations.get(reference).copied()))
-        })
+        needed(spec, |reference| self.get(reference))
     }
 }
 
@@ -66,6 +77,7 @@ pub struct TemplateCache {
     /// The cluster's.
     pub cluster: Store<DeserializeGuard<ClusterTaskTemplate>>,
     waiting: Mutex<BTreeSet<(String, String)>>,
+    version: AtomicU64,
 }
 
 impl TemplateCache {
@@ -74,7 +86,7 @@ impl TemplateCache {
         namespaced: Store<DeserializeGuard<TaskTemplate>>,
         cluster: Store<DeserializeGuard<ClusterTaskTemplate>>,
     ) -> Self {
-        Self { namespaced, cluster, waiting: Mutex::default() }
+        Self { namespaced, cluster, waiting: Mutex::default(), version: AtomicU64::new(0) }
     }
 
     /// Those templates that a spec needs and that are there. One that cannot be read counts as not there.
@@ -95,6 +107,16 @@ impl TemplateCache {
                 Some((Arc::new(template.spec.0.clone()), template.metadata.generation))
             }
         }
+    }
+
+    /// A number that is another one whenever a template may be.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Notes that a template was added or changed.
+    pub fn changed(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Notes that a graph waits for a template, or waits no more.

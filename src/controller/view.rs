@@ -9,7 +9,7 @@ use kube::{Resource, core::NamespaceResourceScope, runtime::reflector::ObjectRef
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::api::{ANNOTATION_REVISION, DesiredState, GROUP, TaskGraph};
+use crate::api::{ANNOTATION_HASH, ANNOTATION_REVISION, CONDITION_RECONCILING, DesiredState, GROUP, TaskGraph};
 
 /// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.
 ///
@@ -115,11 +115,16 @@ impl GraphView {
         Some((&owner.uid, revision))
     }
 
+    /// Whether its spec waits for something that is not there yet.
+    pub fn waits(&self) -> bool {
+        self.status.conditions.iter().any(|c| c.type_ == CONDITION_RECONCILING && c.status == "True")
+    }
+
     /// Drops what is never read.
     pub fn prune(&mut self) {
         self.metadata.managed_fields = None;
         if let Some(annotations) = &mut self.metadata.annotations {
-            annotations.retain(|name, _| name == ANNOTATION_REVISION);
+            annotations.retain(|name, _| name == ANNOTATION_REVISION || name == ANNOTATION_HASH);
         }
         if self.parent().is_none() {
             self.status.outputs = Map::new();

@@ -132,6 +132,7 @@ where
         .for_each(|event| {
             match event {
                 Ok(Event::Apply(_) | Event::InitDone) => {
+                    ctx.templates.changed();
                     ctx.templates.waiting().into_iter().for_each(|graph| ctx.registry.wake(graph));
                 }
                 Ok(_) => {}

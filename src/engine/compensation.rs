@@ -22,7 +22,7 @@ impl Run {
 
     /// Whether what a task did was undone, or somebody tried to.
     pub fn is_compensated(&self, id: TaskId) -> bool {
-        self.graph.task(id).compensation.is_some_and(|undo| self.task(undo).attempts > 0)
+        self.graph.task(id).compensation.is_some_and(|undo| self.task(undo).begun())
     }
 
     /// Whether it is the turn of the compensations: `tasks` are final, `finally` has not begun, the graph is to fail, and
@@ -65,6 +65,11 @@ impl Run {
         for id in self.graph.compensations() {
             self.queue(id);
         }
+    }
+
+    /// Whether the graph has begun to undo what it did, and has not finished.
+    pub fn is_undoing(&self) -> bool {
+        self.compensation_time.is_some() && !self.is_finished()
     }
 
     /// Until when all compensations must be done.
@@ -125,17 +130,20 @@ impl Run {
         if self.compensation_time.is_some() {
             self.open_compensations = self.count_open_compensations();
         }
-        self.compensation_over = self.was_cut_off(self.graph.compensations());
+        self.compensation_over = self.was_cut_off(self.graph.compensations(), self.compensation_time);
     }
 
-    /// Whether a deadline over all of `ids` ran out: one of them says so.
-    pub(super) fn was_cut_off(&self, mut ids: impl Iterator<Item = TaskId>) -> bool {
+    /// Whether a deadline over all of `ids`, which began at `begun`, ran out: one of them says so.
+    pub(super) fn was_cut_off(&self, mut ids: impl Iterator<Item = TaskId>, begun: Option<Timestamp>) -> bool {
+        // one that was cut off before they began once more does not count
+        let Some(begun) = begun else { return false };
         ids.any(|id| {
             let status = self.task(id);
             // an attempt that failed may have had a deadline of its own
             status.phase.is_final()
                 && status.phase != TaskPhase::Failed
                 && status.reason.as_deref() == Some(reason::DEADLINE_EXCEEDED)
+                && status.completion_time.is_none_or(|time| time > begun)
         })
     }
 }

@@ -72,6 +72,13 @@ pub enum Event {
         /// When, as far as known.
         time: Timestamp,
     },
+    /// The attempt's Job was made from another definition than the one that its task has now.
+    Outdated {
+        /// Which attempt.
+        attempt: Attempt,
+        /// Hash of that definition.
+        definition: u64,
+    },
     /// A live look at the cluster showed no pod of the task that is not terminal, and no Job of the attempt that
     /// could still make one; or that the child graph of the attempt is final or gone. Answers [`Action::Stop`] and [`Action::AwaitGone`].
     Gone {

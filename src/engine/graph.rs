@@ -40,9 +40,10 @@ pub struct Identity {
 }
 
 /// A valid graph. It never changes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Graph {
-    /// The tasks: `spec.tasks` first, then `spec.finally`, then what undoes tasks of `spec.tasks`, in their order.
+    /// The tasks: `spec.tasks` first, then `spec.finally`, then what undoes tasks of `spec.tasks`, in their order; in a
+    /// run, then those that were removed.
     pub tasks: Vec<TaskDef>,
     /// Place of the first task of `finally`.
     pub first_finally: usize,
@@ -59,7 +60,7 @@ pub struct Graph {
 }
 
 /// One value that a graph returns.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OutputDef {
     /// Its name.
     pub name: String,
@@ -79,6 +80,20 @@ impl Graph {
     /// A task by its name.
     pub fn find(&self, name: &str) -> Option<TaskId> {
         self.by_name.get(name).copied()
+    }
+
+    /// The same graph with tasks that were removed from it, and of which attempts must be known.
+    #[must_use]
+    pub fn with_removed<'a>(mut self: Arc<Self>, names: impl IntoIterator<Item = &'a str>) -> Arc<Self> {
+        for name in names {
+            // copied only where there is something to add
+            let graph = Arc::make_mut(&mut self);
+            let id = TaskId(u32::try_from(graph.tasks.len()).unwrap_or(u32::MAX));
+            let task = TaskDef::removed(name);
+            graph.by_name.insert(Arc::clone(&task.name), id);
+            graph.tasks.push(task);
+        }
+        self
     }
 
     /// What has attempts under this name in this role.
@@ -102,7 +117,19 @@ impl Graph {
 
     /// The ids of all compensations, in order.
     pub fn compensations(&self) -> impl Iterator<Item = TaskId> + use<> {
-        self.ids().skip(self.first_compensation)
+        let removed = self.tasks.iter().rev().take_while(|task| task.is_removed()).count();
+        self.ids().take(self.tasks.len() - removed).skip(self.first_compensation)
+    }
+
+    /// The ids of tasks that were removed.
+    pub fn removed(&self) -> impl Iterator<Item = TaskId> + use<> {
+        let first = self.tasks.len() - self.tasks.iter().rev().take_while(|task| task.is_removed()).count();
+        self.ids().skip(first)
+    }
+
+    /// The ids of what a status tells of: `tasks`, `finally`, and what was removed.
+    pub fn told(&self) -> impl Iterator<Item = TaskId> + use<> {
+        self.ids().take(self.first_compensation).chain(self.removed())
     }
 
     /// The ids of all tasks, in order.
@@ -136,7 +163,7 @@ impl Role {
 }
 
 /// One task of a valid graph, templates resolved and defaults filled in; or what undoes one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TaskDef {
     /// Its name; of a compensation, the name of the task that it undoes.
     pub name: Arc<str>,
@@ -188,6 +215,44 @@ impl TaskDef {
         matches!(self.work, Work::Job(_)).then_some(self.start_timeout)
     }
 
+    /// A task that is in no spec any more.
+    fn removed(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            undoes: None,
+            compensation: None,
+            finally: false,
+            dependencies: Vec::new(),
+            dependents: Vec::new(),
+            guards: Vec::new(),
+            trigger: TriggerRule::NoneFailed,
+            handler: false,
+            when: None,
+            work: Work::Removed,
+            retry: RetryRule {
+                limit: 0,
+                initial: Duration::from_millis(1),
+                factor: 1.0,
+                max: Duration::from_millis(1),
+                when: None,
+            },
+            timeout: None,
+            start_timeout: Duration::from_millis(1),
+            allow_failure: false,
+            priority: 0,
+            outputs: Vec::new(),
+            volumes: Vec::new(),
+            cache: None,
+            for_each: None,
+            hash: 0,
+        }
+    }
+
+    /// Whether it was removed from the spec.
+    pub fn is_removed(&self) -> bool {
+        matches!(self.work, Work::Removed)
+    }
+
     /// What its attempts are for.
     pub fn role(&self) -> Role {
         if self.undoes.is_some() { Role::Compensation } else { Role::Task }
@@ -219,7 +284,7 @@ pub enum TriggerRule {
 }
 
 /// What a task does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Work {
     /// Each attempt is a Job.
     Job(Payload),
@@ -236,6 +301,8 @@ pub enum Work {
     Delay(Delay),
     /// Each attempt waits for an approval, and it may mean this that nobody decides; there is no Job.
     Approval(OnTimeout),
+    /// Nothing any more: it was removed from the spec, and had attempts.
+    Removed,
 }
 
 impl Work {
@@ -246,13 +313,13 @@ impl Work {
         match self {
             Self::Job(payload) => Some(payload.render(scope)),
             Self::Graph(child) => Some(child.render(scope)),
-            Self::Decision { .. } | Self::Delay(_) | Self::Approval(_) => None,
+            Self::Decision { .. } | Self::Delay(_) | Self::Approval(_) | Self::Removed => None,
         }
     }
 }
 
 /// A graph template that a task runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChildDef {
     /// Which template.
     pub template: TemplateRef,
@@ -270,7 +337,7 @@ impl ChildDef {
 }
 
 /// The items of a task, and how they are gone through.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ForEachDef {
     /// The list, expressions as they were written, under the name `items`.
     pub(crate) items: Arguments,
@@ -283,7 +350,7 @@ pub struct ForEachDef {
 }
 
 /// A branch of a decision.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BranchDef {
     /// Its name.
     pub name: Arc<str>,
@@ -292,7 +359,7 @@ pub struct BranchDef {
 }
 
 /// Retries, defaults filled in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RetryRule {
     /// How many attempts there may be after the first.
     pub limit: u32,
@@ -307,7 +374,7 @@ pub struct RetryRule {
 }
 
 /// `cache` of a task.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CacheRule {
     /// What must be the same beside the task itself.
     pub(crate) key: Option<Text>,

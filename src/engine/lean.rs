@@ -32,8 +32,9 @@ fn bytes(task: &TaskStatus) -> usize {
     let texts = [&task.reason, &task.message, &task.job, &task.branch, &task.progress];
     let branches: usize = task.branches.iter().map(|branch| text(branch)).sum();
     let times = [task.ready_time, task.start_time, task.completion_time, task.wake_at];
-    // braces, name, phase, attempts and disruptions, and the names of outputs and failedAttempts
-    let fixed = text(&task.name) + 2 * FIELD + 2 * (FIELD + 10) + 2 * FIELD;
+    // braces, name, phase, attempts and disruptions, and the names of outputs and failedAttempts; what an edit left
+    let marks = 2 * FIELD + (FIELD + 10) + (FIELD + 16);
+    let fixed = text(&task.name) + 2 * FIELD + 2 * (FIELD + 10) + 2 * FIELD + marks;
     let texts: usize = texts.into_iter().flatten().map(|known| text(known)).sum();
     let items = task
         .items

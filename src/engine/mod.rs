@@ -8,6 +8,7 @@
 pub mod cache;
 mod compensation;
 pub mod cron;
+pub mod edit;
 pub mod event;
 pub mod expr;
 mod for_each;
@@ -29,6 +30,7 @@ pub mod validate;
 mod waiting;
 
 pub use cache::{CacheKey, Remembered};
+pub use edit::Edited;
 pub use event::*;
 pub use graph::{Graph, Identity, Role, Settings, TaskId};
 pub use state::Run;

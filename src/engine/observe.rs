@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::Map;
 
 use super::{
+    edit::carry,
     event::{Attempt, AttemptResult, Blame, Event, Failure},
     expr::Scope,
     graph::TaskId,
@@ -28,6 +29,7 @@ impl Run {
             | Event::Blocked { attempt, .. }
             | Event::Items { attempt, .. }
             | Event::Finished { attempt, .. }
+            | Event::Outdated { attempt, .. }
             | Event::Gone { attempt } => attempt,
         };
         if attempt.task.index() >= self.tasks.len() || attempt.number == 0 {
@@ -44,21 +46,30 @@ impl Run {
             Event::Finished { result, time, .. } if live => self.on_finished(attempt.task, result, time, round),
             Event::Items { items, .. } if live => self.on_items(attempt.task, items, round),
             Event::Gone { .. } => self.on_gone(attempt, round),
+            Event::Outdated { definition, .. } => self.on_outdated(attempt, definition, round),
             _ => {}
         }
     }
 
     fn on_launched(&mut self, attempt: Attempt, job: String, round: &mut Round) {
+        let (removed, jobless) = (self.is_removed(attempt.task), !self.has_job(attempt.task));
+        let finished = self.is_finished();
         let task = &mut self.tasks[attempt.task.index()];
         let (phase, last) = (task.status.phase, task.status.attempts);
         let stray = if phase.is_final() {
             attempt.number > last || phase == TaskPhase::Cancelled
         } else {
-            let replaced = attempt.number > task.ended && attempt.number < last;
+            let replaced = attempt.number > task.ended && (attempt.number < last || jobless);
             // of a finished graph only compensations that were never begun are not final
-            replaced || !self.has_job(attempt.task) || self.is_finished()
+            replaced || finished
         };
         if stray {
+            if removed && attempt.number > last {
+                // its number must not be used again
+                task.status.attempts = attempt.number;
+            }
+            // it may be wanted by an operator that is ahead of this one: then this status cannot be stored
+            self.record_graph_fact(round);
             round.stops.insert(attempt);
         } else if phase.is_final() {
             // an attempt that the status tells of
@@ -84,8 +95,16 @@ impl Run {
         if status.phase == TaskPhase::Running && status.attempts > self.tasks[id.index()].ended {
             round.stops.insert(self.last_attempt(id));
         }
+        let stop = if self.is_removed(id) {
+            Some(StopCause::CallOff(reason::REMOVED))
+        } else {
+            self.tasks[id.index()].live.stop.filter(|stop| *stop == StopCause::Again)
+        };
         self.tasks[id.index()].status.attempts = attempt.number;
         self.begin(id, Some(job), round);
+        if let Some(stop) = stop {
+            self.stop(id, stop, "being stopped: it was launched before the graph was edited", round);
+        }
         // it may be called off already
         self.sweep = true;
     }
@@ -98,6 +117,8 @@ impl Run {
         status.progress = None;
         status.items = None;
         status.start_time = Some(round.now);
+        status.stale = false;
+        status.definition = None;
         let due = self.graph.task(id).starts_within().map(|limit| later(round.now, limit));
         self.arm(id, due);
     }
@@ -135,6 +156,10 @@ impl Run {
 
     fn on_finished(&mut self, id: TaskId, result: AttemptResult, time: Timestamp, round: &mut Round) {
         let task = &self.tasks[id.index()];
+        if matches!(task.live.stop, Some(StopCause::Again | StopCause::CallOff(reason::REMOVED))) {
+            // however it ended, it counts for nothing
+            return;
+        }
         let time = whole_millis(time).min(round.now).max(task.status.start_time.unwrap_or(Timestamp::MIN));
         let stopping = task.live.stop.is_some();
         let checked = match result {
@@ -177,6 +202,7 @@ impl Run {
             (TaskPhase::Running | TaskPhase::Retrying, Some(StopCause::CallOff(reason))) => {
                 self.cancel(id, reason, round);
             }
+            (TaskPhase::Running | TaskPhase::Retrying, Some(StopCause::Again)) => self.start_afresh(id, round),
             (TaskPhase::Running, Some(StopCause::StartTimeout { cluster })) => {
                 let failure = Failure {
                     reason: reason::START_TIMEOUT.to_owned(),
@@ -191,6 +217,33 @@ impl Run {
                 self.try_again(id, round);
             }
             _ => {}
+        }
+    }
+
+    /// Has a task begin again, nothing being left of its last attempt.
+    fn start_afresh(&mut self, id: TaskId, round: &mut Round) {
+        let status = &mut self.tasks[id.index()].status;
+        let (phase, ended) = (status.phase, status.attempts);
+        carry::reset(status);
+        // `enter` counts from there
+        status.phase = phase;
+        self.enter(id, TaskPhase::Pending, None, None, round);
+        self.tasks[id.index()].ended = ended;
+        self.queue(id);
+        // it may be called off already
+        self.sweep = true;
+        self.must_store();
+    }
+
+    /// The Job of an attempt was made from another definition than the one that the graph has now.
+    fn on_outdated(&mut self, attempt: Attempt, definition: u64, round: &mut Round) {
+        let current = self.graph.task(attempt.task).hash;
+        let status = &mut self.tasks[attempt.task.index()].status;
+        let counts = attempt.number == status.attempts && status.begun() && !status.removed;
+        if counts && definition != current && status.definition.is_none() {
+            status.definition = Some(format!("{definition:016x}"));
+            status.stale = true;
+            round.changed = true;
         }
     }
 
@@ -227,11 +280,13 @@ impl Run {
             message: message.clone(),
         };
         let disruptions = task.status.disruptions;
+        // attempts before it was told to start afresh do not count
+        let counted = number.saturating_sub(task.status.attempts_before);
         self.keep_failure(id, record);
 
         let graph = Arc::clone(&self.graph);
         let rule = &graph.task(id).retry;
-        let next = retry::next(blame, number, disruptions, rule.limit);
+        let next = retry::next(blame, counted, disruptions, rule.limit);
         let wanted = match (&rule.when, next) {
             (Some(when), retry::Next::Retry) => {
                 let scope = Scope { attempt: Some(number), failure: Some((exit_code, &reason)), ..self.scope() };
@@ -245,7 +300,7 @@ impl Run {
                     self.tasks[id.index()].status.disruptions = disruptions.saturating_add(1);
                 }
                 self.enter(id, TaskPhase::Retrying, Some(&reason), message, round);
-                let due = later(round.now, retry::wait(rule, &self.identity.uid, &graph.task(id).name, number));
+                let due = later(round.now, retry::wait(rule, &self.identity.uid, &graph.task(id).name, counted));
                 let task = &mut self.tasks[id.index()];
                 task.status.wake_at = Some(due);
                 task.live = Live { gone, ..Live::default() };

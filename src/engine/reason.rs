@@ -53,6 +53,12 @@ pub const START_TIMEOUT: &str = "StartTimeout";
 pub const START_TIMEOUT_BY_CLUSTER: &str = "StartTimeoutByCluster";
 /// Attempt numbers are used up (only after a status was edited by hand).
 pub const TOO_MANY_ATTEMPTS: &str = "TooManyAttempts";
+/// The task was removed from the graph.
+pub const REMOVED: &str = "Removed";
+/// Tasks were told to start afresh; of a task: its last attempt is being stopped before that.
+pub const RERUN: &str = "Rerun";
+/// The graph was edited.
+pub const EDITED: &str = "Edited";
 /// The graph failed: a task did.
 pub const TASKS_FAILED: &str = "TasksFailed";
 /// The graph ended well.

@@ -198,6 +198,7 @@ impl Run {
     pub(super) fn index(&mut self) {
         self.open_tasks = self.graph.first_finally.min(self.tasks.len());
         self.open_finally = self.graph.first_compensation.saturating_sub(self.open_tasks);
+        self.open_removed = self.graph.removed().count();
         for id in self.graph.ids() {
             self.index_task(id);
         }
@@ -224,6 +225,10 @@ impl Run {
 
     fn index_task(&mut self, id: TaskId) {
         let phase = self.task(id).phase;
+        if phase.is_final() && self.is_removed(id) {
+            // counts for nothing any more
+            return;
+        }
         self.counts_of(id).add(phase);
         let work = &self.graph.task(id).work;
         match (phase, work) {
@@ -241,6 +246,10 @@ impl Run {
     fn announce(&mut self, id: TaskId) {
         let graph = Arc::clone(&self.graph);
         let task = graph.task(id);
+        if task.is_removed() {
+            self.open_removed = self.open_removed.saturating_sub(1);
+            return;
+        }
         let Some(outcome) = Outcome::of(self.task(id).phase, task.allow_failure) else { return };
         if task.undoes.is_some() {
             if self.has_work(id) {

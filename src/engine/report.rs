@@ -49,6 +49,8 @@ impl Run {
             Ok(outputs) if self.completion_time.is_some() => status.outputs.clone_from(outputs),
             _ => status.outputs.clear(),
         }
+        status.rerun.clone_from(&self.rerun);
+        status.reopen_time = self.reopen_time;
         status.sequence = self.sequence;
         self.write_tasks(status);
         if !status.history.iter().eq(&self.history) {
@@ -58,10 +60,10 @@ impl Run {
     }
 
     fn write_tasks(&self, status: &mut TaskGraphStatus) {
-        status.tasks.truncate(self.graph.first_compensation);
+        status.tasks.truncate(self.graph.first_compensation + self.graph.removed().count());
         let too_large = self.is_too_large();
         let lean = |task| if too_large { Cow::Owned(lean::lean(task)) } else { Cow::Borrowed(task) };
-        for (place, id) in self.graph.ids().take(self.graph.first_compensation).enumerate() {
+        for (place, id) in self.graph.told().enumerate() {
             let mut shown = lean(self.task(id));
             if let Some(undo) = self.shown_compensation(id) {
                 shown.to_mut().compensation = Some(compensation::shown(lean(undo).into_owned()));

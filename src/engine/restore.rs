@@ -3,12 +3,16 @@
 //! Only facts are taken over; triggers, policies, deadlines and what is to be stopped are derived again by the first
 //! step. A status may have been edited by hand: each value that cannot be is taken as the nearest that can.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
 use super::{
     compensation,
+    edit::carry,
     event::{Attempt, Blame, Failure},
     for_each::Launchable,
     graph::{Graph, Identity, Role, Settings, TaskDef, Work},
@@ -24,12 +28,16 @@ impl Run {
     /// The run that a stored status tells of. Events about the Jobs and Pods that exist must be
     /// given to the first step; those of one task in order: its Jobs by attempt, and of each `Launched` first.
     pub fn restore(graph: Arc<Graph>, settings: Settings, identity: Identity, status: &TaskGraphStatus) -> Self {
+        let removed = removed(&graph, status);
+        let graph = graph.with_removed(removed);
         let mut run = Self::blank(graph, settings, identity);
         run.restored = true;
         run.sequence = status.sequence;
         run.stored = status.sequence;
         run.start_time = status.start_time.map(whole_millis);
         run.ending.clone_from(&status.ending);
+        run.rerun.clone_from(&status.rerun);
+        run.reopen_time = status.reopen_time.map(whole_millis);
         run.history = status.history.iter().skip(status.history.len().saturating_sub(MAX_HISTORY)).cloned().collect();
         if let Some(condition) = status.conditions.iter().find(|condition| condition.type_ == CONDITION_SUSPENDED) {
             run.suspended = condition.status == "True";
@@ -65,7 +73,7 @@ impl Run {
         if run.open_tasks == 0 && !run.is_compensating() {
             run.finally_time = status.finally_time.map(whole_millis);
         }
-        run.finally_over = run.was_cut_off(run.graph.finally());
+        run.finally_over = run.was_cut_off(run.graph.finally(), run.finally_time);
         if run.is_over() {
             run.completion_time = status.completion_time.map(whole_millis);
             run.returned = returns::restore(status);
@@ -75,7 +83,9 @@ impl Run {
 
     /// What follows from a task's status for its last attempt.
     fn restore_attempt(&mut self, id: super::TaskId) {
-        if !self.has_job(id) {
+        let status = self.task(id);
+        // what was removed, or is to begin again, may have had Jobs
+        if !self.has_job(id) && !self.is_removed(id) && !carry::starts_afresh(status) {
             let due = self.restore_waiting(id);
             return self.arm(id, due);
         }
@@ -90,6 +100,7 @@ impl Run {
                 task.live.stop = match reason {
                     Some(reason::START_TIMEOUT) => Some(StopCause::StartTimeout { cluster: false }),
                     Some(reason::START_TIMEOUT_BY_CLUSTER) => Some(StopCause::StartTimeout { cluster: true }),
+                    Some(reason::RERUN) => Some(StopCause::Again),
                     reason => call_off_reason(reason).map(StopCause::CallOff),
                 };
                 let start = status.start_time.unwrap_or(Timestamp::MIN);
@@ -97,7 +108,10 @@ impl Run {
             }
             TaskPhase::Retrying => {
                 if status.wake_at.is_none() {
-                    task.live.stop = call_off_reason(reason).map(StopCause::CallOff);
+                    task.live.stop = match reason {
+                        Some(reason::RERUN) => Some(StopCause::Again),
+                        reason => call_off_reason(reason).map(StopCause::CallOff),
+                    };
                 }
                 status.wake_at
             }
@@ -164,21 +178,54 @@ impl Run {
     }
 }
 
+/// The names of tasks with attempts that the graph does not have.
+fn removed<'a>(graph: &Graph, status: &'a TaskGraphStatus) -> Vec<&'a str> {
+    let mut seen = BTreeSet::new();
+    let unknown = |task: &&TaskStatus| task.attempts > 0 && !task.name.is_empty() && graph.find(&task.name).is_none();
+    status.tasks.iter().filter(unknown).map(|task| task.name.as_str()).filter(|name| seen.insert(*name)).collect()
+}
+
+/// The status of a removed task as it can be: final, or with an attempt that is being stopped.
+fn repair_removed(stored: TaskStatus) -> TaskStatus {
+    if !stored.is_under_way() {
+        return carry::tombstone(&stored);
+    }
+    TaskStatus {
+        phase: stored.phase,
+        reason: Some(reason::REMOVED.to_owned()),
+        message: stored.message.map(clipped),
+        job: stored.job.clone(),
+        start_time: stored.start_time.map(whole_millis),
+        ..carry::tombstone(&TaskStatus { message: None, ..stored })
+    }
+}
+
 /// The reason for which a task is being called off, if `reason` is one.
 fn call_off_reason(reason: Option<&str>) -> Option<&'static str> {
-    [reason::CANCELLED, reason::FAILURE_POLICY, reason::DEADLINE_EXCEEDED]
+    [reason::CANCELLED, reason::FAILURE_POLICY, reason::DEADLINE_EXCEEDED, reason::REMOVED]
         .into_iter()
         .find(|known| Some(*known) == reason)
 }
 
 /// A task's status as it can be.
 fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
-    status.phase = repaired_phase(&def.work, &status);
-    if matches!(def.work, Work::Decision { .. }) {
-        status.attempts = 0;
+    if def.is_removed() {
+        return repair_removed(status);
     }
-    // kept as a task of its own
-    status.compensation = None;
+    if status.removed {
+        carry::start_afresh(&mut status);
+    }
+    status.phase = repaired_phase(&def.work, &status);
+    status.attempts_before = status.attempts_before.min(status.attempts);
+    if matches!(def.work, Work::Decision { .. }) && !carry::starts_afresh(&status) {
+        // those that it had as a task of another kind
+        status.attempts_before = status.attempts;
+    }
+    status.definition = status.definition.filter(|text| text.len() == 16);
+    if def.compensation.is_some() {
+        // kept as a task of its own
+        status.compensation = None;
+    }
     if status.phase != TaskPhase::Succeeded {
         status.outputs.clear();
         status.branch = None;

@@ -305,6 +305,7 @@ impl<W: World> Simulation<'_, W> {
                 | Event::Started { attempt }
                 | Event::Progress { attempt, .. }
                 | Event::Blocked { attempt, .. }
+                | Event::Outdated { attempt, .. }
                 | Event::Items { attempt, .. }
                 | Event::Finished { attempt, .. } => self.attempts.get(attempt).and_then(|known| known.silent),
             };

@@ -43,11 +43,17 @@ pub struct Run {
     pub(super) ending: Option<Ending>,
     /// What the graph returns, once it is finished.
     pub(super) returned: Returned,
+    /// Id of the last rerun.
+    pub(super) rerun: Option<String>,
+    /// From when on `timeout` counts, where that is not the start.
+    pub(super) reopen_time: Option<Timestamp>,
     /// `compensationTimeout` ran out.
     pub(super) compensation_over: bool,
     /// `finallyTimeout` ran out.
     pub(super) finally_over: bool,
     pub(super) suspended: bool,
+    /// Nothing new is started, since the spec is not valid now.
+    pub(super) on_hold: bool,
     /// Whether it was ever suspended: only then is there something to say about it.
     pub(super) suspended_before: bool,
     pub(super) history: VecDeque<HistoryEntry>,
@@ -88,6 +94,8 @@ pub struct Run {
     pub(super) open_compensations: usize,
     /// Tasks of `finally` that are not final.
     pub(super) open_finally: usize,
+    /// Removed tasks that are not final.
+    pub(super) open_removed: usize,
     /// Tasks and compensations that Failed without `allowFailure`.
     pub(super) failed: BTreeSet<TaskId>,
     /// Running tasks that cannot start for now.
@@ -142,6 +150,8 @@ pub(super) struct Live {
 pub(super) enum StopCause {
     /// The task is called off, for this reason.
     CallOff(&'static str),
+    /// The task is to start afresh.
+    Again,
     /// It did not start in time.
     StartTimeout {
         /// Whether the cluster is to blame.
@@ -219,9 +229,12 @@ impl Run {
             completion_time: None,
             ending: None,
             returned: Ok(Map::new()),
+            rerun: None,
+            reopen_time: None,
             compensation_over: false,
             finally_over: false,
             suspended: false,
+            on_hold: false,
             suspended_before: false,
             history: VecDeque::new(),
             sequence: 0,
@@ -242,6 +255,7 @@ impl Run {
             open_tasks: 0,
             open_compensations: 0,
             open_finally: 0,
+            open_removed: 0,
             failed: BTreeSet::new(),
             blocked: BTreeSet::new(),
             asking: BTreeSet::new(),
@@ -312,6 +326,10 @@ impl Run {
     /// Whether its attempts are Jobs or child graphs.
     pub(super) fn has_job(&self, id: TaskId) -> bool {
         matches!(self.graph.task(id).work, Work::Job(_) | Work::Graph(_))
+    }
+
+    pub(super) fn is_removed(&self, id: TaskId) -> bool {
+        self.graph.task(id).is_removed()
     }
 
     /// The number of its last attempt, as an [`Attempt`].

@@ -31,7 +31,8 @@ impl Run {
                     self.observe(event, round);
                 }
             }
-            return std::mem::replace(round, Round::new(now)).into_step(false, None);
+            let store_first = !round.stops.is_empty() && self.must_store > self.stored;
+            return std::mem::replace(round, Round::new(now)).into_step(store_first, None);
         }
         self.start_time.get_or_insert(round.now);
         for event in events {
@@ -80,9 +81,10 @@ impl Run {
     }
 
     /// Has the live attempt of a task stopped.
-    fn stop(&mut self, id: TaskId, cause: StopCause, message: &str, round: &mut Round) {
+    pub(super) fn stop(&mut self, id: TaskId, cause: StopCause, message: &str, round: &mut Round) {
         let reason = match cause {
             StopCause::CallOff(reason) => reason,
+            StopCause::Again => reason::RERUN,
             StopCause::StartTimeout { cluster: true } => reason::START_TIMEOUT_BY_CLUSTER,
             StopCause::StartTimeout { cluster: false } => reason::START_TIMEOUT,
         };
@@ -131,7 +133,7 @@ impl Run {
 
     /// Until when all of `tasks` must be done.
     fn deadline(&self) -> Option<Timestamp> {
-        let start = self.start_time?;
+        let start = self.start_time?.max(self.reopen_time.unwrap_or(Timestamp::MIN));
         self.settings.timeout.map(|timeout| later(start, timeout))
     }
 
@@ -161,18 +163,18 @@ impl Run {
                 self.call_off(round);
             } else if std::mem::take(&mut self.approved) {
                 self.look_for_approvals(round);
-            } else if let Some(id) = self.overdue.first().copied().filter(|_| !self.suspended) {
+            } else if let Some(id) = self.overdue.first().copied().filter(|_| self.starts()) {
                 self.end_waiting(id, round);
-            } else if let Some(id) = self.waits.first().copied() {
+            } else if let Some(id) = self.waits.first().copied().filter(|_| !self.is_held_back()) {
                 // to wait is nothing new: of a suspended graph, it is the end of the wait that is held back
                 self.begin_jobless(id, round);
-            } else if let Some(id) = self.decisions.first().copied().filter(|_| !self.suspended) {
+            } else if let Some(id) = self.decisions.first().copied().filter(|_| self.starts()) {
                 self.begin_jobless(id, round);
             } else if self.compensation_is_due() {
                 self.begin_compensations(round);
             } else if self.finally_is_due() {
                 self.begin_finally(round);
-            } else if let Some((_, id)) = self.ready.first().copied().filter(|_| !self.suspended && self.has_slot()) {
+            } else if let Some((_, id)) = self.ready.first().copied().filter(|_| self.starts() && self.has_slot()) {
                 self.launch(id, round);
             } else {
                 break;
@@ -181,6 +183,16 @@ impl Run {
         if self.is_over() && self.completion_time.is_none() {
             self.finish(round);
         }
+    }
+
+    /// Whether anything new is started.
+    fn starts(&self) -> bool {
+        !self.suspended && !self.is_held_back()
+    }
+
+    /// Whether nothing new is started since the spec is not valid now. What a graph does in the end is not held back.
+    fn is_held_back(&self) -> bool {
+        self.on_hold && !self.is_cancelled() && self.compensation_time.is_none()
     }
 
     fn has_slot(&self) -> bool {
@@ -211,7 +223,7 @@ impl Run {
             }
             let standing = Standing {
                 phase: task.status.phase,
-                begun: task.status.attempts > 0,
+                begun: task.status.begun(),
                 part: match def.undoes {
                     Some(_) => Part::Compensations,
                     None if def.finally => Part::Finally,
@@ -255,6 +267,7 @@ impl Run {
     /// Why a task is called off, for people.
     pub(super) fn why_called_off(&self, id: TaskId, reason: &str) -> String {
         match (reason, self.first_failed()) {
+            (reason::REMOVED, _) => "it was removed from the graph".to_owned(),
             (reason::CANCELLED, _) => "the graph was cancelled".to_owned(),
             (reason::DEADLINE_EXCEEDED, _) if self.graph.task(id).finally => {
                 "the graph's finallyTimeout ran out".to_owned()
@@ -321,7 +334,7 @@ impl Run {
 
     /// Whether nothing is left to do.
     pub(super) fn is_over(&self) -> bool {
-        self.open_tasks == 0 && !self.is_compensating() && self.open_finally == 0
+        self.open_tasks + self.open_finally + self.open_removed == 0 && !self.is_compensating()
     }
 
     fn begin_finally(&mut self, round: &mut Round) {

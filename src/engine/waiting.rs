@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
+    edit::carry,
     graph::{BranchDef, TaskId, Work},
     policy::waiting::{Delay, Ended, decided, timed_out},
     reason,
@@ -29,7 +30,7 @@ impl Run {
             Work::Decision { branches, inclusive } => self.choose(id, branches, *inclusive, round),
             Work::Delay(delay) => self.begin_delay(id, delay, round),
             Work::Approval(_) => self.ask(id, round),
-            Work::Job(_) | Work::Graph(_) => {}
+            Work::Job(_) | Work::Graph(_) | Work::Removed => {}
         }
     }
 
@@ -177,8 +178,10 @@ impl Run {
 
 /// A stored phase of a task that does `work`, as it can be.
 pub(super) fn repaired_phase(work: &Work, status: &TaskStatus) -> TaskPhase {
-    let begun = status.attempts > 0;
+    let begun = status.begun();
     match (status.phase, work) {
+        // what is left of its attempts is being stopped
+        (phase, _) if carry::starts_afresh(status) => phase,
         // a decision that took no branch it has was not decided
         (TaskPhase::Succeeded, Work::Decision { branches, .. })
             if !status.taken().any(|taken| branches.iter().any(|branch| *branch.name == *taken)) =>

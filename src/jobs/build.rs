@@ -131,10 +131,11 @@ impl<'a> Order<'a> {
 
     /// Whether a Job that stands in the way of a create is the one that the create would have made:
     /// the answer to that create was lost, or another operator was faster.
+    ///
+    /// The definition counts for nothing: it is the attempt's Job, also if the task was edited since (see [`definition_of`]).
     pub fn is_ours(&self, existing: &ObjectMeta) -> bool {
         let same_labels = self.labels().iter().all(|(key, value)| label(existing, key) == value.as_str());
-        let hash = existing.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_HASH));
-        controller_uid(existing) == Some(&self.graph.uid) && same_labels && hash == Some(&self.hash())
+        controller_uid(existing) == Some(&self.graph.uid) && same_labels
     }
 
     pub(super) fn hash(&self) -> String {
@@ -266,6 +267,12 @@ fn object(value: Option<Value>) -> Map<String, Value> {
         Some(Value::Object(map)) => map,
         _ => Map::new(),
     }
+}
+
+/// Hash of the definition that a Job, or child graph, was made from.
+pub fn definition_of(metadata: &ObjectMeta) -> Option<u64> {
+    let hash = metadata.annotations.as_ref()?.get(ANNOTATION_HASH)?;
+    u64::from_str_radix(hash, 16).ok()
 }
 
 fn label<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {

@@ -29,7 +29,7 @@ pub mod strict;
 pub mod view;
 pub mod volumes;
 
-pub use build::Order;
+pub use build::{Order, definition_of};
 pub use items::{Items, ItemsMap};
 pub use name::{indexed_job_name, job_name, shard};
 pub use observe::{Key, goes_on, labels_of, needs_live_pods, observe};

@@ -11,6 +11,7 @@ mod cache;
 mod children;
 mod control;
 mod crash;
+mod edits;
 mod faults;
 mod fixture;
 mod harness;

@@ -20,13 +20,9 @@ use crate::{
     fixture::{Fixture, task, task_with},
     support::{
         Play,
-        namespace::{condition, finished, holds, outcome, status, task as task_status},
+        namespace::{condition, finished, holds, status, task as task_status},
     },
 };
-
-fn phases(graph: &TaskGraph) -> Vec<(String, TaskPhase)> {
-    outcome(graph).into_iter().map(|(name, phase, ..)| (name, phase)).collect()
-}
 
 fn phase_of(graph: &TaskGraph, name: &str) -> Option<TaskPhase> {
     task_status(graph, name).map(|task| task.phase)
@@ -106,35 +102,6 @@ async fn a_missing_template_is_waited_for() -> Result<()> {
     let jobs = serde_json::to_string(&fixture.namespace.jobs().list(&ListParams::default()).await?.items)?;
     assert!(jobs.contains("x.csv"));
     assert_eq!(fixture.namespace.api::<ControllerRevision>().list(&ListParams::default()).await?.items.len(), 1);
-    Ok(())
-}
-
-#[tokio::test]
-async fn tasks_changed_after_acceptance_are_refused_and_the_old_ones_go_on() -> Result<()> {
-    let fixture = Fixture::new("edit", |task, _| match task {
-        "first" => Play::succeeds("").after(Duration::from_secs(1)),
-        _ => Play::succeeds(""),
-    })
-    .await?;
-    fixture.namespace.create("g", json!({"tasks": [task("first", &[]), task("second", &["first"])]})).await?;
-    fixture.until_job("first", 1).await;
-    let other = json!({"tasks": [task("first", &[]), task("other", &["first"])]});
-    match fixture.namespace.edit("g", other).await {
-        Ok(edited) => {
-            let generation = edited.metadata.generation;
-            let refused = |graph: &TaskGraph| {
-                let accepted = condition(graph, "Accepted");
-                accepted.is_some_and(|one| {
-                    one.observed_generation == generation && one.reason == "EditRefused" && one.status == "False"
-                })
-            };
-            fixture.namespace.until("g", "refused", refused).await;
-        }
-        // by a rule of the CRD
-        Err(error) => assert!(error.to_string().contains("tasks"), "{error}"),
-    }
-    let graph = fixture.namespace.until_finished("g").await;
-    assert_eq!(phases(&graph), [("first".into(), TaskPhase::Succeeded), ("second".into(), TaskPhase::Succeeded)]);
     Ok(())
 }
 

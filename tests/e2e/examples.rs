@@ -84,6 +84,20 @@ async fn a_failure() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rerun_after_an_edit() -> Result<()> {
+    let world = World::new("rerun").await?;
+    world.apply(&file("examples/rerun.yaml")?).await?;
+    world.wait("rerun", "failed").await?;
+    let mend = r#"{"spec": {"arguments": {"month": "11"}, "rerun": {"id": "after the mend", "scope": "Failed"}}}"#;
+    world.kubectl(&["patch", "tg", "rerun", "--type=merge", "-p", mend]).await?;
+    let graph = world.wait("rerun", "complete").await?;
+    let attempts = |name: &str| task(&graph, name).map(|task| task.attempts);
+    assert_eq!(["load", "report", "send", "tidy"].map(attempts), [Some(1), Some(2), Some(1), Some(2)]);
+    assert_eq!(outputs(&graph, "report"), json!({"month": 11}));
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_template_of_two_graphs() -> Result<()> {
     let world = World::new("templates").await?;
     world.apply(&file("examples/templates.yaml")?).await?;

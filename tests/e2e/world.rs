@@ -81,6 +81,10 @@ impl World {
         let seen = self.auditor.judge().await?;
         let templates = replay::templates(&self.namespace).await?;
         for graph in self.namespace.graphs().list(&ListParams::default()).await? {
+            // the simulator knows nothing of what the graph was before an edit or a rerun
+            if graph.status.as_ref().is_some_and(|status| status.revision_number > 1 || status.reopen_time.is_some()) {
+                continue;
+            }
             let (simulated, stored) = replay::phases(&graph, &templates, &seen)?;
             assert_eq!(simulated, stored, "the simulator on the left, the cluster on the right");
         }

@@ -114,8 +114,13 @@ pub fn violations(seen: &[Sighting]) -> Vec<String> {
         let of_graph = |life: &&Life| life.key.graph == uid;
         let jobs: Vec<&Life> = jobs.iter().filter(of_graph).collect();
         let pods: Vec<&Life> = pods.iter().filter(of_graph).collect();
-        // the tasks of a template stand elsewhere
-        if let Some((_, graph)) = versions.last().filter(|(_, graph)| graph.spec.template_ref.is_none()) {
+        // what came before what is another question once a graph was edited or rerun
+        let as_created =
+            versions.iter().all(|(_, graph)| status(graph).revision_number <= 1 && status(graph).reopen_time.is_none());
+        if let Some((_, graph)) = versions.last().filter(|(_, graph)| {
+            // the tasks of a template stand elsewhere
+            as_created && graph.spec.template_ref.is_none()
+        }) {
             broken.extend(none_too_early(graph, &jobs, &pods));
         }
         broken.extend(final_stays_final(&versions, &jobs));
@@ -264,32 +269,54 @@ fn with_compensation(task: TaskStatus) -> Vec<TaskStatus> {
     std::iter::once(task).chain(undo).collect()
 }
 
-/// C: a task that was stored as final has no further Job, and stays as it is.
+/// When a task was final, by versions, and how.
+struct Rest {
+    task: String,
+    from: u64,
+    until: Option<u64>,
+    phase: TaskPhase,
+    attempts: u32,
+}
+
+/// C: a task that was stored as final has no further Job and stays as it is, until it is told to start afresh.
 fn final_stays_final(versions: &[(u64, &TaskGraph)], jobs: &[&Life]) -> Vec<String> {
     let mut broken = Vec::new();
-    let mut ends = BTreeMap::<String, (u64, TaskPhase)>::new();
+    let mut rests: Vec<Rest> = Vec::new();
     let mut attempts = BTreeMap::<String, u32>::new();
+    let mut told = (0, None);
     for (version, graph) in versions {
-        for task in status(graph).tasks.into_iter().flat_map(with_compensation) {
+        let status = status(graph);
+        let now = (status.revision_number.max(1), status.rerun.clone());
+        let was_told = told.0 > 0 && told != now;
+        told = now;
+        for task in status.tasks.into_iter().flat_map(with_compensation) {
             let known = attempts.entry(task.name.clone()).or_default();
             if task.attempts < *known {
                 broken.push(format!("E: attempts of {} fell from {known} to {}", task.name, task.attempts));
             }
             *known = task.attempts;
-            if let Some((_, phase)) = ends.get(&task.name)
-                && *phase != task.phase
-            {
-                broken.push(format!("C: {} was {phase:?} and became {:?}", task.name, task.phase));
-            } else if task.phase.is_final() {
-                ends.entry(task.name).or_insert((*version, task.phase));
+            let rest = rests.iter_mut().find(|rest| rest.task == task.name && rest.until.is_none());
+            match rest {
+                Some(rest) if rest.phase == task.phase => {}
+                // what may follow an edit or a rerun in the same write: no attempt, and the last one stays the last
+                Some(rest) if was_told && rest.attempts == task.attempts => rest.until = Some(*version),
+                Some(rest) => {
+                    broken.push(format!("C: {} was {:?} and became {:?}", task.name, rest.phase, task.phase));
+                }
+                None if task.phase.is_final() => {
+                    let (phase, attempts) = (task.phase, task.attempts);
+                    rests.push(Rest { task: task.name, from: *version, until: None, phase, attempts });
+                }
+                None => {}
             }
         }
     }
     for job in jobs.iter().filter(|job| job.key.role == ROLE_TASK) {
-        if let Some((version, phase)) = ends.get(&job.key.task)
-            && job.created > *version
-        {
-            broken.push(format!("C: attempt {} of {} began after it was {phase:?}", job.key.attempt, job.key.task));
+        let rests = rests.iter().filter(|rest| rest.task == job.key.task);
+        let inside = |rest: &&Rest| job.created > rest.from && rest.until.is_none_or(|until| job.created < until);
+        if let Some(rest) = rests.clone().find(inside) {
+            let (task, attempt) = (&job.key.task, job.key.attempt);
+            broken.push(format!("C: attempt {attempt} of {task} began after it was {:?}", rest.phase));
         }
     }
     broken

@@ -18,7 +18,10 @@ const MAX_NAMES: u32 = 500;
 pub struct Graphs {
     /// For requests.
     pub api: Api<TaskGraph>,
-    namespace: String,
+    /// For requests for other kinds.
+    pub client: Client,
+    /// The namespace.
+    pub namespace: String,
 }
 
 impl Graphs {
@@ -38,7 +41,7 @@ impl Graphs {
         };
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("cannot use the kubeconfig")?;
-        Ok(Self { api: Api::namespaced(client, &namespace), namespace })
+        Ok(Self { api: Api::namespaced(client.clone(), &namespace), client, namespace })
     }
 
     /// The graph of a name.

@@ -9,13 +9,15 @@ mod yaml;
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use self::check::Checker;
+use crate::api::TaskGraphSpec;
 
 /// Arguments of `validate`.
 #[derive(Args, Clone, Debug)]
@@ -44,6 +46,26 @@ enum Output {
     Text,
     /// One JSON object.
     Json,
+}
+
+/// The graphs of a file, by name.
+pub(super) fn graphs_of(filename: &Path) -> Result<Vec<(String, TaskGraphSpec)>, String> {
+    let mut graphs = Vec::new();
+    for source in source::read(filename, false)? {
+        let text = str::from_utf8(&source.bytes).map_err(|error| format!("{}: {error}", source.name))?;
+        for document in yaml::documents(text) {
+            let object =
+                yaml::parse(document).map_err(|error| format!("{}: {}", source.name, error.message))?.to_json();
+            if object.get("kind").and_then(Value::as_str) != Some("TaskGraph") {
+                continue;
+            }
+            let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let spec = serde_path_to_error::deserialize(object.get("spec").unwrap_or(&Value::Null))
+                .map_err(|error| format!("{}: {name}: spec.{}: {}", source.name, error.path(), error.inner()))?;
+            graphs.push((name, spec));
+        }
+    }
+    Ok(graphs)
 }
 
 /// Runs the verb. Exit code: 0 nothing wrong, 1 problems, 2 a file could not be read.

@@ -34,7 +34,7 @@ fn words(status: Value) -> Vec<String> {
             format!("failed {} {:?} {}", failure.reason, failure.blame, failure.message.unwrap_or_default())
         }
         Event::Gone { .. } => "gone".to_owned(),
-        Event::LookedUp { .. } | Event::Items { .. } => "never of a child".to_owned(),
+        Event::LookedUp { .. } | Event::Items { .. } | Event::Outdated { .. } => "never told here".to_owned(),
     };
     observe(attempt(), &child(json!({}), status), Timestamp::UNIX_EPOCH).into_iter().map(word).collect()
 }

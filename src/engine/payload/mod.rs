@@ -15,7 +15,7 @@ use super::expr::{EvalError, Expression, Scope};
 use crate::api::ValueType;
 
 /// What a task's attempts are made from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Payload {
     /// Which form the user chose.
     pub kind: PayloadKind,
@@ -71,6 +71,13 @@ impl Payload {
         Ok(Arc::new(rendered))
     }
 
+    /// The expressions that read the graph's arguments: those of a template's payload read the template's own.
+    pub fn graph_expressions(&self) -> impl Iterator<Item = &Expression> {
+        let own = self.arguments.is_none().then_some(&self.slots).into_iter().flat_map(|slots| slots.iter());
+        let given = self.arguments.iter().flat_map(Arguments::expressions);
+        own.flat_map(|slot| slot.text.expressions()).chain(given)
+    }
+
     /// All expressions whose values an attempt depends on.
     pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         let in_arguments = self.arguments.iter().flat_map(|arguments| arguments.slots.iter().map(|(_, text)| text));
@@ -84,7 +91,7 @@ impl Payload {
 }
 
 /// The arguments of a template: what the task gives, over the defaults of the template.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Arguments {
     /// A value for every parameter, expressions as they were written.
     pub values: Map<String, Value>,
@@ -95,6 +102,11 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// The expressions in them.
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.slots.iter().flat_map(|(_, text)| text.expressions())
+    }
+
     /// The arguments with every expression replaced by its value.
     pub(in crate::engine) fn merge(&self, scope: &Scope<'_>) -> Result<Cow<'_, Map<String, Value>>, EvalError> {
         if self.slots.is_empty() {

@@ -66,6 +66,14 @@ pub enum Part {
 }
 
 impl Text {
+    /// The expressions in it.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Expression(expression) => Some(expression),
+            Part::Literal(_) => None,
+        })
+    }
+
     /// The text with every expression replaced by its value as text. With `double_dollars`, each `$` of a value is
     /// doubled: Kubernetes reads `$$` in an env value as one `$`, and never looks inside.
     pub fn render(&self, scope: &Scope<'_>, double_dollars: bool) -> Result<String, EvalError> {

@@ -11,8 +11,8 @@ use crate::{
         TaskGraphStatus, TaskPhase, TemplateRef,
     },
     engine::{
-        Action, Attempt, AttemptResult, Blame, Event, Failure, Graph, Identity, Plan, Run, Settings, Step, TaskId,
-        Templates, compile,
+        Action, Attempt, AttemptResult, Blame, Edited, Event, Failure, Graph, Identity, Plan, Run, Settings, Step,
+        TaskId, Templates, compile,
         graph::{BranchDef, CacheRule, ChildDef, ForEachDef, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
         payload::Arguments,
         policy::waiting::Delay,
@@ -154,6 +154,12 @@ impl TaskBuild<'_> {
 
     pub fn retries(self, limit: u32) -> Self {
         self.def.retry.limit = limit;
+        self
+    }
+
+    /// Another definition: attempts are made from something else.
+    pub fn variant(self, number: u64) -> Self {
+        self.def.hash = self.def.hash.wrapping_add(number);
         self
     }
 
@@ -306,6 +312,33 @@ impl Driver {
     pub fn step(&mut self, events: impl IntoIterator<Item = Event>) -> &Step {
         self.last = self.run.step(events, self.now);
         &self.last
+    }
+
+    /// Edits the graph; what was going on is told anew, as a controller would.
+    pub fn edit(&mut self, spec: Value) -> Edited {
+        let plan = planned(spec);
+        let edited = self.run.edit(plan.graph, plan.settings, self.now);
+        self.graph = Arc::clone(self.run.graph());
+        self.told_again();
+        edited
+    }
+
+    /// Has tasks started afresh; how many.
+    pub fn rerun(&mut self, rerun: Value) -> usize {
+        let rerun = serde_json::from_value(rerun).expect("a rerun");
+        let count = self.run.rerun(&rerun, self.now);
+        self.told_again();
+        count
+    }
+
+    /// Steps, told of the Jobs that run.
+    fn told_again(&mut self) {
+        let live: Vec<_> = self.run.live().map(|live| live.attempt).collect();
+        let told = live.into_iter().flat_map(|attempt| {
+            let job = format!("g-{}", self.graph.task(attempt.task).name);
+            [Event::Launched { attempt, job }, Event::Started { attempt }]
+        });
+        self.step(told.collect::<Vec<_>>());
     }
 
     pub fn set(&mut self, change: impl FnOnce(&mut Settings)) -> &Step {

@@ -159,9 +159,10 @@ proptest! {
             ..TaskGraphStatus::default()
         };
         let mut driver = Driver::new(build()).restored_from(&status);
+        driver.graph = std::sync::Arc::clone(driver.run.graph());
         driver.step([]);
         for _ in 0..20 {
-            let events: Vec<_> = driver.graph.ids().flat_map(|id| {
+            let events: Vec<_> = driver.run.graph().ids().flat_map(|id| {
                 let name = driver.name(id);
                 let attempt = driver.attempt(&name);
                 let done = crate::engine::AttemptResult::Succeeded { outputs: Map::new(), message: None };

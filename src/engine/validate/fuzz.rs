@@ -141,6 +141,7 @@ fn exercise(plan: &Plan) {
             Work::Decision { branches, .. } => {
                 assert!(branches.iter().rev().skip(1).all(|branch| branch.when.is_some()));
             }
+            Work::Removed => panic!("nothing was removed"),
         }
     }
 }

@@ -138,6 +138,7 @@ pub fn resolve(
         ttl_after_finished: spec.ttl_after_finished.clone(),
         desired_state: spec.desired_state,
         approvals: spec.approvals.clone(),
+        rerun: spec.rerun.clone(),
         pod_defaults,
         ..graph.clone()
     })

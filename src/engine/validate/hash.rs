@@ -43,6 +43,7 @@ pub fn definition(
             }
             hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
         }
+        Work::Removed => {}
         Work::Delay(delay) => {
             hasher.update(b"delay");
             match delay {

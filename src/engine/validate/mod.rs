@@ -16,6 +16,7 @@ pub(in crate::engine) mod hash;
 mod names;
 mod payloads;
 mod problems;
+mod rerun;
 mod settings;
 mod size;
 mod tasks;
@@ -161,6 +162,7 @@ fn plan(spec: &TaskGraphSpec, chain: &Chain<'_>, found: &mut Found) -> Option<Pl
     let ids = intern(spec, &mut problems);
     let mut names = Names::new(ids.clone());
     let waiting = dependencies::resolve(spec, &mut names, &mut problems);
+    rerun::check(spec, &mut names, &mut problems);
     let before: Vec<Vec<usize>> =
         waiting.iter().map(|waiting| waiting.dependencies.iter().map(|id| id.index()).collect()).collect();
     let order = Order::new(&before);

@@ -183,13 +183,16 @@ fn knows_its_own_job_again() {
     };
     assert!(order.is_ours(&stored(|_| {})));
     assert!(order.is_ours(&stored(|metadata| metadata["labels"]["more"] = "x".into())));
+    let edited =
+        stored(|metadata| metadata["annotations"]["taskgraph.dev/definition-hash"] = "00000000000000ff".into());
+    assert!(order.is_ours(&edited), "its task was edited since");
+    assert_eq!(definition_of(&edited), Some(255));
     for (what, change) in [
         ("owner", (|metadata| metadata["ownerReferences"][0]["uid"] = "other".into()) as fn(&mut Value)),
         ("no owner", |metadata| metadata["ownerReferences"] = json!([])),
         ("not the controller", |metadata| metadata["ownerReferences"][0]["controller"] = false.into()),
         ("attempt", |metadata| metadata["labels"]["taskgraph.dev/attempt"] = "3".into()),
         ("no labels", |metadata| metadata["labels"] = Value::Null),
-        ("hash", |metadata| metadata["annotations"] = Value::Null),
     ] {
         assert!(!order.is_ours(&stored(change)), "{what}");
     }

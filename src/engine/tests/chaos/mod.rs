@@ -5,6 +5,7 @@
 //! [`operator`] does what a controller does with a run.
 
 mod cluster;
+mod edits;
 mod operator;
 mod oracle;
 mod plan;

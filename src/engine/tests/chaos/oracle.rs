@@ -56,7 +56,7 @@ fn guards_hold(graph: &Graph, run: &Run, id: TaskId) -> bool {
     })
 }
 
-fn may_start(graph: &Graph, run: &Run, id: TaskId) -> bool {
+pub fn may_start(graph: &Graph, run: &Run, id: TaskId) -> bool {
     let task = graph.task(id);
     let dependencies = dependencies(graph, run, id);
     let main_done = graph.ids().take(graph.first_finally).all(|id| run.task(id).phase.is_final());
@@ -265,6 +265,6 @@ fn judge_without_job(run: &Run, id: TaskId, why: &str) {
                 _ => panic!("{why}"),
             }
         }
-        Work::Delay(_) | Work::Job(_) | Work::Graph(_) => panic!("{why}"),
+        Work::Delay(_) | Work::Job(_) | Work::Graph(_) | Work::Removed => panic!("{why}"),
     }
 }

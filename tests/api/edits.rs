@@ -1,0 +1,281 @@
+//! Graphs edited while they run, and tasks run once more.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use kube::{ResourceExt, api::ListParams};
+use serde_json::json;
+use taskgraph::api::{TaskGraph, TaskPhase, TaskStatus};
+
+use crate::{
+    fixture::{Fixture, task, task_with},
+    support::{
+        Play,
+        namespace::{condition, finished, holds, outcome, status, task as task_of},
+        proxy::Side,
+    },
+};
+
+fn told(graph: &TaskGraph, name: &str) -> TaskStatus {
+    task_of(graph, name).unwrap_or_else(|| panic!("{name} is told of"))
+}
+
+/// Phases and attempts of all tasks: `a=Succeeded/1`.
+fn line(graph: &TaskGraph) -> String {
+    let words: Vec<_> = outcome(graph)
+        .into_iter()
+        .map(|(name, phase, attempts, ..)| format!("{name}={}/{attempts}", phase.name()))
+        .collect();
+    words.join(" ")
+}
+
+/// Whether the graph's spec, as it stands, is accepted.
+fn accepted(graph: &TaskGraph) -> bool {
+    status(graph).observed_generation == graph.metadata.generation && holds(graph, "Accepted")
+}
+
+fn refused(graph: &TaskGraph) -> bool {
+    status(graph).observed_generation == graph.metadata.generation && !holds(graph, "Accepted")
+}
+
+async fn revisions(fixture: &Fixture) -> Result<Vec<i64>> {
+    let all = fixture.namespace.api::<ControllerRevision>().list(&ListParams::default()).await?;
+    let mut numbers: Vec<_> = all.items.iter().map(|revision| revision.revision).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Waits until the pods of a task, or of any task, are as long as the test lets them.
+fn slow(millis: u64) -> Play {
+    Play::succeeds("").after(Duration::from_millis(millis))
+}
+
+#[tokio::test]
+async fn tasks_are_added_removed_and_changed_while_the_graph_runs() -> Result<()> {
+    let fixture = Fixture::new("edit", |task, _| match task {
+        "gone" => Play::runs_on().lingering(Duration::from_millis(100)),
+        "first" => slow(1500),
+        _ => Play::succeeds(""),
+    })
+    .await?;
+    let spec = json!({"tasks": [
+        task("first", &[]), task("gone", &[]), task("never", &["gone"]), task("later", &["first"])]});
+    fixture.namespace.create("g", spec).await?;
+    fixture.until_pod_runs("gone").await;
+    fixture.until_pod_runs("first").await;
+    let changed = json!({"container": {"image": "localhost/busybox:2"}});
+    let edit = json!({"tasks": [
+        task_with("first", &[], changed.clone()), task("new", &[]), task_with("later", &["first", "new"], changed)]});
+    fixture.namespace.edit("g", edit).await?;
+    let graph = fixture.namespace.until_finished("g").await;
+    assert_eq!(finished(&graph), Some("Complete"));
+    assert_eq!(line(&graph), "first=Succeeded/1 new=Succeeded/1 later=Succeeded/1 gone=Cancelled/1");
+    assert!(told(&graph, "first").stale && !told(&graph, "later").stale && told(&graph, "gone").removed);
+    let image = |task: &str| {
+        let jobs = fixture.namespace.jobs();
+        let name = told(&graph, task).job.unwrap_or_default();
+        async move { anyhow::Ok(serde_json::to_string(&jobs.get(&name).await?)?.contains("busybox:2")) }
+    };
+    assert!(!image("first").await? && image("later").await?);
+    assert_eq!((status(&graph).revision_number, revisions(&fixture).await?), (2, vec![1, 2]));
+    let events: Vec<_> = status(&graph).history.into_iter().map(|entry| entry.event).collect();
+    assert_eq!(events, ["Accepted", "Edited", "Finished"]);
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_edit_that_is_not_valid_stops_launching_until_it_is_mended() -> Result<()> {
+    let fixture = Fixture::new("invalid", |task, _| slow(if task == "a" { 1500 } else { 0 })).await?;
+    fixture.namespace.create("g", json!({"tasks": [task("a", &[]), task("b", &["a"])]})).await?;
+    fixture.until_job("a", 1).await;
+    fixture.namespace.edit("g", json!({"tasks": [task("a", &[]), task("b", &["a", "nobody"])]})).await?;
+    let graph = fixture.namespace.until("g", "refused", refused).await;
+    assert_eq!(condition(&graph, "Accepted").map(|one| one.reason.as_str()), Some("Invalid"));
+    let ended = |graph: &TaskGraph| told(graph, "a").phase == TaskPhase::Succeeded;
+    let graph = fixture.namespace.until("g", "done with what ran", ended).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(told(&graph, "b").attempts, 0);
+    let template =
+        json!({"tasks": [task("a", &[]), {"name": "b", "dependsOn": ["a"], "templateRef": {"name": "later"}}]});
+    fixture.namespace.edit("g", template).await?;
+    let waits = |graph: &TaskGraph| {
+        refused(graph) && condition(graph, "Accepted").is_some_and(|one| one.reason == "TemplateNotFound")
+    };
+    fixture.namespace.until("g", "waiting for its template", waits).await;
+    fixture.namespace.create_template("later", json!({"container": {"image": "localhost/busybox:1"}})).await?;
+    let graph = fixture.namespace.until_finished("g").await;
+    assert_eq!(line(&graph), "a=Succeeded/1 b=Succeeded/1");
+    assert!(accepted(&graph));
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_spec_that_is_not_valid_can_still_be_cancelled() -> Result<()> {
+    let mut fixture = Fixture::new("invalid-cancel", |task, _| match task {
+        "a" => Play::runs_on(),
+        _ => Play::succeeds(""),
+    })
+    .await?;
+    let spec = json!({"tasks": [task("a", &[]), task("b", &["a"])], "finally": [task("end", &[])]});
+    fixture.namespace.create("g", spec).await?;
+    fixture.until_pod_runs("a").await;
+    fixture.namespace.edit("g", json!({"tasks": [task("a", &["nobody"]), task("b", &["a"])]})).await?;
+    fixture.namespace.until("g", "refused", refused).await;
+    fixture.operator.terminate().await?;
+    fixture.restart().await?;
+    fixture.namespace.edit("g", json!({"desiredState": "Cancel"})).await?;
+    let graph = fixture.namespace.until_finished("g").await;
+    assert_eq!(line(&graph), "a=Cancelled/1 b=Omitted/0 end=Succeeded/1");
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_finished_graph_is_taken_up_again() -> Result<()> {
+    let fixture = Fixture::new("reopen", |_, _| Play::succeeds("")).await?;
+    let first = fixture.run("g", json!({"tasks": [task("a", &[])], "finally": [task("end", &[])]})).await?;
+    // an edit that changes nothing is observed, too
+    fixture.namespace.edit("g", json!({"description": "nothing else"})).await?;
+    let graph = fixture.namespace.until("g", "observed", accepted).await;
+    assert_eq!((status(&graph).completion_time, status(&graph).revision_number), (status(&first).completion_time, 1));
+    fixture.namespace.edit("g", json!({"tasks": [task("a", &[]), task("b", &["a"])]})).await?;
+    let again = |graph: &TaskGraph| accepted(graph) && finished(graph).is_some();
+    let graph = fixture.namespace.until("g", "finished again", again).await;
+    assert_eq!(line(&graph), "a=Succeeded/1 b=Succeeded/1 end=Succeeded/1");
+    assert!(status(&graph).completion_time > status(&first).completion_time);
+    // a task of that name goes on counting
+    fixture.namespace.edit("g", json!({"tasks": [task("a", &[])]})).await?;
+    let graph = fixture.namespace.until("g", "finished without b", again).await;
+    assert_eq!(line(&graph), "a=Succeeded/1 end=Succeeded/1 b=Succeeded/1");
+    fixture.namespace.edit("g", json!({"tasks": [task("a", &[]), task("b", &[])]})).await?;
+    let graph = fixture.namespace.until("g", "finished with another b", again).await;
+    assert_eq!(line(&graph), "a=Succeeded/1 b=Succeeded/2 end=Succeeded/1");
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_last_ten_revisions_stay() -> Result<()> {
+    let fixture = Fixture::new("revisions", |_, _| Play::runs_on()).await?;
+    fixture.namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;
+    fixture.until_job("a", 1).await;
+    for number in 0..13 {
+        fixture.namespace.edit("g", json!({"arguments": {"number": number}})).await?;
+        fixture.namespace.until("g", "accepted", accepted).await;
+    }
+    let graph = fixture.namespace.until("g", "at revision 14", |graph| status(graph).revision_number == 14).await;
+    let kept = |all: &[ControllerRevision]| all.len() == 10;
+    let all = fixture.namespace.until_all::<ControllerRevision>("ten", kept).await;
+    assert!(all.iter().any(|one| Some(one.name_any()) == status(&graph).revision));
+    assert_eq!(revisions(&fixture).await?, (5..=14).collect::<Vec<_>>());
+    // in quick succession, only the newest counts
+    for number in 20..25 {
+        fixture.namespace.edit("g", json!({"arguments": {"number": number}})).await?;
+    }
+    fixture.namespace.until("g", "accepted", accepted).await;
+    assert_eq!(told(&graph, "a").attempts, 1);
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_failed_is_run_once_more() -> Result<()> {
+    let fixture = Fixture::new("rerun", |task, attempt| match (task, attempt) {
+        ("bad", 1 | 2) => Play::fails(1),
+        _ => Play::succeeds(""),
+    })
+    .await?;
+    let spec = json!({"rerun": {"id": "0", "scope": "All"}, "tasks": [
+        task("good", &[]), task_with("bad", &["good"], json!({"retry": {"limit": 0}})), task("after", &["bad"])],
+        "finally": [task("end", &[])]});
+    let graph = fixture.run("g", spec).await?;
+    assert_eq!(line(&graph), "good=Succeeded/1 bad=Failed/1 after=Omitted/0 end=Succeeded/1");
+    assert_eq!(status(&graph).rerun.as_deref(), Some("0"), "one that is there at creation is only noted");
+    fixture.namespace.edit("g", json!({"rerun": {"id": "1", "scope": "Failed"}})).await?;
+    let again = |graph: &TaskGraph| accepted(graph) && finished(graph).is_some();
+    let graph = fixture.namespace.until("g", "failed again", again).await;
+    assert_eq!(line(&graph), "good=Succeeded/1 bad=Failed/2 after=Omitted/0 end=Succeeded/2");
+    fixture.namespace.edit("g", json!({"rerun": {"id": "2", "scope": "Tasks", "tasks": ["bad"]}})).await?;
+    let graph = fixture.namespace.until("g", "complete", again).await;
+    assert_eq!(line(&graph), "good=Succeeded/1 bad=Succeeded/3 after=Succeeded/1 end=Succeeded/3");
+    assert_eq!((finished(&graph), status(&graph).revision_number), (Some("Complete"), 1));
+    let unknown = json!({"rerun": {"id": "3", "scope": "Tasks", "tasks": ["nobody"]}});
+    fixture.namespace.edit("g", unknown).await?;
+    let graph = fixture.namespace.until("g", "refused", refused).await;
+    let message = condition(&graph, "Accepted").map(|one| one.message.clone()).unwrap_or_default();
+    assert!(message.contains("spec.rerun.tasks[0]"), "{message}");
+    assert_eq!(finished(&graph), Some("Complete"));
+    fixture.judge().await?;
+    Ok(())
+}
+
+/// One run of a graph that is edited, and one task of which is rerun; the operator dies at the given write.
+async fn edited(crash: Option<(usize, Side)>) -> Result<(String, Option<&'static str>, usize, bool)> {
+    let mut fixture = Fixture::new("edit-crash", |task, attempt| match (task, attempt) {
+        ("gone", _) => Play::runs_on().lingering(Duration::from_millis(50)),
+        ("bad", 1) => Play::fails(1),
+        ("bad", _) => Play::runs_on(),
+        _ => Play::succeeds(""),
+    })
+    .await?;
+    let spec = json!({"failurePolicy": "FinishBranches", "tasks": [
+        task("a", &[]), task("gone", &[]), task_with("bad", &[], json!({"retry": {"limit": 0}})), task("c", &["bad"])]});
+    fixture.namespace.create("g", spec).await?;
+    let failed = |graph: &TaskGraph| {
+        task_of(graph, "c").is_some_and(|task| task.phase == TaskPhase::Omitted)
+            && task_of(graph, "gone").is_some_and(|task| task.job.is_some())
+            && task_of(graph, "a").is_some_and(|task| task.phase == TaskPhase::Succeeded)
+    };
+    fixture.namespace.until("g", "failed in part", failed).await;
+    let before = fixture.proxy.writes().len();
+    if let Some((number, side)) = crash {
+        fixture.proxy.crash_at(before + number, side, fixture.operator.pid());
+    }
+    let edit = json!({
+        "tasks": [task("a", &[]), task("b", &["a"]), task("c", &["a"])],
+        "finally": [task("end", &[])],
+        "rerun": {"id": "1", "scope": "Tasks", "tasks": ["a"]},
+    });
+    fixture.namespace.edit("g", edit).await?;
+    let mut crashed = tokio::select! {
+        () = fixture.proxy.crashed() => true,
+        _ = fixture.namespace.until_finished("g") => false,
+    };
+    if !crashed {
+        let status = fixture.operator.terminate().await?;
+        crashed = status.code() == Some(128 + 9);
+        ensure!(crashed || status.success(), "the operator ended with {status}");
+    }
+    let writes = fixture.proxy.writes().len() - before;
+    if crashed {
+        fixture.restart().await?;
+    }
+    let graph = fixture.namespace.until_finished("g").await;
+    fixture.operator.terminate().await?;
+    fixture.judge().await?;
+    ensure!(status(&graph).revision_number == 2 && accepted(&graph), "{:?}", status(&graph));
+    Ok((line(&graph), finished(&graph), writes, crashed))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_an_edit() -> Result<()> {
+    let (calm, end, writes, _) = edited(None).await?;
+    assert_eq!(calm, "a=Succeeded/2 b=Succeeded/1 c=Succeeded/1 end=Succeeded/1 gone=Cancelled/1 bad=Failed/1");
+    assert_eq!(end, Some("Complete"));
+    let calm = &calm;
+    let checked = |(number, side)| async move {
+        let (line, end, _, crashed) = edited(Some((number, side))).await?;
+        assert_eq!((line.as_str(), end), (calm.as_str(), Some("Complete")), "killed {side:?} write {number}");
+        anyhow::Ok(crashed)
+    };
+    let points = (0..writes).flat_map(|number| [(number, Side::Before), (number, Side::After)]);
+    let crashed: Vec<bool> = stream::iter(points).map(checked).buffered(8).try_collect().await?;
+    let kills = crashed.iter().filter(|crashed| **crashed).count();
+    // the last ones may have been coalesced away
+    assert!(kills + 4 >= 2 * writes, "{writes} writes, but only {kills} kills");
+    Ok(())
+}
