@@ -296,3 +296,47 @@ async fn an_operator_that_was_away_takes_children_up_again() -> Result<()> {
     fixture.judge().await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn an_edit_takes_a_running_child_away_and_puts_one_in_a_jobs_place() -> Result<()> {
+    let fixture = Fixture::new("childedit", |task, attempt| match (task, attempt) {
+        ("long", _) | ("turned", 1) => Play::runs_on().lingering(Duration::from_millis(100)),
+        _ => Play::succeeds(""),
+    })
+    .await?;
+    let graph = |name: &str| json!({"graph": {"tasks": [task(name, &[])]}});
+    fixture.namespace.create_template("endless", graph("long")).await?;
+    fixture.namespace.create_template("short", graph("inner")).await?;
+    let removed = json!({"name": "removed", "templateRef": {"name": "endless"}});
+    fixture.namespace.create("g", json!({"tasks": [removed, task("turned", &[])]})).await?;
+    fixture.until_pod_runs("long").await;
+    fixture.until_pod_runs("turned").await;
+    let turned = json!({"name": "turned", "templateRef": {"name": "short"}});
+    fixture.namespace.edit("g", json!({"tasks": [turned]})).await?;
+    let graph = fixture.namespace.until_finished("g").await;
+    assert_eq!(finished(&graph), Some("Complete"), "{:?}", status(&graph).message);
+    let turned = task_status(&graph, "turned").expect("it is there");
+    assert_eq!((turned.phase, turned.attempts, turned.progress.as_deref()), (TaskPhase::Succeeded, 2, Some("1/1")));
+    let ends: Vec<_> = children(&fixture).await?.iter().filter_map(finished).collect();
+    assert_eq!(ends, ["Failed", "Complete"], "the removed one was cancelled");
+    assert!(task_status(&graph, "removed").is_some_and(|task| task.removed));
+    let kept: Vec<_> = status(&graph).templates.into_iter().map(|template| template.name).collect();
+    assert_eq!(kept, ["short"]);
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rerun_of_a_task_is_a_new_child() -> Result<()> {
+    let fixture = with_load("childrerun", |task, _| reads(task)).await?;
+    fixture.run("g", json!({"tasks": [child(json!({})), task("end", &["child"])]})).await?;
+    let rerun = json!({"rerun": {"id": "again", "scope": "Tasks", "tasks": ["child"]}});
+    fixture.namespace.edit("g", rerun).await?;
+    let twice = |graph: &TaskGraph| {
+        finished(graph).is_some() && task_status(graph, "child").is_some_and(|task| task.attempts == 2)
+    };
+    let graph = fixture.namespace.until("g", "run twice", twice).await;
+    assert_eq!(finished(&graph), Some("Complete"));
+    assert_eq!(children(&fixture).await?.len(), 2);
+    Ok(())
+}
