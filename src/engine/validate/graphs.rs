@@ -57,7 +57,7 @@ impl<'a> Chain<'a> {
     }
 
     fn and(&self, reference: &TemplateRef) -> Self {
-        let names = [self.names.as_slice(), &[reference.clone()]].concat();
+        let names = [self.names.as_slice(), std::slice::from_ref(reference)].concat();
         Self { templates: self.templates, whole: self.whole, names }
     }
 
