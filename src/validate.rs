@@ -23,11 +23,10 @@ pub fn check(name: Option<&str>, spec: &TaskGraphSpec, templates: &Templates) ->
     let Refusal { mut problems, missing } = refusal;
     let told: BTreeSet<String> = problems.iter().map(|problem| problem.path.clone()).collect();
     let named = name.and_then(jobs::name::check).map(|message| Problem { path: "metadata.name".into(), message });
-    let defaults =
-        spec.pod_defaults.iter().flat_map(|defaults| jobs::check::check_defaults(defaults, "spec.podDefaults"));
-    let claims = spec.volume_claim_templates.iter().enumerate();
-    let claims = claims
-        .flat_map(|(index, claim)| jobs::check::check_claim(claim, &format!("spec.volumeClaimTemplates[{index}]")));
+    let own = spec.pod_defaults.iter().map(|defaults| ("spec.podDefaults", defaults));
+    let templates = report.defaults.iter().map(|(path, defaults)| (path.as_str(), defaults));
+    let defaults = own.chain(templates).flat_map(|(path, defaults)| jobs::check::check_defaults(defaults, path));
+    let claims = report.claims.iter().flat_map(|(path, claim)| jobs::check::check_claim(claim, path));
     let payloads =
         report.payloads.iter().flat_map(|payload| jobs::check::check(payload.kind, &payload.source, &payload.path));
     // of two problems of one field the first is enough
@@ -41,9 +40,9 @@ pub fn check(name: Option<&str>, spec: &TaskGraphSpec, templates: &Templates) ->
     }
 }
 
-/// Checks a template for itself, as a task would use it.
-pub fn check_template(template: &TaskTemplateSpec) -> Vec<Problem> {
-    let reference = TemplateRef { name: "checked".to_owned(), ..TemplateRef::default() };
+/// Checks a template for itself, as a task would use it. `templates`: those that it may run itself; of one that is not
+/// there nothing is said.
+pub fn check_template(reference: &TemplateRef, template: &TaskTemplateSpec, templates: &Templates) -> Vec<Problem> {
     // an expression, as its type is not known before the graph runs
     let arguments: Map<String, Value> = template
         .parameters
@@ -54,16 +53,20 @@ pub fn check_template(template: &TaskTemplateSpec) -> Vec<Problem> {
     let arguments = Some(arguments).filter(|arguments| !arguments.is_empty());
     let task = Task { name: "task".to_owned(), template_ref: Some(reference.clone()), arguments, ..Task::default() };
     let graph = TaskGraphSpec { tasks: vec![task], ..TaskGraphSpec::default() };
-    let templates = Templates::from([(reference.clone(), Arc::new(template.clone()))]);
-    let mut problems = check(None, &graph, &templates).err().map(|refusal| refusal.problems).unwrap_or_default();
-    let title = format!("{}: ", engine::validate::title(&reference));
-    for problem in &mut problems {
-        if let Some(path) = problem.path.strip_prefix(&title) {
-            problem.path = path.to_owned();
-        }
-    }
-    problems.retain(|problem| !problem.path.starts_with("spec.tasks"));
-    problems
+    let mut templates = templates.clone();
+    templates.insert(reference.clone(), Arc::new(template.clone()));
+    let problems = check(None, &graph, &templates).err().map(|refusal| refusal.problems).unwrap_or_default();
+    // what is wrong with the others is told of them
+    let title = format!("{}: ", engine::validate::title(reference));
+    let own = |problem: Problem| {
+        let path = match problem.path.strip_prefix(&title) {
+            Some(path) => path.to_owned(),
+            None if engine::validate::is_shared(&problem) => "spec.graph".to_owned(),
+            None => return None,
+        };
+        Some(Problem { path, ..problem })
+    };
+    problems.into_iter().filter_map(own).collect()
 }
 
 /// Where a field path stands in the order of a spec: the graph itself, tasks by number, `finally` by number, templates.
@@ -143,7 +146,8 @@ mod tests {
     fn templates_alone() {
         let check = |template: Value| -> Vec<String> {
             let template = serde_json::from_value(template).unwrap();
-            check_template(&template).iter().map(ToString::to_string).collect()
+            let reference = TemplateRef { name: "t".to_owned(), ..TemplateRef::default() };
+            check_template(&reference, &template, &Templates::new()).iter().map(ToString::to_string).collect()
         };
         let none: [String; 0] = [];
         let parameters = json!([{"name": "a", "required": true, "type": "integer"}, {"name": "b"}]);
@@ -157,6 +161,51 @@ mod tests {
             paths,
             ["spec.timeout", "spec.container.env[0].value", "spec.container.imag", "spec.container.image"],
             "{wrong:#?}"
+        );
+    }
+
+    #[test]
+    fn graph_templates_alone_and_with_those_that_they_run() {
+        let reference = |name: &str| TemplateRef { name: name.to_owned(), ..TemplateRef::default() };
+        let check = |template: Value, others: Value| -> Vec<String> {
+            let others: Vec<(String, TaskTemplateSpec)> = serde_json::from_value(others).unwrap();
+            let others = others.into_iter().map(|(name, template)| (reference(&name), Arc::new(template))).collect();
+            let template = serde_json::from_value(template).unwrap();
+            check_template(&reference("a"), &template, &others).iter().map(ToString::to_string).collect()
+        };
+        let runs = |name: &str| {
+            json!({"parameters": [{"name": "p", "required": true}],
+            "graph": {"tasks": [{"name": "t", "templateRef": {"name": name}, "arguments": {"p": "${{ args.p }}"}}]}})
+        };
+        let none: [String; 0] = [];
+        assert_eq!(check(runs("gone"), json!([])), none, "what is not there cannot be judged");
+        assert_eq!(
+            check(runs("b"), json!([["b", {"container": {"image": "i"}}]])),
+            ["spec.graph.tasks[0].arguments.p: template \"b\" (TaskTemplate) has no parameter \"p\""]
+        );
+        let itself = check(runs("a"), json!([]));
+        assert_eq!(itself, ["spec.graph.tasks[0].templateRef: a graph template cannot run itself: a → a"]);
+        for (other, way) in [("a", "a → b → a"), ("b", "a → b → b")] {
+            let found = check(runs("b"), json!([["b", runs(other)]]));
+            assert_eq!(found, [format!("spec.graph: a graph template cannot run itself: {way}")]);
+        }
+
+        let wrong = json!({"graph": {
+            "podDefaults": {"tolerations": [{"operater": "Exists"}]}, "ttlAfterFinished": "1h",
+            "tasks": [{"name": "t", "container": {"imag": "i"}}],
+        }});
+        let paths: Vec<_> = check(wrong, json!([]))
+            .iter()
+            .filter_map(|problem| problem.split_once(": ").map(|(path, _)| path.to_owned()))
+            .collect();
+        assert_eq!(
+            paths,
+            [
+                "spec.graph.ttlAfterFinished",
+                "spec.graph.podDefaults.tolerations[0].operater",
+                "spec.graph.tasks[0].container.imag",
+                "spec.graph.tasks[0].container.image",
+            ]
         );
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     ApprovalDecision, ClusterTaskTemplate, DesiredState, EndingReason, FailurePolicy, GraphPhase, OnTimeout,
-    RerunScope, TaskGraph, TaskPhase, TaskTemplate, TemplateKind, Trigger, ValueType, schema,
+    RerunScope, TaskGraph, TaskGraphSpec, TaskPhase, TaskTemplate, TemplateKind, Trigger, ValueType, schema,
 };
 
 /// The first line of every generated file.
@@ -22,6 +22,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     for root in crds.iter_mut().flat_map(schemas) {
         tidy(root, &enums);
     }
+    crds.iter_mut().skip(1).flat_map(schemas).for_each(without_one_run);
     if let Some(graph) = crds.first_mut() {
         schemas(graph).for_each(|root| root.x_kubernetes_validations = Some(graph_rules()));
     }
@@ -50,6 +51,20 @@ fn graph_rules() -> Vec<ValidationRule> {
         ..ValidationRule::default()
     };
     vec![name]
+}
+
+/// Takes out of a template's graph what belongs to one run of it: the API server then knows no such field.
+fn without_one_run(template: &mut JSONSchemaProps) {
+    let graph =
+        template.properties.as_mut().and_then(|fields| fields.get_mut("spec")?.properties.as_mut()?.get_mut("graph"));
+    let Some(graph) = graph else { return };
+    for (field, _) in TaskGraphSpec::default().fields_of_one_run() {
+        graph.properties.iter_mut().for_each(|fields| _ = fields.remove(field));
+        // a rule over a field that is not there does not compile
+        let of_it = |rule: &ValidationRule| rule.rule.contains(&format!("elf.{field}"));
+        graph.x_kubernetes_validations.iter_mut().for_each(|rules| rules.retain(|rule| !of_it(rule)));
+    }
+    graph.required = Some(vec!["tasks".to_owned()]);
 }
 
 fn schemas(crd: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSONSchemaProps> {
@@ -227,7 +242,7 @@ mod tests {
         assert_eq!(
             names,
             [
-                format!("Namespaced TaskGraph tg {CATEGORY}: Phase Progress Failed Age Message"),
+                format!("Namespaced TaskGraph tg {CATEGORY}: Phase Progress Failed Age Template Message"),
                 format!("Namespaced TaskTemplate tt {CATEGORY}: Description Age"),
                 format!("Cluster ClusterTaskTemplate ctt {CATEGORY}: Description Age"),
             ]

@@ -11,7 +11,7 @@ use super::{
     rerun::Rerun,
     schema,
     status::TaskGraphStatus,
-    task::{PodDefaults, Task},
+    task::{PodDefaults, Task, TemplateRef},
     volume::VolumeClaimTemplate,
     waiting::Approval,
 };
@@ -30,11 +30,13 @@ use super::{
         category = "taskgraph-all",
         status = "TaskGraphStatus",
         derive = "PartialEq",
+        selectable = ".spec.templateRef.name",
         doc = "A graph of tasks, and its one run: each task is launched as a Job the moment that its dependencies allow it.",
         printcolumn(json_path = ".status.phase", name = "Phase", type_ = "string"),
         printcolumn(json_path = ".status.progress", name = "Progress", type_ = "string"),
         printcolumn(json_path = ".status.counts.failed", name = "Failed", type_ = "integer"),
         printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
+        printcolumn(json_path = ".spec.templateRef.name", name = "Template", type_ = "string", priority = 1),
         printcolumn(json_path = ".status.message", name = "Message", type_ = "string", priority = 1),
     )
 )]
@@ -46,7 +48,12 @@ use super::{
         "message": "a cancel cannot be taken back: make a new graph"
     },
     {
-        "rule": "!has(self.finally) || self.finally.all(last, !self.tasks.exists(task, task.name == last.name))",
+        "rule": "has(self.templateRef) ? !has(self.tasks) && !has(self.finally) && !has(self.outputs) && !has(self.volumeClaimTemplates) : has(self.tasks)",
+        "fieldPath": ".tasks", "reason": "FieldValueInvalid",
+        "message": "a graph has either tasks, or templateRef without tasks, finally, outputs and volumeClaimTemplates, which are the template's"
+    },
+    {
+        "rule": "!has(self.finally) || !has(self.tasks) || self.finally.all(last, !self.tasks.exists(task, task.name == last.name))",
         "fieldPath": ".finally", "reason": "FieldValueDuplicate",
         "message": "a name in finally is that of a task in tasks"
     },
@@ -64,7 +71,11 @@ pub struct TaskGraphSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub tags: Vec<String>,
-    /// Values that expressions read as `args.NAME`: any JSON, taken as it is.
+    /// A graph template to run as the whole graph, in place of `tasks`. Settings that stand here win over the template's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_ref: Option<TemplateRef>,
+    /// Values that expressions read as `args.NAME`: any JSON, taken as it is. With `templateRef`: the arguments of the
+    /// template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_values")]
     pub arguments: Option<Map<String, Value>>,
@@ -108,12 +119,32 @@ pub struct TaskGraphSpec {
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub volume_claim_templates: Vec<VolumeClaimTemplate>,
     /// The tasks. Their names are unique, those of `finally` included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 2000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tasks: Vec<Task>,
     /// Tasks that run at the end, whatever happened. They start when all of `tasks` are final.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub finally: Vec<Task>,
+    /// What the graph returns: told in `status.outputs`, and the outputs of a task that runs the graph as a template.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub outputs: Vec<GraphOutput>,
+}
+
+/// One value that a graph returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GraphOutput {
+    /// Name of the output.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$"))]
+    pub name: String,
+    /// CEL expression, over any task of the graph, evaluated when all ended well. One without a value fails the graph.
+    #[schemars(length(min = 1, max = 2048))]
+    pub value: String,
+    /// What it is, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub description: Option<String>,
 }
 
 /// What a failed task means for the others.
@@ -138,4 +169,21 @@ pub enum DesiredState {
     Suspend,
     /// Running Jobs are deleted, then compensations and `finally` run, then the graph is Failed.
     Cancel,
+}
+
+impl TaskGraphSpec {
+    /// The fields that belong to one run of a graph, and whether they are set: a template has none of them.
+    pub fn fields_of_one_run(&self) -> [(&'static str, bool); 9] {
+        [
+            ("templateRef", self.template_ref.is_some()),
+            ("arguments", self.arguments.is_some()),
+            ("rerun", self.rerun.is_some()),
+            ("approvals", !self.approvals.is_empty()),
+            ("desiredState", self.desired_state.is_some()),
+            ("ttlAfterFinished", self.ttl_after_finished.is_some()),
+            ("displayName", self.display_name.is_some()),
+            ("description", self.description.is_some()),
+            ("tags", !self.tags.is_empty()),
+        ]
+    }
 }

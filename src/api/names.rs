@@ -24,8 +24,10 @@ pub const LABEL_ATTEMPT: &str = "taskgraph.dev/attempt";
 pub const LABEL_VOLUME: &str = "taskgraph.dev/volume";
 /// Label: shard of the graph, 0 to 63.
 pub const LABEL_SHARD: &str = "taskgraph.dev/shard";
-/// Annotation on a Job: hash of the task definition that it was made from.
+/// Annotation on a Job or child graph: hash of the task definition that it was made from.
 pub const ANNOTATION_HASH: &str = "taskgraph.dev/definition-hash";
+/// Annotation on a child graph: the `ControllerRevision` of its parent that holds the templates it runs.
+pub const ANNOTATION_REVISION: &str = "taskgraph.dev/revision";
 /// Annotation on a `ConfigMap`: hash of the items that it holds.
 pub const ANNOTATION_ITEMS_HASH: &str = "taskgraph.dev/items-hash";
 /// Annotation on a Pod that names its main container.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{schema, volume::VolumeStatus};
+use super::{schema, task::TemplateKind, volume::VolumeStatus};
 
 /// What the operator knows of a graph.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +48,14 @@ pub struct TaskGraphStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub revision: Option<String>,
+    /// The templates that the graph began with, the first 64 of them; a later change of one does not touch it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub templates: Vec<TemplateStatus>,
+    /// What a Complete graph returns, as its spec says.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "schema::opaque_object")]
+    pub outputs: Map<String, Value>,
     /// Number of that revision; each accepted edit adds one. Absent: 1.
     #[serde(skip_serializing_if = "is_zero")]
     pub revision_number: u32,
@@ -77,6 +85,21 @@ pub struct TaskGraphStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub history: Vec<HistoryEntry>,
+}
+
+/// Which state of a template a graph began with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TemplateStatus {
+    /// Kind of the template.
+    #[schemars(schema_with = "schema::choice::<TemplateKind>")]
+    pub kind: TemplateKind,
+    /// Name of the template.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Generation of its spec at that time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
 }
 
 fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
@@ -275,10 +298,14 @@ pub struct TaskStatus {
     /// How many of the attempts used up no retry, because the cluster was to blame.
     #[serde(skip_serializing_if = "is_zero")]
     pub disruptions: u32,
-    /// Name of the Job of the last attempt.
+    /// Name of the Job of the last attempt, or of its child graph.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub job: Option<String>,
+    /// Of a child graph: its final tasks of all its tasks, `3/7`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub progress: Option<String>,
     /// When it became Ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_time: Option<Timestamp>,

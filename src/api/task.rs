@@ -71,7 +71,7 @@ pub struct Task {
     /// A Job of your own making.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobTask>,
-    /// A task template to run.
+    /// A template to run: of a task as a Job, of a graph as a child graph.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_ref: Option<TemplateRef>,
     /// Arguments of the template: any JSON values, with `${{ }}` expressions anywhere in their texts.
@@ -224,6 +224,14 @@ impl TemplateKind {
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TaskTemplate => "TaskTemplate",
+            Self::ClusterTaskTemplate => "ClusterTaskTemplate",
+        }
     }
 }
 
@@ -405,4 +413,27 @@ pub struct PodDefaults {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::short_texts")]
     pub labels: BTreeMap<String, String>,
+}
+
+impl PodDefaults {
+    /// These, and where they leave something open, `others`: maps key by key, tolerations added.
+    #[must_use]
+    pub fn over(&self, others: &Self) -> Self {
+        let mut all = self.clone();
+        all.service_account_name = all.service_account_name.or_else(|| others.service_account_name.clone());
+        for (own, other) in [(&mut all.node_selector, &others.node_selector), (&mut all.labels, &others.labels)] {
+            for (key, value) in other {
+                own.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        let more: Vec<_> = others.tolerations.iter().filter(|one| !all.tolerations.contains(one)).cloned().collect();
+        all.tolerations.extend(more);
+        if let Some(context) = &others.security_context {
+            let own = all.security_context.get_or_insert_default();
+            for (key, value) in context {
+                own.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        all
+    }
 }

@@ -1,4 +1,4 @@
-//! `TaskTemplate` and `ClusterTaskTemplate`: reusable tasks with declared parameters.
+//! `TaskTemplate` and `ClusterTaskTemplate`: reusable tasks and graphs with declared parameters.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,11 +6,12 @@ use serde_json::{Map, Value};
 
 use super::{
     duration::DurationText,
+    graph::TaskGraphSpec,
     schema,
     task::{JobTask, Output, Retry, ValueType},
 };
 
-/// A reusable task. It has exactly one of `container`, `job`.
+/// A reusable task, or a reusable graph. It has exactly one of `container`, `job`, `graph`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(
     feature = "kubernetes",
@@ -23,14 +24,17 @@ use super::{
         shortname = "tt",
         category = "taskgraph-all",
         derive = "PartialEq",
-        doc = "A reusable task with declared parameters, for the graphs of one namespace.",
+        doc = "A reusable task or graph with declared parameters, for the graphs of one namespace.",
         printcolumn(json_path = ".spec.description", name = "Description", type_ = "string"),
         printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
     )
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "has(self.container) != has(self.job)", "message": "a template has exactly one of container, job"},
+    {
+        "rule": "(has(self.container) ? 1 : 0) + (has(self.job) ? 1 : 0) + (has(self.graph) ? 1 : 0) == 1",
+        "message": "a template has exactly one of container, job, graph"
+    },
 ]))]
 pub struct TaskTemplateSpec {
     /// What the template does, for people.
@@ -49,10 +53,15 @@ pub struct TaskTemplateSpec {
     /// A Job of your own making.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobTask>,
+    /// A graph: run by a task as a child graph, or by a graph with `templateRef` as the whole of it. It has no name, no
+    /// `arguments` and no settings of one run (`desiredState`, `ttlAfterFinished`). `args` in its expressions are the
+    /// arguments of the template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Box<TaskGraphSpec>>,
     /// How failed attempts are tried again, where the task does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// How long one attempt may take, where the task does not say.
+    /// How long one attempt may take, where the task does not say. Of a child graph: its `timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<DurationText>,
     /// Which of several Ready tasks gets a free slot, where the task does not say: 0 (last) to 10 (first).
@@ -88,7 +97,7 @@ pub struct Parameter {
     pub default: Option<Value>,
 }
 
-/// A reusable task, for every namespace. It has exactly one of `container`, `job`.
+/// A reusable task or graph, for every namespace. It has exactly one of `container`, `job`, `graph`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(
     feature = "kubernetes",
@@ -100,7 +109,7 @@ pub struct Parameter {
         shortname = "ctt",
         category = "taskgraph-all",
         derive = "PartialEq",
-        doc = "A reusable task with declared parameters, for the graphs of every namespace.",
+        doc = "A reusable task or graph with declared parameters, for the graphs of every namespace.",
         printcolumn(json_path = ".spec.description", name = "Description", type_ = "string"),
         printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
     )

@@ -8,11 +8,13 @@ use tracing::{info, warn};
 
 use super::{
     Context,
+    children::PARENT_GONE,
     cluster::CallError,
     registry::Slot,
     report::{REVISION_TAKEN, Report, Verdict, cut},
     revision::Pinned,
     session::Session,
+    templates::Found,
     view::GraphView,
     volumes,
 };
@@ -62,7 +64,7 @@ pub async fn take_up(ctx: &Context, view: &GraphView, slot: &Arc<Slot>) -> Resul
     match plan {
         Some(Err(verdict)) => Ok(Taken::Not(verdict)),
         Some(Ok((plan, pinned))) => {
-            let claims = &pinned.spec.volume_claim_templates;
+            let claims = pinned.claims();
             if let Some(verdict) = volumes::rehearse(&ctx.hands.cluster, &identity(view), claims).await? {
                 return Ok(Taken::Not(verdict));
             }
@@ -80,11 +82,36 @@ async fn check_current(ctx: &Context, view: &GraphView) -> Result<Result<(Plan, 
         Ok(spec) => spec,
         Err(verdict) => return Ok(Err(verdict)),
     };
-    let templates = ctx.templates.of(&spec, view.namespace());
-    Ok(match check(view, spec.clone(), templates.clone()).await? {
+    let templates = match view.parent() {
+        Some((parent, revision)) => match parents_templates(ctx, view, parent, revision).await? {
+            Some(templates) => templates.needed_by(&spec),
+            None => return Ok(Err(no_parent(revision))),
+        },
+        None => ctx.templates.of(&spec, view.namespace()),
+    };
+    Ok(match check(view, spec.clone(), templates.specs.clone()).await? {
         Ok(plan) => Ok((plan, Pinned::new(spec, &templates))),
         Err(refusal) => Err(verdict_of(&refusal)),
     })
+}
+
+/// The templates that the parent of a child graph began with: the child runs those, whatever they are by now.
+async fn parents_templates(
+    ctx: &Context,
+    view: &GraphView,
+    parent: &str,
+    revision: &str,
+) -> Result<Option<Found>, AcceptError> {
+    match ctx.hands.cluster.get_revision(view.namespace(), revision).await {
+        Ok(object) => Ok(Pinned::of(&object, parent).map(|pinned| pinned.found())),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(AcceptError::Call("read the ControllerRevision of the parent graph", error)),
+    }
+}
+
+fn no_parent(revision: &str) -> Verdict {
+    let message = format!("the ControllerRevision {revision} of the parent graph, which holds the templates, is gone");
+    Verdict::Refused(PARENT_GONE, message)
 }
 
 /// Reads a spec; what is wrong with its form is a verdict.
@@ -172,9 +199,10 @@ async fn begin(
 ) -> Result<Taken, AcceptError> {
     // A graph that was refused before has conditions; their transition times are kept. Claims are stored at once, over
     // the version that is.
-    let fresh = view.status.conditions.is_empty() && pinned.spec.volume_claim_templates.is_empty();
+    let fresh = view.status.conditions.is_empty() && pinned.claims().is_empty();
     let (mut status, mut version) =
         if fresh { (TaskGraphStatus::default(), view_version(view)) } else { live_status(ctx, view).await? };
+    status.templates = pinned.told();
     status.revision = Some(Pinned::name(view, 1));
     status.revision_number = 1;
     if let Some(verdict) = provide_volumes(ctx, view, &pinned, &mut status, &mut version).await? {
@@ -202,7 +230,7 @@ async fn provide_volumes(
     status: &mut TaskGraphStatus,
     version: &mut String,
 ) -> Result<Option<Verdict>, AcceptError> {
-    let (claims, known) = (&pinned.spec.volume_claim_templates, status.volumes.len());
+    let (claims, known) = (pinned.claims(), status.volumes.len());
     let refused = volumes::provide(&ctx.hands.cluster, &identity(view), claims, &mut status.volumes).await?;
     if refused.is_none() && status.volumes.len() > known {
         *version = put_status(ctx, view, version, status).await?;
@@ -233,6 +261,7 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
             Err(verdict) => return Ok(Taken::Not(verdict)),
         },
     };
+    status.templates = pinned.told();
     let has_begun = status.revision.is_some();
     status.revision = Some(Pinned::name(view, number));
     status.revision_number = number;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -18,7 +19,8 @@ use tracing::{debug, warn};
 
 use super::{
     cache::Cache,
-    cluster::{CallError, Cluster},
+    children::STOP_LOOK,
+    cluster::{CallError, Cluster, Stored},
     registry::{Mailbox, Note},
     volumes::{self, VOLUME_LOST},
 };
@@ -31,6 +33,8 @@ use crate::{
 
 /// Creates in flight at once, over all graphs: more only makes each slower.
 const CREATES: usize = 64;
+/// A child graph that is not gone after waits of this length is looked at more rarely.
+const SLOW: Duration = Duration::from_secs(2);
 /// Tries to delete a Job whose attempt is over.
 const DISCARDS: usize = 20;
 
@@ -117,8 +121,12 @@ pub struct Hold {
     pub role: Role,
     /// Name of its task.
     pub task: Arc<str>,
-    /// Name of its Job.
+    /// Name of its Job, or child graph.
     pub job: String,
+    /// Whether it has a child graph in place of a Job.
+    pub is_child: bool,
+    /// The graph was edited: the attempt may have been of the other kind.
+    pub was_edited: bool,
     /// The claims that its pod mounts.
     pub volumes: Vec<VolumeStatus>,
     /// Ends the attempt's work in the background, but for stopping it and looking until its pods are gone.
@@ -152,6 +160,11 @@ impl Prepared {
     /// The objects of an order.
     pub fn new(order: &Order<'_>) -> Self {
         Self { job: order.build(), items: order.items_map() }
+    }
+
+    /// A child graph.
+    pub fn child(graph: Value) -> Self {
+        Self { job: graph, items: None }
     }
 }
 
@@ -216,7 +229,7 @@ impl Hold {
             if !self.may_act() {
                 return Try::Again;
             }
-            self.hands.cluster.create_job(&self.identity.namespace, job).await
+            self.create(job).await
         };
         let launched = || Event::Launched { attempt: self.attempt, job: self.job.clone() };
         match created {
@@ -230,6 +243,25 @@ impl Hold {
                 self.failed_call(&error, "creating a Job");
                 Try::Again
             }
+        }
+    }
+
+    async fn create(&self, object: &Value) -> Result<Stored, CallError> {
+        let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
+        if self.is_child {
+            cluster.create_graph(namespace, object).await
+        } else {
+            cluster.create_job(namespace, object).await
+        }
+    }
+
+    /// The metadata of what has the attempt's name.
+    async fn existing(&self) -> Result<ObjectMeta, CallError> {
+        let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
+        if self.is_child {
+            Ok(cluster.get_graph(namespace, &self.job).await?.metadata)
+        } else {
+            Ok(cluster.get_job(namespace, &self.job).await?.metadata)
         }
     }
 
@@ -267,7 +299,7 @@ impl Hold {
                 };
                 // it may have been launched before, by a call that was not answered or before a restart
                 Some(match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
-                    Ok(job) if self.is_ours(&job) => {
+                    Ok(job) if self.is_ours(&job.metadata) => {
                         Try::Done(Event::Launched { attempt: self.attempt, job: self.job.clone() })
                     }
                     Ok(_) => failed(),
@@ -287,12 +319,13 @@ impl Hold {
 
     /// A Job of that name is there: ours, made by an earlier try or another operator, or somebody else's.
     async fn meet_existing(&self, launched: impl FnOnce() -> Event) -> Try {
-        match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
-            Ok(job) if self.is_ours(&job) => Try::Done(launched()),
+        match self.existing().await {
+            Ok(metadata) if self.is_ours(&metadata) => Try::Done(launched()),
             Ok(_) => Try::Done(self.failed(Failure {
                 reason: "NameTaken".into(),
                 message: Some(format!(
-                    "a Job named {} that is not this attempt's stands in its way; delete or rename it",
+                    "a {} named {} that is not this attempt's stands in its way; delete or rename it",
+                    if self.is_child { "TaskGraph" } else { "Job" },
                     self.job
                 )),
                 exit_code: None,
@@ -309,12 +342,14 @@ impl Hold {
     pub async fn stop(self) {
         self.cancel.cancel();
         let _gate = self.gate.lock().await;
-        for pause in backoff() {
+        for mut pause in backoff() {
             if !self.is_awaited() {
                 return;
             }
             match self.try_stop().await {
                 Ok(true) => return self.mailbox.event(Event::Gone { attempt: self.attempt }),
+                // what takes its time may take an hour, and the watch tells of its end
+                Ok(false) if self.is_child && pause > SLOW => pause = STOP_LOOK,
                 Ok(false) => {}
                 Err(error) => self.failed_call(&error, "stopping an attempt"),
             }
@@ -323,9 +358,15 @@ impl Hold {
     }
 
     async fn try_stop(&self) -> Result<bool, CallError> {
+        if self.is_child || self.was_edited {
+            let stopped = self.try_stop_child().await?;
+            if !stopped || !self.was_edited {
+                return Ok(stopped);
+            }
+        }
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
         match cluster.get_job(namespace, &self.job).await {
-            Ok(job) if self.is_ours(&job) => {
+            Ok(job) if self.is_ours(&job.metadata) => {
                 if job.metadata.deletion_timestamp.is_none() {
                     cluster.delete_job(namespace, &self.job, &job.uid().unwrap_or_default()).await?;
                 }
@@ -364,9 +405,10 @@ impl Hold {
             }
             match self.try_confirm_lost().await {
                 Ok(Some(true)) => {
+                    let (reason, kind) = if self.is_child { ("ChildLost", "child graph") } else { ("JobLost", "Job") };
                     return self.mailbox.event(self.failed(Failure {
-                        reason: "JobLost".into(),
-                        message: Some(format!("the Job {} was deleted while the attempt ran", self.job)),
+                        reason: reason.into(),
+                        message: Some(format!("the {kind} {} was deleted while the attempt ran", self.job)),
                         exit_code: None,
                         blame: Blame::Cluster,
                     }));
@@ -381,8 +423,11 @@ impl Hold {
 
     /// `None`: lost, but something of it still runs.
     async fn try_confirm_lost(&self) -> Result<Option<bool>, CallError> {
+        if self.is_child {
+            return self.try_confirm_child_lost().await;
+        }
         match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
-            Ok(job) if self.is_ours(&job) => {
+            Ok(job) if self.is_ours(&job.metadata) => {
                 return Ok(Some(false));
             }
             Ok(_) => {}
@@ -395,6 +440,12 @@ impl Hold {
     /// Whether a live list shows no pod that is not terminal: of one attempt, or of all the task's. Pods whose Job
     /// is gone are deleted: nobody else would.
     async fn pods_gone(&self, attempt: Option<u32>, orphaned: bool) -> Result<bool, CallError> {
+        if self.is_child || self.was_edited {
+            let gone = self.child_gone().await?;
+            if !gone || !self.was_edited {
+                return Ok(gone);
+            }
+        }
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
         let number = attempt.map(|number| number.to_string());
         let mut labels = BTreeMap::from([
@@ -476,7 +527,7 @@ impl Hold {
         }
     }
 
-    fn is_ours(&self, job: &JobView) -> bool {
+    pub(super) fn is_ours(&self, existing: &ObjectMeta) -> bool {
         let order = Order {
             graph: &self.identity,
             role: self.role,
@@ -490,7 +541,7 @@ impl Hold {
             items: None,
             volumes: &[],
         };
-        order.is_ours(job)
+        order.is_ours(existing)
     }
 
     /// Notes a call that did not work; it is made again.
@@ -503,7 +554,7 @@ impl Hold {
         Event::Finished { attempt: self.attempt, result: AttemptResult::Failed(failure), time: super::now() }
     }
 
-    fn may_act(&self) -> bool {
+    pub(super) fn may_act(&self) -> bool {
         !self.cancel.is_cancelled() && self.hands.leadership.holds()
     }
 
@@ -519,7 +570,7 @@ impl Hold {
         }
     }
 
-    async fn pause(&self, pause: Duration) {
+    pub(super) async fn pause(&self, pause: Duration) {
         tokio::select! {
             () = self.cancel.cancelled() => {}
             () = tokio::time::sleep(pause) => {}

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::{
-    api::{GROUP, MANAGER, VERSION},
+    api::{DesiredState, GROUP, MANAGER, VERSION},
     jobs::{JobView, PodView},
 };
 
@@ -92,14 +92,43 @@ pub struct Stored {
 }
 
 /// A graph, read live.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct LiveGraph {
     /// Its metadata.
     #[serde(default)]
     pub metadata: ObjectMeta,
+    /// The head of its spec.
+    #[serde(default)]
+    pub spec: SpecHead,
     /// Its status, as it stands.
     #[serde(default)]
     pub status: Value,
+}
+
+/// The part of a spec that is read live.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SpecHead {
+    desired_state: Option<Value>,
+}
+
+impl SpecHead {
+    /// What the user wants of the graph.
+    pub fn desired_state(&self) -> DesiredState {
+        self.desired_state.as_ref().and_then(|state| DesiredState::deserialize(state).ok()).unwrap_or_default()
+    }
+}
+
+impl LiveGraph {
+    /// Whether its outcome stands.
+    pub fn is_finished(&self) -> bool {
+        self.status.get("completionTime").is_some()
+    }
+
+    /// Whether it was accepted.
+    pub fn has_begun(&self) -> bool {
+        self.status.get("revision").is_some()
+    }
 }
 
 /// The API server.
@@ -277,6 +306,43 @@ impl Cluster {
     /// Reads a graph.
     pub async fn get_graph(&self, namespace: &str, name: &str) -> Result<LiveGraph, CallError> {
         self.get(&Self::graph_path(namespace, name)).await
+    }
+
+    /// Creates a child graph.
+    pub async fn create_graph(&self, namespace: &str, graph: &Value) -> Result<Stored, CallError> {
+        self.post(&format!("/apis/{GROUP}/{VERSION}/namespaces/{namespace}/taskgraphs"), graph).await
+    }
+
+    /// Sets what is wanted of exactly this child graph.
+    pub async fn set_desired_state(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        state: DesiredState,
+    ) -> Result<(), CallError> {
+        let change = json!({"metadata": {"uid": uid}, "spec": {"desiredState": state}});
+        let path = format!("{}?fieldManager={MANAGER}", Self::graph_path(namespace, name));
+        let content = "application/merge-patch+json";
+        self.call::<Stored>(Method::PATCH, &path, content, METADATA_ONLY, Some(&change)).await.map(|_| ())
+    }
+
+    /// Deletes exactly this child graph, and what it owns before it.
+    pub async fn delete_child(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
+        self.delete(&Self::graph_path(namespace, name), json!({"uid": uid}), "Foreground").await
+    }
+
+    /// Whether there are objects of a kind that carry these labels.
+    pub async fn has_objects(
+        &self,
+        group: &str,
+        namespace: &str,
+        plural: &str,
+        labels: &BTreeMap<&str, &str>,
+    ) -> Result<bool, CallError> {
+        let path = format!("/{group}/namespaces/{namespace}/{plural}?limit=1&labelSelector={}", selector(labels));
+        let _permit = self.lists.acquire().await;
+        Ok(!self.get::<ObjectList<LiveGraph>>(&path).await?.items.is_empty())
     }
 
     /// Replaces the status of a graph, if its resource version is still the given one. Returns the new one.

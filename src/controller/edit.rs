@@ -26,8 +26,8 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{DesiredState, LABEL_GRAPH_UID, Rerun, TaskGraphSpec, TaskGraphStatus},
-    engine::{Plan, Problem, Run, Settings, Templates, policy::waiting::approvals},
+    api::{DesiredState, LABEL_GRAPH_UID, Rerun, TaskGraphStatus},
+    engine::{Plan, Problem, Run, Settings, policy::waiting::approvals},
 };
 
 /// How many revisions stay.
@@ -100,12 +100,14 @@ async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Resu
     };
     // noted before the templates are read: one that comes in between must not be missed
     ctx.templates.set_waiting(view, true);
-    let templates = templates(&session.pinned, &spec, &ctx.templates.of(&spec, view.namespace()));
-    let verdict = match check(view, spec.clone(), templates.clone()).await {
-        Ok(Ok(plan)) => match judge(session, &spec, &plan) {
+    // those that are pinned stay what they were, others are taken as they are now
+    let templates = session.pinned.found().or(&ctx.templates.of(&spec, view.namespace()), &spec);
+    let next = Pinned::new(spec.clone(), &templates);
+    let verdict = match check(view, spec.clone(), templates.specs).await {
+        Ok(Ok(plan)) => match judge(session, &next, &plan) {
             Ok((edited, rerun)) => {
                 ctx.templates.set_waiting(view, false);
-                take(session, view, plan, edited.then(|| Pinned::new(spec, &templates)), rerun);
+                take(session, view, plan, edited.then_some(next), rerun);
                 return Ok(());
             }
             Err(verdict) => {
@@ -131,7 +133,8 @@ async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Resu
 }
 
 /// A valid spec against the graph as it runs: whether its tasks differ, and which rerun it asks for.
-fn judge(session: &Session, spec: &TaskGraphSpec, plan: &Plan) -> Result<(bool, Option<Rerun>), Verdict> {
+fn judge(session: &Session, next: &Pinned, plan: &Plan) -> Result<(bool, Option<Rerun>), Verdict> {
+    let spec = &next.spec;
     let rerun = spec.rerun.clone().filter(|rerun| session.run.last_rerun() != Some(&rerun.id));
     if rerun.is_some() && (session.run.is_cancelled() || plan.settings.desired_state == DesiredState::Cancel) {
         let message = "spec.rerun: the graph was cancelled, and a cancel cannot be taken back: make a new graph";
@@ -142,7 +145,7 @@ fn judge(session: &Session, spec: &TaskGraphSpec, plan: &Plan) -> Result<(bool, 
         let message = "the graph undoes what it did; it is edited when it has finished";
         return Err(Verdict::Waiting(COMPENSATING, message.to_owned()));
     }
-    if session.pinned.spec.volume_claim_templates != spec.volume_claim_templates {
+    if session.pinned.claims() != next.claims() {
         let message = "spec.volumeClaimTemplates: stay as they were when the graph was accepted: take the change back";
         return Err(Verdict::Refused(EDIT_REFUSED, message.to_owned()));
     }
@@ -180,17 +183,6 @@ fn refuse(session: &mut Session, view: &GraphView, settings: Settings, verdict: 
     session.tell_verdict(verdict, view.generation());
 }
 
-/// The templates that a spec uses: those that are pinned stay what they were, others are taken as they are now.
-fn templates(pinned: &Pinned, spec: &TaskGraphSpec, current: &Templates) -> Templates {
-    let known = pinned.templates();
-    let used = spec.tasks.iter().chain(&spec.finally).filter_map(|task| task.template_ref.as_ref());
-    used.filter_map(|reference| {
-        let template = known.get(reference).or_else(|| current.get(reference))?;
-        Some((reference.clone(), Arc::clone(template)))
-    })
-    .collect()
-}
-
 /// Carries out what is pending, and stores it.
 async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: Pending) -> Result<(), AcceptError> {
     let now = super::now();
@@ -207,6 +199,7 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
         let number = pin(ctx, view, pinned, status.revision_number.max(1)).await?;
         status.revision = Some(Pinned::name(view, number));
         status.revision_number = number;
+        status.templates = pinned.told();
         let edited = run.edit(pending.plan.graph, pending.plan.settings, now);
         let summary = edited.summary(usize::from(u8::MAX));
         info!(graph = view.name(), namespace = view.namespace(), revision = number, "edited: {summary}");

@@ -9,7 +9,7 @@ use std::{
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use parking_lot::Mutex;
 
-use super::view::GraphView;
+use super::{children, view::GraphView};
 use crate::{
     api::LABEL_GRAPH,
     engine::Role,
@@ -32,9 +32,11 @@ pub struct Key {
 pub struct Cached {
     /// Its Job.
     pub job: Option<Arc<JobView>>,
+    /// Its child graph.
+    pub child: Option<Arc<GraphView>>,
     /// Its pods, by UID.
     pub pods: BTreeMap<String, Arc<PodView>>,
-    /// Its Job was there and is there no more.
+    /// Its Job, or child graph, was there and is there no more.
     pub job_vanished: bool,
 }
 
@@ -60,7 +62,7 @@ struct Objects {
 
 impl Cached {
     fn is_empty(&self) -> bool {
-        self.job.is_none() && self.pods.is_empty()
+        self.job.is_none() && self.child.is_none() && self.pods.is_empty()
     }
 }
 
@@ -86,7 +88,7 @@ pub struct Index {
     graphs: Mutex<HashMap<String, Objects>>,
 }
 
-/// An object that is indexed: a Job or a pod.
+/// An object that is indexed: a Job, a child graph or a pod.
 pub trait Indexed: ResourceExt {
     /// Puts itself into what is cached of its attempt.
     fn put(self, cached: &mut Cached);
@@ -139,6 +141,28 @@ impl Indexed for PodView {
     /// Always: of the pods of an attempt those count that its Job controls.
     fn fits(&self, _: &jobs::Key<'_>, _: &str) -> bool {
         true
+    }
+}
+
+impl Indexed for GraphView {
+    fn put(self, cached: &mut Cached) {
+        cached.job_vanished = false;
+        cached.child = Some(Arc::new(self));
+    }
+
+    fn take(cached: &mut Cached, uid: &str) -> bool {
+        let found = cached.child.take_if(|child| child.uid() == uid).is_some();
+        cached.job_vanished |= found;
+        found
+    }
+
+    fn uids(cached: &Cached) -> Vec<String> {
+        cached.child.iter().map(|child| child.uid().to_owned()).collect()
+    }
+
+    fn fits(&self, labels: &jobs::Key<'_>, graph: &str) -> bool {
+        let name = jobs::job_name(graph, labels.graph_uid, labels.role, labels.task, labels.attempt);
+        self.name() == name && self.parent().is_some_and(|(parent, _)| parent == labels.graph_uid)
     }
 }
 
@@ -260,6 +284,15 @@ impl Index {
             cached.job.clone().filter(|job| jobs::goes_on(job, &pods))
         };
         attempts.filter_map(goes_on).collect()
+    }
+}
+
+impl Index {
+    /// The child graphs of a graph that may still run something.
+    pub fn children_that_go_on(&self, graph_uid: &str) -> Vec<Arc<GraphView>> {
+        let graphs = self.graphs.lock();
+        let attempts = graphs.get(graph_uid).into_iter().flat_map(|objects| objects.attempts.values());
+        attempts.filter_map(|cached| cached.child.clone()).filter(|child| children::goes_on(child)).collect()
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`edit`] | follows the spec while the graph runs: settings, edits, reruns |
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
+//! | [`children`] | child graphs: seen, called off, suspended with their parent |
 //! | [`cache`] | looks successes up that are remembered, and remembers them |
 //! | [`volumes`] | makes the claims of a graph |
 //! | [`report`] | stores the status, coalesced |
@@ -14,6 +15,7 @@
 pub mod accept;
 pub mod apply;
 pub mod cache;
+pub mod children;
 pub mod cluster;
 pub mod edit;
 pub mod events;
@@ -312,10 +314,13 @@ async fn look(view: &GraphView, ctx: &Context, slot: &Arc<Slot>) -> Result<Actio
 /// Deletes Jobs of a finished graph that go on: created late, by an operator that was held up, or left by one that was
 /// not able to delete them any more. Not of one that was taken up again and is watched with a delay.
 async fn clear_away(view: &GraphView, ctx: &Context) -> Result<(), ReconcileError> {
-    let jobs = ctx.index.jobs_that_go_on(view.uid());
-    if !jobs.is_empty() && accept::live_status(ctx, view).await?.0.completion_time.is_some() {
+    let (jobs, children) = (ctx.index.jobs_that_go_on(view.uid()), ctx.index.children_that_go_on(view.uid()));
+    if !(jobs.is_empty() && children.is_empty()) && accept::live_status(ctx, view).await?.0.completion_time.is_some() {
         for job in jobs {
             ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).discard(job));
+        }
+        for child in children {
+            ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).retire(child));
         }
     }
     Ok(())

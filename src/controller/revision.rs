@@ -6,12 +6,18 @@ use k8s_openapi::{api::apps::v1::ControllerRevision, apimachinery::pkg::apis::me
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::view::GraphView;
+use super::{templates::Found, view::GraphView};
 use crate::{
-    api::{GROUP, LABEL_GRAPH, LABEL_GRAPH_UID, TaskGraphSpec, TaskTemplateSpec, TemplateRef, VERSION},
+    api::{
+        GROUP, LABEL_GRAPH, LABEL_GRAPH_UID, TaskGraphSpec, TaskTemplateSpec, TemplateRef, TemplateStatus, VERSION,
+        VolumeClaimTemplate,
+    },
     engine::Templates,
     jobs,
 };
+
+/// How many templates the status names; all of them stand in the revision.
+const TEMPLATES_TOLD: usize = 64;
 
 /// The accepted spec and its templates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,17 +33,21 @@ pub struct Pinned {
 struct PinnedTemplate {
     #[serde(flatten)]
     reference: TemplateRef,
+    /// Generation of its spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generation: Option<i64>,
     spec: TaskTemplateSpec,
 }
 
 impl Pinned {
     /// Pins a spec with the templates that it uses.
-    pub fn new(spec: TaskGraphSpec, templates: &Templates) -> Self {
-        let templates = templates
-            .iter()
-            .map(|(reference, spec)| PinnedTemplate { reference: reference.clone(), spec: spec.as_ref().clone() })
-            .collect();
-        Self { spec, templates }
+    pub fn new(spec: TaskGraphSpec, templates: &Found) -> Self {
+        let pinned = templates.specs.iter().map(|(reference, spec)| PinnedTemplate {
+            reference: reference.clone(),
+            generation: templates.generations.get(reference).copied(),
+            spec: spec.as_ref().clone(),
+        });
+        Self { spec, templates: pinned.collect() }
     }
 
     /// The pinned templates.
@@ -45,10 +55,39 @@ impl Pinned {
         self.templates.iter().map(|t| (t.reference.clone(), Arc::new(t.spec.clone()))).collect()
     }
 
+    /// The pinned templates, for a child graph that needs some of them.
+    pub fn found(&self) -> Found {
+        let generations = self.templates.iter().filter_map(|t| Some((t.reference.clone(), t.generation?)));
+        Found { generations: generations.collect(), specs: self.templates() }
+    }
+
+    /// One of the pinned templates.
+    pub fn template(&self, reference: &TemplateRef) -> Option<&TaskTemplateSpec> {
+        self.templates.iter().find(|template| template.reference == *reference).map(|template| &template.spec)
+    }
+
+    /// The claims of the graph: its own, or those of the template that it runs as a whole.
+    pub fn claims(&self) -> &[VolumeClaimTemplate] {
+        let template = self.spec.template_ref.as_ref().and_then(|reference| self.template(reference)?.graph.as_ref());
+        template.map_or(&self.spec.volume_claim_templates, |graph| &graph.volume_claim_templates)
+    }
+
+    /// What the status tells of the pinned templates.
+    pub fn told(&self) -> Vec<TemplateStatus> {
+        let told = |template: &PinnedTemplate| TemplateStatus {
+            kind: template.reference.kind,
+            name: template.reference.name.clone(),
+            generation: template.generation,
+        };
+        self.templates.iter().take(TEMPLATES_TOLD).map(told).collect()
+    }
+
     /// Whether `spec` differs in more than settings: then it is an edit, and has a revision of its own.
     pub fn differs_from(&self, spec: &TaskGraphSpec) -> bool {
         let pinned = &self.spec;
-        pinned.arguments != spec.arguments
+        pinned.template_ref != spec.template_ref
+            || pinned.outputs != spec.outputs
+            || pinned.arguments != spec.arguments
             || pinned.pod_defaults != spec.pod_defaults
             || pinned.tasks != spec.tasks
             || pinned.finally != spec.finally

@@ -1,6 +1,7 @@
 //! One graph while it runs: what was observed goes into the engine, what it asks for comes out.
 
 mod recall;
+mod steer;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     apply::{Hands, Hold, Prepared},
+    children,
     edit::Pending,
     events,
     index::{Changed, Index, Key},
@@ -26,7 +28,7 @@ use super::{
 };
 use crate::{
     api::{GraphPhase, TaskPhase, VolumeStatus},
-    engine::{Action, Attempt, Event, Graph, Identity, Role, Run, TaskId, Transition, graph::Work},
+    engine::{Action, Attempt, Event, Graph, Identity, Launch, Role, Run, TaskId, Transition, graph::Work},
     jobs::{self, JobView, Order},
 };
 
@@ -69,14 +71,20 @@ pub struct Session {
     discards: Vec<(u64, Arc<JobView>)>,
     /// Successes to be remembered once the run up to a sequence is stored.
     successes: Vec<(u64, TaskId)>,
-    /// UIDs of the Jobs that were or are to be discarded.
+    /// UIDs of the Jobs and child graphs that were or are to be discarded.
     discarded: BTreeSet<String>,
+    /// Child graphs to be called off once the run up to a sequence is stored: their task is not in the graph.
+    retired: Vec<(u64, Arc<GraphView>)>,
     /// When to look into the attempts whose Job may have no pod.
     looks: Looks,
     /// Attempts whose Job seems to have vanished and is being looked for.
     searched: BTreeSet<Attempt>,
     /// Those of `searched` of which something changed meanwhile: the look may have come too early.
     changed_since: BTreeSet<Attempt>,
+    /// The child graphs of live attempts.
+    children: BTreeMap<Attempt, Arc<GraphView>>,
+    /// Whether they were told that the graph is suspended.
+    told_suspended: bool,
     /// Attempts that are being stopped.
     stopping: BTreeSet<Attempt>,
     /// A first attempt was launched.
@@ -101,6 +109,8 @@ struct Seen {
     events: Vec<Event>,
     /// Attempts whose Job ended, and none of whose pods is cached.
     podless: Vec<Attempt>,
+    /// Child graphs that changed.
+    children: Vec<(Attempt, Arc<GraphView>)>,
     /// When the first of the pods that ended was seen to.
     since: Option<Instant>,
 }
@@ -150,9 +160,12 @@ impl Session {
             discards: Vec::new(),
             successes: Vec::new(),
             discarded: BTreeSet::new(),
+            retired: Vec::new(),
             looks: Looks::default(),
             searched: BTreeSet::new(),
             changed_since: BTreeSet::new(),
+            children: BTreeMap::new(),
+            told_suspended: false,
             stopping: BTreeSet::new(),
             started,
         }
@@ -205,7 +218,7 @@ impl Session {
         for attempt in looked {
             self.look_again(attempt, around.index, now, &mut seen);
         }
-        let Seen { events, podless, since } = seen;
+        let Seen { events, podless, children, since } = seen;
         self.watch_for_pods(&events);
 
         let step = self.run.step(events, now);
@@ -231,6 +244,7 @@ impl Session {
                 self.discard(&job);
             }
         }
+        self.steer(children);
         // they may have been stored before
         self.release_held();
         self.look_for_pods(around.index);
@@ -252,6 +266,9 @@ impl Session {
         for (_, job) in self.discards.extract_if(.., |(sequence, _)| *sequence <= stored) {
             self.hands.tracker.spawn(Arc::clone(&self.hands).discard(job));
         }
+        for (_, child) in self.retired.extract_if(.., |(sequence, _)| *sequence <= stored) {
+            self.hands.tracker.spawn(Arc::clone(&self.hands).retire(child));
+        }
     }
 
     fn observe(&mut self, changed: &Changed, now: Timestamp, seen: &mut Seen) {
@@ -259,6 +276,12 @@ impl Session {
             return self.clear_away(changed);
         };
         let attempt = Attempt { task, number: changed.key.attempt };
+        if let Some(child) = &changed.cached.child {
+            seen.events.extend(children::observe(attempt, child, now));
+            self.tell_outdated(attempt, jobs::definition_of(&child.metadata), seen);
+            seen.children.push((attempt, Arc::clone(child)));
+            return;
+        }
         let pods: Vec<_> = changed.cached.pods.values().map(AsRef::as_ref).collect();
         if let Some(job) = &changed.cached.job {
             if jobs::needs_live_pods(job, &pods) {
@@ -287,19 +310,31 @@ impl Session {
             }
             seen.events.push(event);
         }
-        let definition = changed.cached.job.as_deref().and_then(jobs::definition_of);
-        let current = self.graph.task(task);
-        if let Some(definition) = definition.filter(|hash| *hash != current.hash && !current.is_removed()) {
-            seen.events.push(Event::Outdated { attempt, definition });
-        }
+        let definition = changed.cached.job.as_deref().and_then(|job| jobs::definition_of(&job.metadata));
+        self.tell_outdated(attempt, definition, seen);
         if changed.cached.job_vanished && self.is_live(attempt) {
             self.search(attempt);
         }
     }
 
-    /// Has a Job deleted whose task is not in the graph: it was launched, and its task was removed, by operators that
+    /// Tells of an attempt that was made from another definition than its task has now.
+    fn tell_outdated(&self, attempt: Attempt, definition: Option<u64>, seen: &mut Seen) {
+        let current = self.graph.task(attempt.task);
+        if let Some(definition) = definition.filter(|hash| *hash != current.hash && !current.is_removed()) {
+            seen.events.push(Event::Outdated { attempt, definition });
+        }
+    }
+
+    /// Has a Job deleted, or a child graph called off, whose task is not in the graph: it was launched, and its task was removed, by operators that
     /// did not know of each other. Or the task was added by one that is ahead of this: then nothing more is stored here.
     fn clear_away(&mut self, changed: &Changed) {
+        if let Some(child) = changed.cached.child.as_ref().filter(|child| children::goes_on(child))
+            && self.discarded.insert(child.uid().to_owned())
+        {
+            self.run.affirm();
+            self.report.dirty = true;
+            self.retired.push((self.run.sequence(), Arc::clone(child)));
+        }
         let Some(job) = &changed.cached.job else { return };
         let pods: Vec<_> = changed.cached.pods.values().map(AsRef::as_ref).collect();
         if jobs::goes_on(job, &pods) && !self.discarded.contains(job.metadata.uid.as_deref().unwrap_or_default()) {
@@ -313,7 +348,7 @@ impl Session {
     fn look_again(&mut self, attempt: Attempt, index: &Index, now: Timestamp, seen: &mut Seen) {
         let key = self.key(attempt);
         let cached = index.attempt(&self.identity.uid, &key);
-        if cached.job.is_some() {
+        if cached.job.is_some() || cached.child.is_some() {
             self.observe(&Changed { key, cached, since: Instant::now() }, now, seen);
         } else if self.is_live(attempt) {
             self.search(attempt);
@@ -349,10 +384,16 @@ impl Session {
         let now = Instant::now();
         for event in events {
             match event {
+                // a child graph has no pod of its own
+                Event::Launched { attempt, .. } if self.is_child(*attempt) => {}
                 Event::Launched { attempt, .. } => self.looks.expect(*attempt, now),
                 Event::Started { attempt } | Event::Finished { attempt, .. } => self.looks.settle(*attempt, now),
                 Event::Gone { attempt } => self.looks.forget(*attempt),
-                Event::Blocked { .. } | Event::Outdated { .. } | Event::Items { .. } | Event::LookedUp { .. } => {}
+                Event::Blocked { .. }
+                | Event::Progress { .. }
+                | Event::Outdated { .. }
+                | Event::Items { .. }
+                | Event::LookedUp { .. } => {}
             }
         }
     }
@@ -409,6 +450,8 @@ impl Session {
             attempt,
             role,
             task: Arc::clone(&task.name),
+            is_child: matches!(task.work, Work::Graph(_)),
+            was_edited: self.report.status.revision_number > 1,
             job: self.job_name(attempt),
             volumes: self.claims_of(attempt.task),
             cancel,
@@ -428,9 +471,7 @@ impl Session {
         for action in actions {
             match action {
                 Action::Launch(launch) => {
-                    let task = self.graph.task(launch.attempt.task);
-                    let order = Order::new(&self.identity, task, &launch, self.pinned.spec.pod_defaults.as_ref());
-                    let Some(prepared) = order.map(|order| Prepared::new(&order)) else { continue };
+                    let Some(prepared) = self.prepare(&launch) else { continue };
                     let hold = self.hold(launch.attempt);
                     self.hands.tracker.spawn(hold.launch(prepared, since));
                 }
@@ -449,10 +490,26 @@ impl Session {
         }
     }
 
+    /// The Job or child graph of an attempt.
+    fn prepare(&self, launch: &Launch) -> Option<Prepared> {
+        let (task, defaults) = (self.graph.task(launch.attempt.task), self.graph.pod_defaults.as_ref());
+        if let Work::Graph(child) = &task.work {
+            let order = Order::of_child(&self.identity, task, launch, defaults);
+            let revision = self.report.status.revision.as_deref().unwrap_or_default();
+            let template = self.pinned.template(&child.template);
+            return Some(Prepared::child(order.child(&child.template, template, revision)));
+        }
+        Order::new(&self.identity, task, launch, defaults).map(|order| Prepared::new(&order))
+    }
+
+    fn is_child(&self, attempt: Attempt) -> bool {
+        matches!(self.graph.task(attempt.task).work, Work::Graph(_))
+    }
+
     fn finish_turn(&mut self, around: &Surroundings<'_>, now: Timestamp, wake_at: Option<Timestamp>) -> Turn {
         let sequence = self.run.sequence();
         let finished = self.run.is_finished();
-        let urgent = finished || !self.held.is_empty() || !self.discards.is_empty();
+        let urgent = finished || !self.held.is_empty() || !(self.discards.is_empty() && self.retired.is_empty());
         // the next write is that of the edit
         let waits = self.pending.is_some();
         if !waits && self.report.due(urgent).is_some_and(|at| at <= Instant::now()) {
@@ -461,7 +518,13 @@ impl Session {
             let to = Storing { hands: &self.hands, mailbox: &self.mailbox, view: around.view };
             self.report.store(sequence, &to);
         }
-        if finished && !waits && self.held.is_empty() && self.discards.is_empty() && self.report.is_settled(sequence) {
+        if finished
+            && !waits
+            && self.held.is_empty()
+            && self.discards.is_empty()
+            && self.retired.is_empty()
+            && self.report.is_settled(sequence)
+        {
             let complete = self.report.status.phase == Some(GraphPhase::Complete);
             let message = self.report.status.message.clone().unwrap_or_else(|| "All tasks are done.".into());
             if !self.was_finished {
@@ -526,7 +589,8 @@ impl Session {
             self.drop_items(task, number);
         }
         for attempt in known {
-            if index.attempt(&self.identity.uid, &self.key(attempt)).job.is_none() {
+            let cached = index.attempt(&self.identity.uid, &self.key(attempt));
+            if cached.job.is_none() && cached.child.is_none() {
                 self.search(attempt);
             }
         }
@@ -562,7 +626,8 @@ impl Session {
         if to.is_final() {
             let status = self.run.task(task);
             // how long a wait took says nothing about tasks that work
-            let start = status.start_time.filter(|_| matches!(self.graph.task(task).work, Work::Job(_)));
+            let start =
+                status.start_time.filter(|_| matches!(self.graph.task(task).work, Work::Job(_) | Work::Graph(_)));
             let took = status.completion_time.zip(start).map(|(end, start)| end.duration_since(start));
             match self.graph.task(task).role() {
                 Role::Task => metrics.task_finished(to, took.and_then(|took| Duration::try_from(took).ok())),

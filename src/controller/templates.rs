@@ -1,7 +1,7 @@
 //! The templates of the cluster, cached, and the graphs that wait for one.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,9 +16,58 @@ use parking_lot::Mutex;
 
 use super::view::GraphView;
 use crate::{
-    api::{ClusterTaskTemplate, Task, TaskGraphSpec, TaskTemplate, TemplateKind},
+    api::{ClusterTaskTemplate, Task, TaskGraphSpec, TaskTemplate, TaskTemplateSpec, TemplateKind, TemplateRef},
     engine::Templates,
 };
+
+/// Templates that were found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// What they say.
+    pub specs: Templates,
+    /// The generation of each.
+    pub generations: BTreeMap<TemplateRef, i64>,
+}
+
+impl Found {
+    /// What a spec needs: of these, or else of `others`.
+    #[must_use]
+    pub fn or(&self, others: &Self, spec: &TaskGraphSpec) -> Self {
+        needed(spec, |reference| self.get(reference).or_else(|| others.get(reference)))
+    }
+
+    fn get(&self, reference: &TemplateRef) -> Option<(Arc<TaskTemplateSpec>, Option<i64>)> {
+        Some((Arc::clone(self.specs.get(reference)?), self.generations.get(reference).copied()))
+    }
+
+    /// Those of them that a spec needs.
+    #[must_use]
+    pub fn needed_by(&self, spec: &TaskGraphSpec) -> Self {
+        needed(spec, |reference| self.get(reference))
+    }
+}
+
+/// The templates that a spec names, and those that these name in turn.
+fn needed(spec: &TaskGraphSpec, get: impl Fn(&TemplateRef) -> Option<(Arc<TaskTemplateSpec>, Option<i64>)>) -> Found {
+    let mut found = Found::default();
+    let mut wanted = references(spec);
+    while let Some(reference) = wanted.pop() {
+        if found.specs.contains_key(&reference) {
+            continue;
+        }
+        let Some((spec, generation)) = get(&reference) else { continue };
+        wanted.extend(spec.graph.iter().flat_map(|graph| references(graph)));
+        found.generations.extend(generation.map(|generation| (reference.clone(), generation)));
+        found.specs.insert(reference, spec);
+    }
+    found
+}
+
+/// The templates that a spec names.
+fn references(spec: &TaskGraphSpec) -> Vec<TemplateRef> {
+    let tasks = spec.tasks.iter().chain(&spec.finally).flat_map(Task::templates);
+    spec.template_ref.iter().chain(tasks).cloned().collect()
+}
 
 /// The caches of both kinds of template.
 #[derive(Debug)]
@@ -40,25 +89,24 @@ impl TemplateCache {
         Self { namespaced, cluster, waiting: Mutex::default(), version: AtomicU64::new(0) }
     }
 
-    /// Those templates that a spec names and that are there. One that cannot be read counts as not there.
-    pub fn of(&self, spec: &TaskGraphSpec, namespace: &str) -> Templates {
-        let mut templates = Templates::new();
-        for reference in spec.tasks.iter().chain(&spec.finally).flat_map(Task::templates) {
-            let found = match reference.kind {
-                TemplateKind::TaskTemplate => self
-                    .namespaced
-                    .get(&ObjectRef::new(&reference.name).within(namespace))
-                    .and_then(|template| template.0.as_ref().ok().map(|template| template.spec.clone())),
-                TemplateKind::ClusterTaskTemplate => self
-                    .cluster
-                    .get(&ObjectRef::new(&reference.name))
-                    .and_then(|template| template.0.as_ref().ok().map(|template| template.spec.0.clone())),
-            };
-            if let Some(spec) = found {
-                templates.entry(reference.clone()).or_insert_with(|| Arc::new(spec));
+    /// Those templates that a spec needs and that are there. One that cannot be read counts as not there.
+    pub fn of(&self, spec: &TaskGraphSpec, namespace: &str) -> Found {
+        needed(spec, |reference| self.get(reference, namespace))
+    }
+
+    fn get(&self, reference: &TemplateRef, namespace: &str) -> Option<(Arc<TaskTemplateSpec>, Option<i64>)> {
+        match reference.kind {
+            TemplateKind::TaskTemplate => {
+                let found = self.namespaced.get(&ObjectRef::new(&reference.name).within(namespace))?;
+                let template = found.0.as_ref().ok()?;
+                Some((Arc::new(template.spec.clone()), template.metadata.generation))
+            }
+            TemplateKind::ClusterTaskTemplate => {
+                let found = self.cluster.get(&ObjectRef::new(&reference.name))?;
+                let template = found.0.as_ref().ok()?;
+                Some((Arc::new(template.spec.0.clone()), template.metadata.generation))
             }
         }
-        templates
     }
 
     /// A number that is another one whenever a template may be.
@@ -84,5 +132,41 @@ impl TemplateCache {
     /// The graphs that wait: a template was added or changed.
     pub fn waiting(&self) -> Vec<ObjectRef<GraphView>> {
         self.waiting.lock().iter().map(|(namespace, name)| ObjectRef::new(name).within(namespace)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn templates_of_templates_are_found_once_each() {
+        let reference = |name: &str| TemplateRef { name: name.to_owned(), ..TemplateRef::default() };
+        let running = |names: &[&str]| -> Value {
+            names.iter().map(|name| json!({"name": name, "templateRef": {"name": name}})).collect()
+        };
+        let all = Found {
+            specs: [
+                ("a", running(&["b", "c"])),
+                ("b", running(&["a", "gone"])),
+                ("c", running(&[])),
+                ("other", running(&[])),
+            ]
+            .into_iter()
+            .map(|(name, tasks)| {
+                let spec = serde_json::from_value(json!({"graph": {"tasks": tasks}})).unwrap();
+                (reference(name), Arc::new(spec))
+            })
+            .collect(),
+            generations: BTreeMap::from([(reference("a"), 3)]),
+        };
+        for spec in [json!({"templateRef": {"name": "a"}}), json!({"tasks": running(&["c", "a"])})] {
+            let found = all.needed_by(&serde_json::from_value(spec).unwrap());
+            let names: Vec<_> = found.specs.keys().map(|reference| reference.name.as_str()).collect();
+            assert_eq!(names, ["a", "b", "c"]);
+            assert_eq!(found.generations, all.generations);
+        }
     }
 }

@@ -4,12 +4,12 @@
 use std::{borrow::Cow, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, core::NamespaceResourceScope, runtime::reflector::ObjectRef};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::api::{CONDITION_RECONCILING, TaskGraph};
+use crate::api::{ANNOTATION_HASH, ANNOTATION_REVISION, CONDITION_RECONCILING, DesiredState, GROUP, TaskGraph};
 
 /// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.
 ///
@@ -39,6 +39,10 @@ pub struct StatusHead {
     pub revision: Option<String>,
     /// See [`crate::api::TaskGraphStatus`].
     pub conditions: Vec<ConditionHead>,
+    /// See [`crate::api::TaskGraphStatus`].
+    pub progress: Option<String>,
+    /// What it returned; kept only of a child graph, whose parent reads it.
+    pub outputs: Map<String, Value>,
 }
 
 /// The parts of a condition that are read from the watch.
@@ -94,6 +98,23 @@ impl GraphView {
         self.status.conditions.iter().any(matches)
     }
 
+    /// What is wanted of it.
+    pub fn desired_state(&self) -> DesiredState {
+        self.spec.get("desiredState").and_then(|state| DesiredState::deserialize(state).ok()).unwrap_or_default()
+    }
+
+    /// Of a child graph: the UID of its parent, and the parent's `ControllerRevision` with the templates that it runs.
+    pub fn parent(&self) -> Option<(&str, &str)> {
+        let ours = |owner: &&OwnerReference| {
+            owner.controller == Some(true)
+                && owner.kind == Self::kind(&())
+                && owner.api_version.starts_with(&format!("{GROUP}/"))
+        };
+        let owner = self.metadata.owner_references.iter().flatten().find(ours)?;
+        let revision = self.metadata.annotations.as_ref()?.get(ANNOTATION_REVISION)?;
+        Some((&owner.uid, revision))
+    }
+
     /// Whether its spec waits for something that is not there yet.
     pub fn waits(&self) -> bool {
         self.status.conditions.iter().any(|c| c.type_ == CONDITION_RECONCILING && c.status == "True")
@@ -102,7 +123,12 @@ impl GraphView {
     /// Drops what is never read.
     pub fn prune(&mut self) {
         self.metadata.managed_fields = None;
-        self.metadata.annotations = None;
+        if let Some(annotations) = &mut self.metadata.annotations {
+            annotations.retain(|name, _| name == ANNOTATION_REVISION || name == ANNOTATION_HASH);
+        }
+        if self.parent().is_none() {
+            self.status.outputs = Map::new();
+        }
     }
 }
 

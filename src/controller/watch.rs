@@ -90,14 +90,21 @@ pub fn graphs(
         .inspect_err(|error| watch_failed("TaskGraph", error))
         .modify(GraphView::prune)
         .reflect(writer)
-        .inspect_ok(move |event| forget(&ctx, &reader, event));
+        .inspect_ok(move |event| keep_track(&ctx, &reader, event));
     // the queue would pause all that it is woken by, for up to half a minute, at each error
     seen.applied_objects().filter(|seen| future::ready(seen.is_ok()))
 }
 
-fn forget(ctx: &Context, graphs: &Store<GraphView>, event: &Event<GraphView>) {
+/// Indexes child graphs, and wakes their parents; forgets graphs that are gone.
+fn keep_track(ctx: &Context, graphs: &Store<GraphView>, event: &Event<GraphView>) {
     match event {
+        Event::Apply(graph) | Event::InitApply(graph) if graph.parent().is_some() => {
+            wake(ctx, &ctx.index, |index| index.apply(graph.clone()));
+        }
         Event::Delete(graph) => {
+            if graph.parent().is_some() {
+                wake(ctx, &ctx.index, |index| index.delete(graph));
+            }
             ctx.registry.remove(graph.uid());
             ctx.index.settle(graph.uid());
             ctx.templates.set_waiting(graph, false);
@@ -105,6 +112,7 @@ fn forget(ctx: &Context, graphs: &Store<GraphView>, event: &Event<GraphView>) {
         Event::InitDone => {
             let known: HashSet<_> = graphs.state().iter().filter_map(|graph| graph.metadata.uid.clone()).collect();
             ctx.registry.retain(|uid| known.contains(uid));
+            ctx.index.retain::<GraphView>(&known).into_iter().for_each(|graph| ctx.registry.wake(graph));
             ctx.index.settle_others(|uid| known.contains(uid));
         }
         _ => {}

@@ -25,17 +25,24 @@ pub struct Attempt {
 /// speak of a past attempt or a final task change nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
-    /// The attempt's Job exists: created, or found after a restart.
+    /// The attempt's Job, or child graph, exists: created, or found after a restart.
     Launched {
         /// Whose Job.
         attempt: Attempt,
-        /// Name of the Job.
+        /// Name of the Job or child graph.
         job: String,
     },
-    /// The attempt's pod runs its containers.
+    /// The attempt's pod runs its containers, or its child graph was accepted.
     Started {
         /// Whose pod.
         attempt: Attempt,
+    },
+    /// How far the attempt's child graph has come. Shown; nothing else follows from it.
+    Progress {
+        /// Whose child graph.
+        attempt: Attempt,
+        /// Final tasks of all its tasks: `3/7`.
+        progress: String,
     },
     /// The attempt has no Job or its pod does not start, for now. Shown; nothing else follows from it until
     /// the start timeout.
@@ -73,7 +80,7 @@ pub enum Event {
         definition: u64,
     },
     /// A live look at the cluster showed no pod of the task that is not terminal, and no Job of the attempt that
-    /// could still make one. Answers [`Action::Stop`] and [`Action::AwaitGone`].
+    /// could still make one; or that the child graph of the attempt is final or gone. Answers [`Action::Stop`] and [`Action::AwaitGone`].
     Gone {
         /// Which attempt.
         attempt: Attempt,
@@ -159,7 +166,8 @@ pub enum Action {
 pub struct Launch {
     /// Which attempt.
     pub attempt: Attempt,
-    /// The container or pod template (see [`Payload::kind`](super::payload::Payload::kind)), all expressions replaced by their values.
+    /// The container or pod template (see [`Payload::kind`](super::payload::Payload::kind)), or the arguments of the child
+    /// graph, all expressions replaced by their values.
     pub rendered: Arc<Value>,
     /// The items of a task with `forEach`: one at least.
     pub items: Option<Arc<[Value]>>,

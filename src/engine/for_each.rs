@@ -3,7 +3,7 @@
 use super::{
     event::{Attempt, Launch},
     expr::{EvalError, Scope},
-    graph::{TaskId, Work},
+    graph::TaskId,
     policy::items,
     record::Round,
     state::Run,
@@ -12,11 +12,11 @@ use crate::api::ItemsStatus;
 
 /// What there is to launch.
 pub(super) enum Launchable {
-    /// A Job.
+    /// A Job, or a child graph.
     Job(Launch),
     /// The list of `forEach` is empty.
     NoItems,
-    /// The task has no Jobs.
+    /// The task has neither.
     Nothing,
 }
 
@@ -25,13 +25,16 @@ impl Run {
     /// what is final.
     pub(super) fn launchable(&self, attempt: Attempt) -> Result<Launchable, EvalError> {
         let task = self.graph.task(attempt.task);
-        let Work::Job(payload) = &task.work else { return Ok(Launchable::Nothing) };
+        if !self.has_job(attempt.task) {
+            return Ok(Launchable::Nothing);
+        }
         let scope = Scope { attempt: Some(attempt.number), ..self.scope() };
         let items = task.for_each.as_ref().map(|rule| items::list(rule, &scope)).transpose()?;
         if items.as_ref().is_some_and(|items| items.is_empty()) {
             return Ok(Launchable::NoItems);
         }
-        Ok(Launchable::Job(Launch { attempt, rendered: payload.render(&scope)?, items }))
+        let Some(rendered) = task.work.render(&scope) else { return Ok(Launchable::Nothing) };
+        Ok(Launchable::Job(Launch { attempt, rendered: rendered?, items }))
     }
 
     /// Notes how many items there are, none of which has begun.

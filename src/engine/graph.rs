@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    expr::Expression,
+    expr::{EvalError, Expression, Scope},
     payload::{Arguments, Payload, text::Text},
     policy::waiting::{Approvals, Delay},
 };
-use crate::api::{DesiredState, Duration, FailurePolicy, OnTimeout, Output, ROLE_COMPENSATION, ROLE_TASK, VolumeUse};
+use crate::api::{
+    DesiredState, Duration, FailurePolicy, OnTimeout, Output, PodDefaults, ROLE_COMPENSATION, ROLE_TASK, TemplateRef,
+    VolumeUse,
+};
 
 /// A task by its place: `spec.tasks` first, then `spec.finally`, then the compensations of `spec.tasks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -37,7 +40,7 @@ pub struct Identity {
 }
 
 /// A valid graph. It never changes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Graph {
     /// The tasks: `spec.tasks` first, then `spec.finally`, then what undoes tasks of `spec.tasks`, in their order; in a
     /// run, then those that were removed.
@@ -50,6 +53,19 @@ pub struct Graph {
     pub by_name: BTreeMap<Arc<str>, TaskId>,
     /// The graph's arguments.
     pub arguments: Arc<Map<String, Value>>,
+    /// What it returns once all ended well.
+    pub outputs: Vec<OutputDef>,
+    /// What its pods share.
+    pub pod_defaults: Option<PodDefaults>,
+}
+
+/// One value that a graph returns.
+#[derive(Clone, Debug)]
+pub struct OutputDef {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Expression,
 }
 
 impl Graph {
@@ -194,6 +210,11 @@ pub struct TaskDef {
 }
 
 impl TaskDef {
+    /// How long an attempt may wait for its pod to start; `None` where it has no pod of its own.
+    pub fn starts_within(&self) -> Option<Duration> {
+        matches!(self.work, Work::Job(_)).then_some(self.start_timeout)
+    }
+
     /// A task that is in no spec any more.
     fn removed(name: &str) -> Self {
         Self {
@@ -267,6 +288,8 @@ pub enum TriggerRule {
 pub enum Work {
     /// Each attempt is a Job.
     Job(Payload),
+    /// Each attempt is a child graph.
+    Graph(ChildDef),
     /// A branch is chosen; there is no Job.
     Decision {
         /// The branches, in the order in which they are tried.
@@ -280,6 +303,37 @@ pub enum Work {
     Approval(OnTimeout),
     /// Nothing any more: it was removed from the spec, and had attempts.
     Removed,
+}
+
+impl Work {
+    /// What an attempt is made from, all expressions replaced by their values; `None` where there are no attempts.
+    ///
+    /// Of a Job: its container or pod template. Of a child graph: its arguments.
+    pub fn render(&self, scope: &Scope<'_>) -> Option<Result<Arc<Value>, EvalError>> {
+        match self {
+            Self::Job(payload) => Some(payload.render(scope)),
+            Self::Graph(child) => Some(child.render(scope)),
+            Self::Decision { .. } | Self::Delay(_) | Self::Approval(_) | Self::Removed => None,
+        }
+    }
+}
+
+/// A graph template that a task runs.
+#[derive(Clone, Debug)]
+pub struct ChildDef {
+    /// Which template.
+    pub template: TemplateRef,
+    pub(crate) arguments: Arguments,
+    /// Hash of the template and of all that it runs.
+    pub content: u64,
+    /// How deep child graphs nest from here: 1 if this one has none itself.
+    pub depth: usize,
+}
+
+impl ChildDef {
+    fn render(&self, scope: &Scope<'_>) -> Result<Arc<Value>, EvalError> {
+        Ok(Arc::new(Value::Object(self.arguments.merge(scope)?.into_owned())))
+    }
 }
 
 /// The items of a task, and how they are gone through.

@@ -1,6 +1,6 @@
 //! Keeps a status within its bounds: what of large graphs is left out.
 
-use super::{reason, state::Run};
+use super::{policy::outputs, reason, state::Run};
 use crate::api::{ItemsStatus, TaskPhase, TaskStatus};
 
 /// How many bytes of JSON the tasks of a status may take: 768 KiB for all of it, less what the rest of it needs.
@@ -21,14 +21,15 @@ impl Run {
             .filter(|id| !self.is_compensation(*id))
             .map(|id| bytes(self.task(id)) + self.shown_compensation(id).map_or(0, |undo| FIELD + bytes(undo)));
         let tasks: usize = tasks.sum();
-        tasks + self.output_bytes + self.failure_bytes > MAX_TASK_BYTES
+        let returned = self.returned.as_ref().map_or(0, outputs::size);
+        tasks + self.output_bytes + returned + self.failure_bytes > MAX_TASK_BYTES
     }
 }
 
 /// How many bytes a task takes at most, outputs and failed attempts left out.
 fn bytes(task: &TaskStatus) -> usize {
     let text = |text: &str| FIELD + text.len() + 5 * text.bytes().filter(|byte| escaped(*byte)).count();
-    let texts = [&task.reason, &task.message, &task.job, &task.branch];
+    let texts = [&task.reason, &task.message, &task.job, &task.branch, &task.progress];
     let branches: usize = task.branches.iter().map(|branch| text(branch)).sum();
     let times = [task.ready_time, task.start_time, task.completion_time, task.wake_at];
     // braces, name, phase, attempts and disruptions, and the names of outputs and failedAttempts; what an edit left

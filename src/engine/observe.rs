@@ -12,7 +12,7 @@ use super::{
     graph::TaskId,
     policy::{items, outputs, retry, trigger::Verdict},
     reason,
-    record::{MAX_REASON, Round, clip, clipped},
+    record::{MAX_PROGRESS, MAX_REASON, Round, clip, clipped},
     state::{Live, Run, StopCause, later, whole_millis},
 };
 use crate::api::{FailedAttempt, TaskPhase};
@@ -25,6 +25,7 @@ impl Run {
             Event::LookedUp { task, key, found } => return self.on_looked_up(task, key, found, round),
             Event::Launched { attempt, .. }
             | Event::Started { attempt }
+            | Event::Progress { attempt, .. }
             | Event::Blocked { attempt, .. }
             | Event::Items { attempt, .. }
             | Event::Finished { attempt, .. }
@@ -38,6 +39,7 @@ impl Run {
         match event {
             Event::Launched { job, .. } => self.on_launched(attempt, job, round),
             Event::Started { .. } if live => self.on_started(attempt.task, round),
+            Event::Progress { progress, .. } if live => self.on_progress(attempt.task, progress, round),
             Event::Blocked { reason, message, cluster, .. } if live => {
                 self.on_blocked(attempt.task, &reason, &message, cluster, round);
             }
@@ -112,11 +114,21 @@ impl Run {
         self.enter(id, TaskPhase::Running, None, None, round);
         let status = &mut self.tasks[id.index()].status;
         status.job = job;
+        status.progress = None;
         status.items = None;
         status.start_time = Some(round.now);
         status.stale = false;
         status.definition = None;
-        self.arm(id, Some(later(round.now, self.graph.task(id).start_timeout)));
+        let due = self.graph.task(id).starts_within().map(|limit| later(round.now, limit));
+        self.arm(id, due);
+    }
+
+    fn on_progress(&mut self, id: TaskId, progress: String, round: &mut Round) {
+        let shown = &mut self.tasks[id.index()].status.progress;
+        if shown.as_ref() != Some(&progress) && progress.len() <= MAX_PROGRESS {
+            *shown = Some(progress);
+            round.changed = true;
+        }
     }
 
     fn on_started(&mut self, id: TaskId, round: &mut Round) {

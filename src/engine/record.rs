@@ -21,6 +21,8 @@ use crate::api::{FailedAttempt, HistoryEntry, TaskPhase};
 pub(super) const MAX_MESSAGE: usize = 256;
 /// The longest reason kept, in bytes.
 pub(super) const MAX_REASON: usize = 128;
+/// The longest progress kept, in bytes.
+pub(super) const MAX_PROGRESS: usize = 32;
 /// How many failed attempts of a task are kept.
 pub(super) const MAX_FAILED_ATTEMPTS: usize = 5;
 /// How many bytes of JSON the failed attempts of all tasks may take together.
@@ -230,7 +232,7 @@ impl Run {
         self.counts_of(id).add(phase);
         let work = &self.graph.task(id).work;
         match (phase, work) {
-            (TaskPhase::Ready, Work::Job(_)) => {
+            (TaskPhase::Ready, Work::Job(_) | Work::Graph(_)) => {
                 self.ready.insert((Reverse(self.graph.task(id).priority), id));
             }
             (TaskPhase::Ready, Work::Decision { .. }) => _ = self.decisions.insert(id),

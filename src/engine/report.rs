@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use serde_json::Map;
 
 use super::{
     compensation,
     graph::TaskId,
     lean,
-    policy::{calloff, trigger::Outcome},
+    policy::{calloff, returns, trigger::Outcome},
     reason,
     record::Round,
     state::{Run, whole_millis},
@@ -44,6 +45,10 @@ impl Run {
         status.finally_time = self.finally_time;
         status.completion_time = self.completion_time;
         status.ending.clone_from(&self.ending);
+        match &self.returned {
+            Ok(outputs) if self.completion_time.is_some() => status.outputs.clone_from(outputs),
+            _ => status.outputs.clear(),
+        }
         status.rerun.clone_from(&self.rerun);
         status.reopen_time = self.reopen_time;
         status.sequence = self.sequence;
@@ -102,6 +107,10 @@ impl Run {
     /// All tasks are final: so is the graph.
     pub(super) fn finish(&mut self, round: &mut Round) {
         self.completion_time = Some(round.now);
+        self.returned = Ok(Map::new());
+        if self.outlook().complete {
+            self.returned = returns::evaluate(&self.graph.outputs, &self.scope(), self.output_bytes);
+        }
         let outlook = self.outlook();
         let message = if outlook.complete { CONDITION_COMPLETE } else { outlook.reason };
         self.record_history(round.now, reason::FINISHED, Some(message.to_owned()));
@@ -128,6 +137,8 @@ impl Run {
             // only after a status was edited by hand
             let message = Some(format!("{lost} tasks were cancelled or omitted"));
             Outlook { complete: false, reason: reason::TASKS_FAILED, message }
+        } else if let Err((reason, message)) = &self.returned {
+            Outlook { complete: false, reason, message: Some(message.clone()) }
         } else {
             Outlook { complete: true, reason: reason::ALL_SUCCEEDED, message: None }
         }

@@ -16,9 +16,9 @@ use super::{
     event::{Attempt, Blame, Failure},
     for_each::Launchable,
     graph::{Graph, Identity, Role, Settings, TaskDef, Work},
-    policy::outputs,
+    policy::{outputs, returns},
     reason,
-    record::{MAX_FAILED_ATTEMPTS, MAX_HISTORY, MAX_MESSAGE, MAX_REASON, Round, clipped},
+    record::{MAX_FAILED_ATTEMPTS, MAX_HISTORY, MAX_MESSAGE, MAX_PROGRESS, MAX_REASON, Round, clipped},
     state::{Run, StopCause, later, whole_millis},
     waiting::repaired_phase,
 };
@@ -76,6 +76,7 @@ impl Run {
         run.finally_over = run.was_cut_off(run.graph.finally(), run.finally_time);
         if run.is_over() {
             run.completion_time = status.completion_time.map(whole_millis);
+            run.returned = returns::restore(status);
         }
         run
     }
@@ -88,7 +89,7 @@ impl Run {
             let due = self.restore_waiting(id);
             return self.arm(id, due);
         }
-        let start_timeout = self.graph.task(id).start_timeout;
+        let starts_within = self.graph.task(id).starts_within();
         let task = &mut self.tasks[id.index()];
         let status = &task.status;
         let reason = status.reason.as_deref();
@@ -103,7 +104,7 @@ impl Run {
                     reason => call_off_reason(reason).map(StopCause::CallOff),
                 };
                 let start = status.start_time.unwrap_or(Timestamp::MIN);
-                task.live.stop.is_none().then(|| later(start, start_timeout))
+                starts_within.filter(|_| task.live.stop.is_none()).map(|limit| later(start, limit))
             }
             TaskPhase::Retrying => {
                 if status.wake_at.is_none() {
@@ -239,6 +240,7 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
     if !status.phase.is_final() {
         status.completion_time = None;
     }
+    status.progress = status.progress.filter(|progress| progress.len() <= MAX_PROGRESS);
     if let Some(indexes) = status.items.as_mut().and_then(|items| items.failed_indexes.as_mut()) {
         indexes.truncate(indexes.floor_char_boundary(MAX_MESSAGE));
     }

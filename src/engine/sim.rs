@@ -303,6 +303,7 @@ impl<W: World> Simulation<'_, W> {
                 Event::Gone { .. } | Event::LookedUp { .. } => None,
                 Event::Launched { attempt, .. }
                 | Event::Started { attempt }
+                | Event::Progress { attempt, .. }
                 | Event::Blocked { attempt, .. }
                 | Event::Outdated { attempt, .. }
                 | Event::Items { attempt, .. }

@@ -14,7 +14,10 @@ use super::{
     event::Attempt,
     expr::TaskLookup,
     graph::{Graph, Identity, Settings, TaskId, Work},
-    policy::trigger::{Tally, Verdict},
+    policy::{
+        returns::Returned,
+        trigger::{Tally, Verdict},
+    },
     reason,
 };
 use crate::api::{DesiredState, Duration, Ending, EndingReason, HistoryEntry, TaskPhase, TaskStatus};
@@ -38,6 +41,8 @@ pub struct Run {
     pub(super) finally_time: Option<Timestamp>,
     pub(super) completion_time: Option<Timestamp>,
     pub(super) ending: Option<Ending>,
+    /// What the graph returns, once it is finished.
+    pub(super) returned: Returned,
     /// Id of the last rerun.
     pub(super) rerun: Option<String>,
     /// From when on `timeout` counts, where that is not the start.
@@ -223,6 +228,7 @@ impl Run {
             finally_time: None,
             completion_time: None,
             ending: None,
+            returned: Ok(Map::new()),
             rerun: None,
             reopen_time: None,
             compensation_over: false,
@@ -312,9 +318,14 @@ impl Run {
         )
     }
 
-    /// Whether its attempts are Jobs.
+    /// Whether nothing new is started.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// Whether its attempts are Jobs or child graphs.
     pub(super) fn has_job(&self, id: TaskId) -> bool {
-        matches!(self.graph.task(id).work, Work::Job(_))
+        matches!(self.graph.task(id).work, Work::Job(_) | Work::Graph(_))
     }
 
     pub(super) fn is_removed(&self, id: TaskId) -> bool {

@@ -30,7 +30,7 @@ impl Run {
             Work::Decision { branches, inclusive } => self.choose(id, branches, *inclusive, round),
             Work::Delay(delay) => self.begin_delay(id, delay, round),
             Work::Approval(_) => self.ask(id, round),
-            Work::Job(_) | Work::Removed => {}
+            Work::Job(_) | Work::Graph(_) | Work::Removed => {}
         }
     }
 
@@ -193,11 +193,12 @@ pub(super) fn repaired_phase(work: &Work, status: &TaskStatus) -> TaskPhase {
         | (TaskPhase::Retrying, Work::Delay(_)) => TaskPhase::Pending,
         // a delay of which the end is not known is drawn again
         (TaskPhase::Waiting, Work::Delay(_)) if status.wake_at.is_none() || !begun => TaskPhase::Pending,
-        (TaskPhase::Running | TaskPhase::Retrying | TaskPhase::Waiting, Work::Job(_) | Work::Approval(_)) if !begun => {
-            TaskPhase::Pending
-        }
+        (
+            TaskPhase::Running | TaskPhase::Retrying | TaskPhase::Waiting,
+            Work::Job(_) | Work::Graph(_) | Work::Approval(_),
+        ) if !begun => TaskPhase::Pending,
         // it had an attempt, of which nothing is known: nothing new before its pods are gone
-        (TaskPhase::Pending | TaskPhase::Waiting, Work::Job(_)) if begun => TaskPhase::Retrying,
+        (TaskPhase::Pending | TaskPhase::Waiting, Work::Job(_) | Work::Graph(_)) if begun => TaskPhase::Retrying,
         (phase, _) => phase,
     }
 }

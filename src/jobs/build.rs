@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     items::{Items, ItemsMap},
     name::{indexed_job_name, job_name, shard},
-    view::JobView,
+    view::controller_uid,
     volumes,
 };
 use crate::{
@@ -113,33 +113,37 @@ impl<'a> Order<'a> {
         object(Some(json!({
             "namespace": self.graph.namespace,
             "labels": labels,
-            "ownerReferences": [{
-                "apiVersion": format!("{GROUP}/{VERSION}"),
-                "kind": "TaskGraph",
-                "name": self.graph.name,
-                "uid": self.graph.uid,
-                "controller": true,
-                "blockOwnerDeletion": true,
-            }],
+            "ownerReferences": [self.owner()],
         })))
+    }
+
+    /// The graph as the owner of what is made for it.
+    pub(super) fn owner(&self) -> Value {
+        json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": "TaskGraph",
+            "name": self.graph.name,
+            "uid": self.graph.uid,
+            "controller": true,
+            "blockOwnerDeletion": true,
+        })
     }
 
     /// Whether a Job that stands in the way of a create is the one that the create would have made:
     /// the answer to that create was lost, or another operator was faster.
     ///
     /// The definition counts for nothing: it is the attempt's Job, also if the task was edited since (see [`definition_of`]).
-    pub fn is_ours(&self, existing: &JobView) -> bool {
-        let metadata = &existing.metadata;
-        let same_labels = self.labels().iter().all(|(key, value)| label(metadata, key) == value.as_str());
-        existing.owner_uid() == Some(&self.graph.uid) && same_labels
+    pub fn is_ours(&self, existing: &ObjectMeta) -> bool {
+        let same_labels = self.labels().iter().all(|(key, value)| label(existing, key) == value.as_str());
+        controller_uid(existing) == Some(&self.graph.uid) && same_labels
     }
 
-    fn hash(&self) -> String {
+    pub(super) fn hash(&self) -> String {
         format!("{:016x}", self.definition)
     }
 
     /// Labels of the Job and of its pod.
-    fn labels(&self) -> Map<String, Value> {
+    pub(super) fn labels(&self) -> Map<String, Value> {
         [
             (LABEL_GRAPH, self.graph.name.clone()),
             (LABEL_GRAPH_UID, self.graph.uid.clone()),
@@ -265,9 +269,9 @@ fn object(value: Option<Value>) -> Map<String, Value> {
     }
 }
 
-/// Hash of the definition that a Job was made from.
-pub fn definition_of(job: &JobView) -> Option<u64> {
-    let hash = job.metadata.annotations.as_ref()?.get(ANNOTATION_HASH)?;
+/// Hash of the definition that a Job, or child graph, was made from.
+pub fn definition_of(metadata: &ObjectMeta) -> Option<u64> {
+    let hash = metadata.annotations.as_ref()?.get(ANNOTATION_HASH)?;
     u64::from_str_radix(hash, 16).ok()
 }
 

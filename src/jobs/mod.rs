@@ -6,6 +6,7 @@
 //! | [`mod@check`] | containers and pod templates: what is wrong with them |
 //! | [`name`] | names of Jobs, and shards |
 //! | [`build`] | an attempt as a Job |
+//! | [`child`] | an attempt as a child graph |
 //! | [`items`] | the items of a task with `forEach`, in a `ConfigMap` and in the Job |
 //! | [`view`] | what we read of a Job and a Pod |
 //! | [`mod@observe`] | a Job and its Pods as events of the engine |
@@ -16,6 +17,7 @@
 
 pub mod build;
 pub mod check;
+pub mod child;
 pub mod indexed;
 pub mod items;
 pub mod name;

@@ -284,7 +284,7 @@ fn find_condition<'a>(conditions: &'a [ConditionView], kind: &str, status: &str)
     conditions.iter().find(|condition| condition.type_ == kind && condition.status == status)
 }
 
-fn controller_uid(metadata: &ObjectMeta) -> Option<&str> {
+pub(super) fn controller_uid(metadata: &ObjectMeta) -> Option<&str> {
     let owners = metadata.owner_references.as_deref().unwrap_or_default();
     owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }

@@ -27,6 +27,8 @@ const MOST_WRITES: usize = 120;
 struct Shape {
     name: &'static str,
     spec: fn() -> Value,
+    /// Templates by name.
+    templates: fn() -> Value,
     script: fn(&str, u32) -> Play,
     condition: &'static str,
 }
@@ -48,6 +50,7 @@ const DECISION: Shape = Shape {
             "finally": [task("cleanup", &[])],
         })
     },
+    templates: || json!({}),
     script: |task, _| if task == "extract" { Play::succeeds(r#"{"quality": 0.97}"#) } else { Play::succeeds("") },
     condition: "Complete",
 };
@@ -59,6 +62,7 @@ const RETRY: Shape = Shape {
         let retry = json!({"retry": {"limit": 3, "backoff": {"initial": "20ms", "max": "50ms"}}});
         json!({"tasks": [task_with("flaky", &[], retry), task("beside", &[]), task("join", &["flaky", "beside"])]})
     },
+    templates: || json!({}),
     script: |task, attempt| match (task, attempt) {
         ("flaky", 1 | 2) => Play::fails(3),
         _ => Play::succeeds("").after(Duration::from_millis(50)),
@@ -78,8 +82,30 @@ const FAILURE: Shape = Shape {
             "finally": [task("cleanup", &[])],
         })
     },
+    templates: || json!({}),
     script: |task, _| if task == "bad" { Play::fails(1) } else { Play::succeeds("") },
     condition: "Failed",
+};
+
+/// A child graph that returns something, and a task that takes it.
+const CHILD: Shape = Shape {
+    name: "child",
+    spec: || {
+        let mut end = task("end", &["child"]);
+        end["container"]["env"] = json!([{"name": "ROWS", "value": "${{ tasks.child.outputs.rows }}"}]);
+        json!({"tasks": [
+            {"name": "child", "templateRef": {"name": "load"}, "arguments": {"rows": 3}}, end]})
+    },
+    templates: || {
+        let tasks = json!([task("read", &[]), task("write", &["read"])]);
+        json!({"load": {"parameters": [{"name": "rows"}], "graph": {
+            "tasks": tasks, "outputs": [{"name": "rows", "value": "args.rows + tasks.read.outputs.more"}]}}})
+    },
+    script: |task, _| match task {
+        "read" => Play::succeeds(r#"{"more": 4}"#),
+        _ => Play::succeeds(""),
+    },
+    condition: "Complete",
 };
 
 /// Items from an output, one of which fails in the first attempt.
@@ -92,6 +118,7 @@ const ITEMS: Shape = Shape {
             task("list", &[]), task_with("each", &["list"], json!({"forEach": for_each, "retry": retry})), task("after", &["each"]),
         ]})
     },
+    templates: || json!({}),
     script: |task, attempt| match (task, attempt) {
         ("list", _) => Play::succeeds(r#"{"files": ["a", "b", "c"]}"#),
         ("each/1", 1) => Play::fails(3),
@@ -114,6 +141,7 @@ const SAGA: Shape = Shape {
             "finally": [task("cleanup", &[])],
         })
     },
+    templates: || json!({}),
     script: |task, attempt| match (task, attempt) {
         ("ship", _) | ("undo:charge", 1) => Play::fails(1),
         _ => Play::succeeds(""),
@@ -132,6 +160,7 @@ const VOLUME: Shape = Shape {
             "tasks": [task_with("write", &[], mount.clone()), task_with("read", &["write"], mount)],
         })
     },
+    templates: || json!({}),
     script: |_, _| Play::succeeds(""),
     condition: "Complete",
 };
@@ -143,6 +172,7 @@ const CACHE: Shape = Shape {
         let cache = json!({"cache": {"maxAge": "1h"}});
         json!({"tasks": [task_with("first", &[], cache), task("second", &["first"])]})
     },
+    templates: || json!({}),
     script: |task, _| if task == "first" { Play::succeeds(r#"{"n": 1}"#) } else { Play::succeeds("") },
     condition: "Complete",
 };
@@ -161,6 +191,9 @@ async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
     let mut fixture = Fixture::new(&format!("crash-{}", shape.name), shape.script).await?;
     if let Some((number, side)) = crash {
         fixture.proxy.crash_at(number, side, fixture.operator.pid());
+    }
+    for (name, template) in (shape.templates)().as_object().into_iter().flatten() {
+        fixture.namespace.create_template(name, template.clone()).await?;
     }
     fixture.namespace.create("g", (shape.spec)()).await?;
     let mut crashed = tokio::select! {
@@ -236,6 +269,11 @@ async fn between_any_two_writes_of_items() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn between_any_two_writes_of_a_failure() -> Result<()> {
     sweep(FAILURE).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_any_two_writes_of_a_child_graph() -> Result<()> {
+    sweep(CHILD).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

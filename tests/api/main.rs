@@ -8,6 +8,7 @@
 mod support;
 
 mod cache;
+mod children;
 mod control;
 mod crash;
 mod edits;

@@ -109,6 +109,19 @@ async fn a_template_of_two_graphs() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_graph_template_run_by_tasks_and_as_a_whole() -> Result<()> {
+    let world = World::new("graph-templates").await?;
+    world.apply(&file("examples/graph-templates.yaml")?).await?;
+    let both = world.wait("words-of-both", "complete").await?;
+    assert_eq!(outputs(&both, "poem"), json!({"words": 9, "longest": "everywhere"}));
+    assert_eq!(outputs(&both, "prose"), json!({"words": 4, "longest": "sentence"}));
+    assert_eq!(outputs(&both, "sum"), json!({"words": 13}));
+    let one = world.wait("words-of-one", "complete").await?;
+    assert_eq!(serde_json::Value::Object(status(&one).outputs), json!({"words": 3, "longest": "three"}));
+    world.judge().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waits() -> Result<()> {
     let world = World::new("waiting").await?;
     world.apply(&file("examples/waiting.yaml")?).await?;

@@ -6,8 +6,8 @@ use anyhow::Result;
 use taskgraph::api::{ROLE_COMPENSATION, ROLE_TASK, Task, TaskGraph, TaskPhase, TaskStatus, Trigger};
 
 use super::{
-    namespace::{Namespace, status},
-    sight::{Key, Object, Sight, Sighting},
+    namespace::{Namespace, finished, status},
+    sight::{self, Key, Object, Sight, Sighting},
 };
 
 /// Watches a namespace from before its first graph, and judges at the end.
@@ -84,7 +84,26 @@ pub fn violations(seen: &[Sighting]) -> Vec<String> {
                     pod.ended.get_or_insert(one.version);
                 }
             }
-            Object::Graph(graph) => graphs.entry(&one.uid).or_default().push((one.version, graph)),
+            Object::Graph(graph) => {
+                graphs.entry(&one.uid).or_default().push((one.version, graph));
+                let key = sight::key(&**graph);
+                if key.graph.is_empty() {
+                    continue;
+                }
+                // a child graph is the attempt's Job and its pod in one
+                let over = one.gone || finished(graph).is_some();
+                for lives in [&mut jobs, &mut pods] {
+                    let child = lives.entry(&one.uid).or_insert_with(|| Life {
+                        item: None,
+                        key: key.clone(),
+                        created: one.version,
+                        ended: None,
+                    });
+                    if over {
+                        child.ended.get_or_insert(one.version);
+                    }
+                }
+            }
         }
     }
     let (jobs, pods): (Vec<Life>, Vec<Life>) = (jobs.into_values().collect(), pods.into_values().collect());
@@ -98,7 +117,10 @@ pub fn violations(seen: &[Sighting]) -> Vec<String> {
         // what came before what is another question once a graph was edited or rerun
         let as_created =
             versions.iter().all(|(_, graph)| status(graph).revision_number <= 1 && status(graph).reopen_time.is_none());
-        if let Some((_, graph)) = versions.last().filter(|_| as_created) {
+        if let Some((_, graph)) = versions.last().filter(|(_, graph)| {
+            // the tasks of a template stand elsewhere
+            as_created && graph.spec.template_ref.is_none()
+        }) {
             broken.extend(none_too_early(graph, &jobs, &pods));
         }
         broken.extend(final_stays_final(&versions, &jobs));

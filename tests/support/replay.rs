@@ -20,8 +20,8 @@ use taskgraph::{
 };
 
 use super::{
-    namespace::{Namespace, status},
-    sight::{ItemsEnd, Object, PodState, Sighting},
+    namespace::{Namespace, condition, finished, status},
+    sight::{self, ItemsEnd, Object, PodState, Sighting},
 };
 
 /// How long after a Job vanished its loss is told. Longer than what lies between a watch and the operator.
@@ -35,6 +35,8 @@ struct Seen {
     ended: Option<Instant>,
     pod: Option<PodState>,
     job_gone: Option<Instant>,
+    /// How its child graph ended.
+    child: Option<AttemptResult>,
     waits: Option<String>,
     /// Of an attempt with many items: how its Job ended, and what they left.
     items_end: Option<ItemsEnd>,
@@ -154,14 +156,17 @@ pub type Phases = BTreeMap<String, TaskPhase>;
 fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
     let mut attempts = BTreeMap::<(String, u32), Seen>::new();
     for one in seen {
-        let (Object::Job(key) | Object::Pod(key, _) | Object::Items(key, _)) = &one.object else { continue };
+        let key = match &one.object {
+            Object::Job(key) | Object::Pod(key, _) | Object::Items(key, _) => key.clone(),
+            Object::Graph(graph) => sight::key(&**graph),
+        };
         if key.graph != uid {
             continue;
         }
         let undo = if key.role == ROLE_COMPENSATION { "undo:" } else { "" };
         let attempt = attempts.entry((format!("{undo}{}", key.task), key.attempt)).or_default();
         match &one.object {
-            Object::Job(_) if one.gone => attempt.job_gone = Some(one.at),
+            Object::Job(_) | Object::Graph(_) if one.gone => attempt.job_gone = Some(one.at),
             Object::Job(_) => _ = attempt.stored.get_or_insert(one.at),
             Object::Items(_, end) => {
                 attempt.ended.get_or_insert(one.at);
@@ -174,7 +179,14 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
             }
             Object::Pod(_, state) if state.phase == "Running" => _ = attempt.running.get_or_insert(one.at),
             Object::Pod(_, PodState { waits: Some(reason), .. }) => attempt.waits = Some(reason.clone()),
-            Object::Pod(..) | Object::Graph(_) => {}
+            Object::Graph(graph) => {
+                attempt.stored.get_or_insert(one.at);
+                if let Some(end) = finished(graph) {
+                    attempt.ended.get_or_insert(one.at);
+                    attempt.child.get_or_insert_with(|| child_result(graph, end == "Complete"));
+                }
+            }
+            Object::Pod(..) => {}
         }
     }
     attempts
@@ -200,8 +212,17 @@ fn fate(seen: Option<&Seen>) -> Fate {
     let start = start.or_else(|| seen.ended.map(|ended| since(ended, stored)));
     let begin = seen.running.or(seen.ended).unwrap_or(stored);
     let of_pod = || seen.pod.as_ref().map_or_else(lost, result);
-    let result = seen.items_end.as_ref().map_or_else(of_pod, |end| seen.items_result(end));
+    let of_job = || seen.items_end.as_ref().map_or_else(of_pod, |end| seen.items_result(end));
+    let result = seen.child.clone().unwrap_or_else(of_job);
     Fate { start, run: Some(since(ended, begin)), result, ..never }
+}
+
+fn child_result(graph: &TaskGraph, complete: bool) -> AttemptResult {
+    if complete {
+        return AttemptResult::Succeeded { outputs: status(graph).outputs, message: None };
+    }
+    let reason = condition(graph, "Failed").map(|failed| failed.reason.clone()).unwrap_or_default();
+    AttemptResult::Failed(Failure { reason, message: None, exit_code: None, blame: Blame::Task })
 }
 
 fn lost() -> AttemptResult {

@@ -222,7 +222,8 @@ impl Recorder {
     }
 }
 
-fn key(object: &impl ResourceExt) -> Key {
+/// Whose Job, pod or child graph it is; of a graph that has no parent the key names no graph.
+pub fn key(object: &impl ResourceExt) -> Key {
     let label = |name: &str| object.labels().get(name).cloned().unwrap_or_default();
     Key {
         graph: label(LABEL_GRAPH_UID),

@@ -46,13 +46,19 @@ pub fn draw(graph: &TaskGraph, now: Timestamp, width: usize, style: Style) -> Ve
         graph.status.iter().flat_map(|status| &status.tasks).map(|task| (task.name.as_str(), task)).collect();
     let named: BTreeSet<&str> =
         graph.spec.tasks.iter().chain(&graph.spec.finally).map(|task| task.name.as_str()).collect();
-    // a refused edit goes on with the accepted tasks, which the spec may not name any more
-    let others: Vec<Task> = statuses
-        .keys()
-        .filter(|name| !named.contains(*name))
-        .map(|name| Task { name: (*name).to_owned(), ..Task::default() })
+    // a refused edit goes on with the accepted tasks, which the spec may not name any more; those of a template never
+    // stand in it
+    let others: Vec<Task> = graph
+        .status
+        .iter()
+        .flat_map(|status| &status.tasks)
+        .filter(|task| !named.contains(task.name.as_str()))
+        .map(|task| Task { name: task.name.clone(), ..Task::default() })
         .collect();
-    let sections = [("", &graph.spec.tasks), ("finally", &graph.spec.finally), ("not in the spec", &others)];
+    let template =
+        graph.spec.template_ref.as_ref().map(|template| format!("template {}", text::one_line(&template.name)));
+    let elsewhere = template.as_deref().unwrap_or("not in the spec");
+    let sections = [("", &graph.spec.tasks), ("finally", &graph.spec.finally), (elsewhere, &others)];
     let undone: BTreeMap<&str, TaskStatus> = statuses
         .iter()
         .filter_map(|(name, task)| {

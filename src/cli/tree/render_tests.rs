@@ -261,6 +261,26 @@ fn colours_and_ascii() {
 }
 
 #[test]
+fn child_graphs_and_graphs_of_templates() {
+    let mut child = succeeded("nightly", "00:00", "00:20");
+    child["outputs"] = json!({"rows": 7});
+    child["job"] = json!("g-nightly-1-abc");
+    child["progress"] = json!("2/2");
+    let running = json!({"name": "weekly", "phase": "Running", "attempts": 2, "startTime": "2026-03-01T12:00:30Z",
+        "job": "g-weekly-2-def", "progress": "1/5"});
+    let spec = json!({"tasks": [
+        {"name": "nightly", "templateRef": {"name": "load"}}, {"name": "weekly", "dependsOn": ["nightly"], "templateRef": {"name": "load"}}]});
+    let parent = graph(spec, json!({"phase": "Running", "progress": "1/2", "tasks": [child, running]}));
+    assert_snapshot!(picture(&parent, 90));
+    let tasks = [succeeded("write", "00:00", "00:20"), succeeded("read", "00:20", "00:21")];
+    let whole = graph(
+        json!({"templateRef": {"name": "load"}}),
+        json!({"phase": "Complete", "progress": "2/2", "tasks": tasks}),
+    );
+    assert_snapshot!(picture(&whole, 90));
+}
+
+#[test]
 fn compensating() {
     let spec = json!({"tasks": [
         {"name": "reserve-inventory"},

@@ -47,7 +47,8 @@ fn items(items: &ItemsStatus) -> String {
     format!("items {}/{}{failed}", items.succeeded, items.total)
 }
 
-/// `took good`, `took good, large`, `rows=1000 quality=0.97`, or `items 7/10, failed 3`.
+/// `took good`, `took good, large`, `rows=1000 quality=0.97`, or `items 7/10, failed 3`; of a child graph also its name and
+/// how far it is.
 pub fn result(status: &TaskStatus) -> Option<String> {
     let taken: Vec<String> = status.taken().map(text::one_line).collect();
     let branch = (!taken.is_empty()).then(|| format!("took {}", taken.join(", ")));
@@ -60,8 +61,12 @@ pub fn result(status: &TaskStatus) -> Option<String> {
         let value: String = value.chars().take(4 * MAX_VALUE).collect();
         format!("{}={}", text::one_line(name), text::cut(&text::one_line(&value), MAX_VALUE))
     });
+    let child = status.progress.as_ref().map(|progress| {
+        let name = status.job.as_deref().unwrap_or_default();
+        text::one_line(format!("graph {name} {progress}").as_str())
+    });
     let items = status.items.as_ref().map(items);
-    let words: Vec<String> = branch.into_iter().chain(items).chain(outputs).collect();
+    let words: Vec<String> = branch.into_iter().chain(child).chain(items).chain(outputs).collect();
     (!words.is_empty()).then(|| words.join(" "))
 }
 

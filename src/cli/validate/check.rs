@@ -95,7 +95,7 @@ impl<'a> Checker<'a> {
             let error = |problem: Problem| (Severity::Error, problem);
             let refusal = match object.kind {
                 Kind::Graph => refuse_graph(object, &known),
-                Kind::Template | Kind::ClusterTemplate => refuse_template(object),
+                Kind::Template | Kind::ClusterTemplate => refuse_template(object, &known),
             };
             let refusal = refusal.unwrap_or_default();
             let said: BTreeSet<&str> = refusal.problems.iter().map(|problem| problem.path.as_str()).collect();
@@ -198,8 +198,14 @@ fn refuse_graph(object: &Object, known: &Known) -> Option<Refusal> {
 }
 
 /// What the operator would say of a template in a graph that uses it.
-fn refuse_template(object: &Object) -> Option<Refusal> {
-    let problems = validate::check_template(&spec::<TaskTemplateSpec>(object)?);
+fn refuse_template(object: &Object, known: &Known) -> Option<Refusal> {
+    let kind = match object.kind {
+        Kind::ClusterTemplate => TemplateKind::ClusterTaskTemplate,
+        Kind::Template | Kind::Graph => TemplateKind::TaskTemplate,
+    };
+    let reference = TemplateRef { name: object.name.clone().unwrap_or_else(|| "(no name)".to_owned()), kind };
+    let templates = templates_for(object.namespace.as_deref(), known);
+    let problems = validate::check_template(&reference, &spec::<TaskTemplateSpec>(object)?, &templates);
     Some(Refusal { problems, missing: Vec::new() })
 }
 

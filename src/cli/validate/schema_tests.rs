@@ -20,7 +20,12 @@ fn every_way_in_which_a_form_is_wrong() {
     let cases: &[(&str, &[&str])] = &[
         ("spec: {tasks: [{name: a, container: {}}]}", &[]),
         ("specs: {}", &["specs: unknown field (did you mean \"spec\"?)", "spec: is missing"]),
-        ("spec: {}", &["spec.tasks: is missing"]),
+        (
+            "spec: {}",
+            &[
+                "spec: a graph has either tasks, or templateRef without tasks, finally, outputs and volumeClaimTemplates, which are the template's",
+            ],
+        ),
         ("spec: {tasks: []}", &["spec.tasks: must not be empty"]),
         ("spec: {tasks: a}", &["spec.tasks: must be a list, not a string: write [a]"]),
         ("spec: {tasks: {a: 1}}", &["spec.tasks: must be a list, not a map"]),

@@ -296,6 +296,7 @@ fn work_expressions(task: &TaskDef) -> Box<dyn Iterator<Item = &Expression> + '_
             let items = task.for_each.iter().flat_map(|rule| rule.items.expressions());
             Box::new(payload.graph_expressions().chain(items))
         }
+        Work::Graph(child) => Box::new(child.arguments.expressions()),
         Work::Decision { branches, .. } => Box::new(branches.iter().filter_map(|branch| branch.when.as_ref())),
         Work::Delay(_) | Work::Approval(_) | Work::Removed => Box::new(std::iter::empty()),
     }

@@ -34,7 +34,11 @@ impl Run {
         let now = whole_millis(now);
         let mut status = self.told(now);
         let edited = carry::carry(&self.graph, &mut status.tasks, &graph);
-        if edited.reopens() {
+        // what it returns is asked for at its end
+        let returns = |graph: &Graph| -> Vec<(String, String)> {
+            graph.outputs.iter().map(|output| (output.name.clone(), output.value.text().to_owned())).collect()
+        };
+        if edited.reopens() || returns(&self.graph) != returns(&graph) {
             reopen(&mut status, now);
         }
         self.go_on_from(&status, graph, settings);

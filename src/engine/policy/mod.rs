@@ -6,5 +6,6 @@ pub mod guard;
 pub mod items;
 pub mod outputs;
 pub mod retry;
+pub mod returns;
 pub mod trigger;
 pub mod waiting;

@@ -8,12 +8,12 @@ use serde_json::{Map, Value, json};
 use crate::{
     api::{
         Approval, ApprovalDecision, DesiredState, Duration, FailurePolicy, OnTimeout, Output, TaskGraphSpec,
-        TaskGraphStatus, TaskPhase,
+        TaskGraphStatus, TaskPhase, TemplateRef,
     },
     engine::{
         Action, Attempt, AttemptResult, Blame, Edited, Event, Failure, Graph, Identity, Plan, Run, Settings, Step,
         TaskId, Templates, compile,
-        graph::{BranchDef, CacheRule, ForEachDef, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
+        graph::{BranchDef, CacheRule, ChildDef, ForEachDef, Guard, Role, TaskDef, TriggerRule, Work, order::Order},
         payload::Arguments,
         policy::waiting::Delay,
         validate::attach,
@@ -75,7 +75,7 @@ impl Build {
         });
         let (compensations, first_compensation) = (compensations.collect(), tasks.len());
         attach(&mut tasks, compensations, &Order::new(&before));
-        Arc::new(Graph { tasks, first_finally, first_compensation, by_name, arguments: Arc::new(Map::new()) })
+        Arc::new(Graph { tasks, first_finally, first_compensation, by_name, ..Graph::default() })
     }
 }
 
@@ -130,6 +130,17 @@ impl TaskBuild<'_> {
     pub fn approval(self, on_timeout: OnTimeout, seconds: Option<u64>) -> Self {
         self.def.work = Work::Approval(on_timeout);
         self.def.timeout = seconds.map(Duration::from_secs);
+        self
+    }
+
+    /// Runs a graph template, in place of a container.
+    pub fn child(self) -> Self {
+        self.def.work = Work::Graph(ChildDef {
+            template: TemplateRef { name: "template".into(), ..TemplateRef::default() },
+            arguments: Arguments::default(),
+            content: 0,
+            depth: 1,
+        });
         self
     }
 
@@ -259,6 +270,18 @@ impl Driver {
     /// Of a spec as users write it.
     pub fn of(spec: Value) -> Self {
         let plan = planned(spec);
+        Self::begin(plan.graph, plan.settings)
+    }
+
+    /// Of a spec that uses these templates.
+    pub fn with_templates(spec: Value, templates: Value) -> Self {
+        let spec: TaskGraphSpec = serde_json::from_value(spec).expect("a spec");
+        let Value::Object(templates) = templates else { panic!("templates by name") };
+        let templates = templates.into_iter().map(|(name, template)| {
+            let template = serde_json::from_value(template).expect("a template");
+            (TemplateRef { name, ..TemplateRef::default() }, Arc::new(template))
+        });
+        let plan = compile(&spec, &templates.collect()).expect("a valid spec");
         Self::begin(plan.graph, plan.settings)
     }
 

@@ -6,6 +6,7 @@ mod attempts;
 mod branches;
 mod cache;
 mod chaos;
+mod children;
 mod compensations;
 mod edits;
 mod endings;

@@ -12,7 +12,7 @@ use crate::{
             Expression, compile,
             reference::{Key, Reference, Root, TaskField},
         },
-        graph::order::Ancestors,
+        graph::{TaskId, order::Ancestors},
         payload::text::{Part, Piece, Text, split},
     },
 };
@@ -28,6 +28,8 @@ pub enum Site<'a> {
     Template(&'a [&'a str]),
     /// `retry.when`
     Retry,
+    /// What the graph returns: all its tasks are final.
+    Output,
 }
 
 /// The expressions of one graph.
@@ -39,6 +41,8 @@ pub struct Expressions<'a> {
     undone: Vec<usize>,
     ancestors: Ancestors,
     arguments: Option<&'a Map<String, Value>>,
+    /// What is said of an argument that is not there.
+    missing_argument: &'static str,
     // never iterated over, so its order does not matter
     compiled: HashMap<String, Result<Expression, Vec<String>>>,
 }
@@ -53,7 +57,13 @@ impl<'a> Expressions<'a> {
         ancestors: Ancestors,
         arguments: Option<&'a Map<String, Value>>,
     ) -> Self {
-        Self { names, tasks, first_finally, undone, ancestors, arguments, compiled: HashMap::new() }
+        let missing_argument = "spec.arguments has no";
+        Self { names, tasks, first_finally, undone, ancestors, arguments, missing_argument, compiled: HashMap::new() }
+    }
+
+    /// The same, in the graph of a template: arguments are those of the template.
+    pub fn in_template(self) -> Self {
+        Self { missing_argument: "the template has no parameter", ..self }
     }
 
     /// The expression, if it compiles; what is wrong with it is reported at `path`.
@@ -131,6 +141,7 @@ impl<'a> Expressions<'a> {
                 reference.root.variable()
             )),
             (Root::Attempt, Site::Condition(_)) => Err("there is no attempt yet when this is looked at".to_owned()),
+            (Root::Attempt, Site::Output) => Err("the graph as a whole has no attempts".to_owned()),
             (Root::ExitCode | Root::Reason, _) => {
                 Err(format!("{} is known only in retry.when", reference.root.variable()))
             }
@@ -144,28 +155,39 @@ impl<'a> Expressions<'a> {
             ),
             (Root::Arguments, _) => {
                 let names = self.arguments.into_iter().flat_map(Map::keys).map(String::as_str);
-                check_argument(reference, expression, names, "spec.arguments has no", problems)
+                check_argument(reference, expression, names, self.missing_argument, problems)
             }
             (Root::Task { name, .. }, Site::Template(_)) => Err(format!(
                 "a template sees its arguments and no tasks: hand what task {name:?} leaves over as an argument"
             )),
             (Root::Task { id, name, field }, Site::Condition(own) | Site::Attempt(own)) => {
                 self.check_task(id.index(), name, own)?;
-                let jobless = self.tasks.get(id.index()).and_then(|task| {
-                    let forms = [
-                        ("a decision", task.decision.is_some()),
-                        ("a delay", task.delay.is_some()),
-                        ("an approval", task.approval.is_some()),
-                    ];
-                    forms.into_iter().find(|(_, given)| *given).map(|(form, _)| form)
-                });
-                match (field, reference.path.first(), jobless) {
-                    (Some(TaskField::Outputs), Some(Key::Member(output)), Some(form)) => {
-                        Err(format!("task {name:?} is {form} and leaves no outputs, so no {output:?}"))
-                    }
-                    _ => Ok(()),
-                }
+                self.check_outputs(*id, name, *field, reference)
             }
+            (Root::Task { id, name, field }, Site::Output) => self.check_outputs(*id, name, *field, reference),
+        }
+    }
+
+    fn check_outputs(
+        &self,
+        task: TaskId,
+        name: &str,
+        field: Option<TaskField>,
+        reference: &Reference,
+    ) -> Result<(), String> {
+        let jobless = self.tasks.get(task.index()).and_then(|task| {
+            let forms = [
+                ("a decision", task.decision.is_some()),
+                ("a delay", task.delay.is_some()),
+                ("an approval", task.approval.is_some()),
+            ];
+            forms.into_iter().find(|(_, given)| *given).map(|(form, _)| form)
+        });
+        match (field, reference.path.first(), jobless) {
+            (Some(TaskField::Outputs), Some(Key::Member(output)), Some(form)) => {
+                Err(format!("task {name:?} is {form} and leaves no outputs, so no {output:?}"))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -136,7 +136,7 @@ fn exercise(plan: &Plan) {
         drop(task.when.as_ref().map(|when| when.eval_bool(&scope)));
         drop(task.retry.when.as_ref().map(|when| when.eval_bool(&scope)));
         match &task.work {
-            Work::Job(payload) => drop(payload.render(&scope)),
+            Work::Job(_) | Work::Graph(_) => drop(task.work.render(&scope)),
             Work::Delay(_) | Work::Approval(_) => {}
             Work::Decision { branches, .. } => {
                 assert!(branches.iter().rev().skip(1).all(|branch| branch.when.is_some()));
@@ -172,6 +172,44 @@ proptest! {
                     for problem in refusal.problems {
                         prop_assert!(problem.path.starts_with("spec") || problem.path.starts_with("template \""), "{}", problem);
                         prop_assert!(!problem.message.is_empty() && problem.message.len() < 2000, "{}", problem);
+                    }
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn changed_graph_templates(
+        changes in prop::collection::vec((prop::collection::vec(0..12_usize, 1..8), 0..3_usize, replacement()), 0..4),
+        arguments in prop::collection::btree_map("[a-c]", replacement(), 0..3),
+    ) {
+        let mut graph = valid();
+        for field in ["arguments", "desiredState", "ttlAfterFinished", "displayName", "description", "tags"] {
+            graph.as_object_mut().unwrap().remove(field);
+        }
+        for (choices, how, value) in &changes {
+            mutate(&mut graph, choices, *how, value);
+        }
+        let outer = json!({"parameters": [{"name": "source"}, {"name": "a", "default": 1}], "graph": graph});
+        let inner = serde_json::from_value(template()).unwrap();
+        if let Ok(outer) = serde_json::from_value(outer) {
+            let reference = |name: &str| TemplateRef { name: name.to_owned(), kind: TemplateKind::TaskTemplate };
+            let templates = Templates::from([(reference("x"), Arc::new(inner)), (reference("g"), Arc::new(outer))]);
+            for spec in [
+                json!({"templateRef": {"name": "g"}, "arguments": arguments}),
+                json!({"tasks": [{"name": "t", "templateRef": {"name": "g"}, "arguments": arguments}]}),
+            ] {
+                match check(&serde_json::from_value(spec).unwrap(), &templates).outcome {
+                    Ok(plan) => exercise(&plan),
+                    Err(refusal) => {
+                        prop_assert!(!refusal.problems.is_empty() || !refusal.missing.is_empty());
+                        for problem in refusal.problems {
+                            prop_assert!(problem.path.starts_with("spec") || problem.path.starts_with("template \""), "{}", problem);
+                        }
                     }
                 }
             }

@@ -4,9 +4,9 @@ use serde_json::Value;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
-    api::{Duration, PodDefaults, VolumeUse},
+    api::{Duration, PodDefaults, TaskGraphSpec, VolumeUse},
     engine::{
-        graph::{ForEachDef, Work},
+        graph::{ForEachDef, TaskDef, Work},
         payload::PayloadKind,
         policy::waiting::Delay,
     },
@@ -31,6 +31,17 @@ pub fn definition(
                 text(&mut hasher, &branch.name);
                 text(&mut hasher, branch.when.as_ref().map_or("", |when| when.text()));
             }
+        }
+        Work::Graph(child) => {
+            hasher.update(b"graph");
+            text(&mut hasher, child.template.kind.name());
+            text(&mut hasher, &child.template.name);
+            hasher.update(&child.content.to_le_bytes());
+            object(&mut hasher, &child.arguments.values);
+            if let Some(defaults) = pod_defaults.and_then(|defaults| serde_json::to_value(defaults).ok()) {
+                value(&mut hasher, &defaults);
+            }
+            hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
         }
         Work::Removed => {}
         Work::Delay(delay) => {
@@ -77,6 +88,18 @@ pub fn definition(
     {
         hasher.update(b"volumes");
         value(&mut hasher, &volumes);
+    }
+    hasher.digest()
+}
+
+/// A hash of a graph template: what it says, and what its tasks are made from.
+pub fn content(graph: &TaskGraphSpec, tasks: &[TaskDef]) -> u64 {
+    let mut hasher = Xxh3::new();
+    if let Ok(graph) = serde_json::to_value(graph) {
+        value(&mut hasher, &graph);
+    }
+    for task in tasks {
+        hasher.update(&task.hash.to_le_bytes());
     }
     hasher.digest()
 }

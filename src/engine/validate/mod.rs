@@ -11,6 +11,7 @@ mod expressions;
 mod for_each;
 #[cfg(test)]
 mod fuzz;
+mod graphs;
 pub(in crate::engine) mod hash;
 mod names;
 mod payloads;
@@ -31,21 +32,23 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 pub(crate) use self::compensations::attach;
 use self::{
     expressions::Expressions,
+    graphs::Chain,
     names::Names,
     problems::Problems,
     tasks::{Words, all_tasks, check_words},
     templates::Template,
 };
-pub(crate) use self::{names::suggest, templates::title};
+pub(crate) use self::{graphs::is_shared, names::suggest, templates::title};
 pub use self::{
+    graphs::{MAX_DEPTH, MAX_PINNED_BYTES},
     payloads::PayloadSource,
     size::{MAX_COMPENSATIONS, MAX_DEPENDENCIES, MAX_FINALLY, MAX_SPEC_BYTES, MAX_TASKS},
 };
 use super::{
-    graph::{Graph, Settings, TaskDef, TaskId, order::Order},
+    graph::{Graph, OutputDef, Settings, TaskDef, TaskId, order::Order},
     payload::places,
 };
-use crate::api::{TaskGraphSpec, TaskTemplateSpec, TemplateRef};
+use crate::api::{PodDefaults, TaskGraphSpec, TaskTemplateSpec, TemplateRef, VolumeClaimTemplate};
 
 /// How many members of a cycle a message names.
 const MAX_CYCLE_SHOWN: usize = 20;
@@ -93,6 +96,10 @@ pub struct Report {
     pub outcome: Result<Plan, Refusal>,
     /// Every container and pod template, each template's once: also of specs that were refused.
     pub payloads: Vec<PayloadSource>,
+    /// The `podDefaults` of all graph templates, with their field paths.
+    pub defaults: Vec<(String, PodDefaults)>,
+    /// The claims of all graphs, with their field paths.
+    pub claims: Vec<(String, VolumeClaimTemplate)>,
 }
 
 /// Checks a spec and makes it ready to run.
@@ -104,11 +111,39 @@ pub fn compile(spec: &TaskGraphSpec, templates: &Templates) -> Result<Plan, Refu
 ///
 /// A spec beyond the bounds on its size is refused for that alone: nothing else of it is looked at.
 pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
-    let mut problems = Problems::default();
+    let mut found = Found::default();
+    let plan = match &spec.template_ref {
+        Some(reference) => graphs::whole(spec, reference, templates, &mut found),
+        None => plan(spec, &Chain::new(templates), &mut found),
+    };
+    graphs::check_size(spec, &mut found);
+    let Found { problems, missing, payloads, defaults, claims, .. } = found;
+    let outcome = match plan {
+        Some(plan) if problems.list.is_empty() && missing.is_empty() => Ok(plan),
+        _ => Err(Refusal { problems: problems.list, missing }),
+    };
+    Report { outcome, payloads, defaults, claims }
+}
+
+/// What a check has found so far.
+#[derive(Default)]
+struct Found {
+    problems: Problems,
+    missing: Vec<(String, TemplateRef)>,
+    payloads: Vec<PayloadSource>,
+    defaults: Vec<(String, PodDefaults)>,
+    claims: Vec<(String, VolumeClaimTemplate)>,
+    templates: BTreeMap<TemplateRef, Template>,
+}
+
+/// Checks one graph, the templates that it uses included; no plan if anything is wrong with it.
+fn plan(spec: &TaskGraphSpec, chain: &Chain<'_>, found: &mut Found) -> Option<Plan> {
+    let mut problems = std::mem::take(&mut found.problems);
+    let before_all = (problems.list.len(), found.missing.len());
     size::check(spec, &mut problems);
-    if !problems.list.is_empty() {
-        let refusal = Refusal { problems: problems.list, missing: Vec::new() };
-        return Report { outcome: Err(refusal), payloads: Vec::new() };
+    if problems.list.len() > before_all.0 {
+        found.problems = problems;
+        return None;
     }
     if spec.tasks.is_empty() {
         problems.add("spec.tasks", "a graph has at least one task");
@@ -140,11 +175,13 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
         Expressions::new(names, tasks, spec.tasks.len(), compensated, order.ancestors(), spec.arguments.as_ref());
     let mut checker = Checker {
         spec,
-        templates,
-        expressions,
-        compiled_templates: BTreeMap::new(),
-        payloads: Vec::new(),
-        missing: Vec::new(),
+        chain,
+        expressions: if chain.is_empty() { expressions } else { expressions.in_template() },
+        compiled_templates: std::mem::take(&mut found.templates),
+        payloads: std::mem::take(&mut found.payloads),
+        defaults: std::mem::take(&mut found.defaults),
+        claims: std::mem::take(&mut found.claims),
+        missing: std::mem::take(&mut found.missing),
         problems,
     };
     let definitions: Vec<Option<TaskDef>> = all_tasks(spec)
@@ -152,24 +189,26 @@ pub fn check(spec: &TaskGraphSpec, templates: &Templates) -> Report {
         .enumerate()
         .map(|(number, ((place, task), waiting))| checker.task(number, place, task, waiting))
         .collect();
+    let outputs = checker.returns();
     let compensations = checker.compensations();
-    let Checker { problems, missing, payloads, .. } = checker;
-    let outcome = match definitions.into_iter().collect::<Option<Vec<_>>>() {
-        Some(tasks) if problems.list.is_empty() && missing.is_empty() => {
-            Ok(Plan { graph: Arc::new(link(spec, tasks, compensations, &order)), settings })
-        }
-        _ => Err(Refusal { problems: problems.list, missing }),
-    };
-    Report { outcome, payloads }
+    let Checker { problems, missing, payloads, defaults, mut claims, compiled_templates: templates, .. } = checker;
+    let fine = (problems.list.len(), missing.len()) == before_all;
+    let own = spec.volume_claim_templates.iter().enumerate();
+    claims.extend(own.map(|(index, claim)| (format!("spec.volumeClaimTemplates[{index}]"), claim.clone())));
+    *found = Found { problems, missing, payloads, defaults, claims, templates };
+    let tasks = definitions.into_iter().collect::<Option<Vec<_>>>().filter(|_| fine)?;
+    Some(Plan { graph: Arc::new(link(spec, tasks, compensations, outputs, &order)), settings })
 }
 
 /// What the check of tasks shares.
 struct Checker<'a> {
     spec: &'a TaskGraphSpec,
-    templates: &'a Templates,
+    chain: &'a Chain<'a>,
     expressions: Expressions<'a>,
     compiled_templates: BTreeMap<TemplateRef, Template>,
     payloads: Vec<PayloadSource>,
+    defaults: Vec<(String, PodDefaults)>,
+    claims: Vec<(String, VolumeClaimTemplate)>,
     missing: Vec<(String, TemplateRef)>,
     problems: Problems,
 }
@@ -224,7 +263,13 @@ fn report_cycles(spec: &TaskGraphSpec, order: &Order, problems: &mut Problems) {
 }
 
 /// Puts the tasks together: dependents, which tasks are failure handlers, and what undoes them.
-fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, compensations: Vec<TaskDef>, order: &Order) -> Graph {
+fn link(
+    spec: &TaskGraphSpec,
+    mut tasks: Vec<TaskDef>,
+    compensations: Vec<TaskDef>,
+    outputs: Vec<OutputDef>,
+    order: &Order,
+) -> Graph {
     let mut dependents: Vec<Vec<TaskId>> = vec![Vec::new(); tasks.len()];
     let mut by_name = BTreeMap::new();
     for (number, task) in tasks.iter().enumerate() {
@@ -258,5 +303,7 @@ fn link(spec: &TaskGraphSpec, mut tasks: Vec<TaskDef>, compensations: Vec<TaskDe
         first_compensation,
         by_name,
         arguments: Arc::new(spec.arguments.clone().unwrap_or_default()),
+        outputs,
+        pod_defaults: spec.pod_defaults.clone(),
     }
 }

@@ -196,15 +196,20 @@ impl<'a> Checker<'a> {
             self.problems.add(format!("{path}.name"), "write the name of a template: 1 to 253 characters");
             return None;
         }
-        if let Some(known) = self.compiled_templates.get(reference) {
-            return Some(known.clone());
+        if let Some(known) = self.compiled_templates.get(reference).cloned() {
+            self.check_depth(reference, known.graph.as_ref().map_or(0, |child| child.depth), &path);
+            return Some(known);
         }
-        let Some(spec) = self.templates.get(reference) else {
+        let Some(spec) = self.chain.templates.get(reference) else {
             self.missing.push((path, reference.clone()));
             return None;
         };
-        let template =
+        if spec.graph.is_some() && !self.may_nest(reference, &path) {
+            return None;
+        }
+        let mut template =
             templates::compile(reference, spec, &mut self.expressions, &mut self.payloads, &mut self.problems);
+        template.graph = self.graph_template(reference, spec);
         self.compiled_templates.insert(reference.clone(), template.clone());
         Some(template)
     }
@@ -243,14 +248,16 @@ impl<'a> Checker<'a> {
             let arguments_path = format!("{path}.arguments");
             let given = Given { reference, arguments: task.arguments.as_ref(), task: number, path: &arguments_path };
             let arguments = templates::merge(given, &template.spec, &mut self.expressions, &mut self.problems);
-            work = template.payload.clone().map(|payload| {
-                Work::Job(Payload {
+            work = match (&template.payload, &template.graph) {
+                (Some(payload), _) => Some(Work::Job(Payload {
                     kind: payload.kind,
-                    source: payload.source,
-                    slots: payload.slots,
+                    source: Arc::clone(&payload.source),
+                    slots: Arc::clone(&payload.slots),
                     arguments: Some(arguments),
-                })
-            });
+                })),
+                (None, Some(child)) => self.child(task, &template.spec, child, arguments, path),
+                (None, None) => None,
+            };
         }
         if let (Some(arguments), None) = (&task.arguments, template) {
             // without the template, what can be told is whether their expressions are right
@@ -327,7 +334,7 @@ impl<'a> Checker<'a> {
 }
 
 /// The outputs of a template, then those of the task; where both declare one, the task's.
-fn merge_outputs(template: &[Output], own: &[Output]) -> Vec<Output> {
+pub fn merge_outputs(template: &[Output], own: &[Output]) -> Vec<Output> {
     let mut outputs: Vec<Output> =
         template.iter().filter(|output| own.iter().all(|other| other.name != output.name)).cloned().collect();
     outputs.extend_from_slice(own);

@@ -14,7 +14,7 @@ use super::{
     tasks::check_outputs,
 };
 use crate::{
-    api::{Parameter, TaskTemplateSpec, TemplateKind, TemplateRef},
+    api::{Parameter, TaskTemplateSpec, TemplateRef},
     engine::payload::{
         Arguments, PayloadKind,
         places::{argument_spots, member},
@@ -24,22 +24,31 @@ use crate::{
 
 /// `template "x" (TaskTemplate)`
 pub fn title(reference: &TemplateRef) -> String {
-    let kind = match reference.kind {
-        TemplateKind::TaskTemplate => "TaskTemplate",
-        TemplateKind::ClusterTaskTemplate => "ClusterTaskTemplate",
-    };
-    format!("template {:?} ({kind})", reference.name)
+    format!("template {:?} ({})", reference.name, reference.kind.name())
 }
 
 /// A template that was looked at.
 #[derive(Clone, Debug)]
 pub struct Template {
     pub spec: Arc<TaskTemplateSpec>,
-    /// None where it was refused.
+    /// None where it was refused, and for a graph.
     pub payload: Option<Compiled>,
+    /// What a child graph made from it is; None where it was refused, and for anything else.
+    pub graph: Option<Child>,
 }
 
-/// Checks a template and compiles its payload. Problems are reported under its [`title`].
+/// A graph template, as a task runs it.
+#[derive(Clone, Debug)]
+pub struct Child {
+    /// Hash of it and of all that it runs.
+    pub content: u64,
+    /// How deep child graphs nest from here: 1 if it runs none itself.
+    pub depth: usize,
+    /// Names of what it returns.
+    pub outputs: Arc<[String]>,
+}
+
+/// Checks a template and compiles its payload; a graph is left to be checked. Problems are reported under its [`title`].
 pub fn compile(
     reference: &TemplateRef,
     spec: &Arc<TaskTemplateSpec>,
@@ -59,8 +68,9 @@ pub fn compile(
 
     let names: Vec<&str> = spec.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
     let mut compiled = Vec::new();
-    if spec.container.is_some() == spec.job.is_some() {
-        problems.add(&path, "a template has exactly one of container, job");
+    let given = [spec.container.is_some(), spec.job.is_some(), spec.graph.is_some()];
+    if given.iter().filter(|given| **given).count() != 1 {
+        problems.add(&path, "a template has exactly one of container, job, graph");
     }
     let forms = [
         (PayloadKind::Container, spec.container.as_ref(), "container"),
@@ -77,7 +87,7 @@ pub fn compile(
         payloads.push(PayloadSource { path, kind, source: Arc::clone(&payload.source) });
         compiled.push(payload);
     }
-    Template { spec: Arc::clone(spec), payload: compiled.pop().filter(|_| compiled.is_empty()) }
+    Template { spec: Arc::clone(spec), payload: compiled.pop().filter(|_| compiled.is_empty()), graph: None }
 }
 
 fn check_parameters(parameters: &[Parameter], path: &str, problems: &mut Problems) {

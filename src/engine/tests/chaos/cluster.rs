@@ -120,7 +120,12 @@ impl Cluster {
         let Some(job) = self.jobs.get(&attempt) else { return Vec::new() };
         let mut events = vec![(job.created, Event::Launched { attempt, job: name(attempt) })];
         match job.started() {
-            Some(start) => events.push((start, Event::Started { attempt })),
+            Some(start) => {
+                events.push((start, Event::Started { attempt }));
+                if job.script.child {
+                    events.push((start, Event::Progress { attempt, progress: format!("{}/9", attempt.number) }));
+                }
+            }
             None => events.push((
                 job.created,
                 Event::Blocked {

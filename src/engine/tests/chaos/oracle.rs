@@ -186,8 +186,11 @@ pub fn judge_end(run: &Run, cluster: &Cluster, plan: &Plan) {
         let reason = status.reason.as_deref().unwrap_or_default();
         let attempt = crate::engine::Attempt { task: id, number: status.attempts };
         let why = format!("{} is {}/{reason}", status.name, status.phase.name());
+        let is_job = matches!(def.work, Work::Job(_) | Work::Graph(_));
+        let is_child = matches!(def.work, Work::Graph(_));
+        assert!(!is_child || reason != "StartTimeout", "{why}: a child graph waits for no pod");
+        assert!(is_child || status.progress.is_none(), "{why}");
         let items = plan.items(id).filter(|_| def.for_each.is_some());
-        let is_job = matches!(def.work, Work::Job(_));
         match (status.phase, reason) {
             (TaskPhase::Succeeded, "Cached") => {
                 assert!(def.cache.is_some() && status.attempts == 0, "{why}");
@@ -262,6 +265,6 @@ fn judge_without_job(run: &Run, id: TaskId, why: &str) {
                 _ => panic!("{why}"),
             }
         }
-        Work::Delay(_) | Work::Job(_) | Work::Removed => panic!("{why}"),
+        Work::Delay(_) | Work::Job(_) | Work::Graph(_) | Work::Removed => panic!("{why}"),
     }
 }

@@ -43,6 +43,8 @@ pub enum Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Job,
+    /// It runs a graph template.
+    Child,
     Decision {
         inclusive: bool,
     },
@@ -93,7 +95,9 @@ impl TaskPlan {
 #[derive(Clone, Debug)]
 pub struct Script {
     pub create: i64,
-    /// After the Job exists; `None`: never.
+    /// It is that of a child graph.
+    pub child: bool,
+    /// After the Job exists; `None`: never. A child graph is accepted at last, however long it takes.
     pub start: Option<i64>,
     pub blocked_by_cluster: bool,
     /// After the pod started.
@@ -124,6 +128,7 @@ impl Plan {
             // a task without dependencies has no trigger
             let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
             let made = match task.kind {
+                Kind::Child => made.child(),
                 Kind::Job => match task.items {
                     Some(items) => made.for_each(items),
                     None => made,
@@ -137,7 +142,7 @@ impl Plan {
             let caches = task.cache.is_some() && !finally && plain;
             let made = if caches { made.cached() } else { made };
             let made = if task.allow_failure { made.allow_failure() } else { made };
-            let can_be_undone = matches!(task.kind, Kind::Job | Kind::Approval(..));
+            let can_be_undone = matches!(task.kind, Kind::Job | Kind::Child | Kind::Approval(..));
             if let Some(retries) = task.compensate.filter(|_| !finally && can_be_undone) {
                 made.compensate(retries);
             }
@@ -147,7 +152,8 @@ impl Plan {
 
     /// How many items a task has, if it is run for each of a list.
     pub fn items(&self, id: TaskId) -> Option<usize> {
-        self.tasks.get(id.index())?.items
+        // only what runs Jobs is run for each
+        self.tasks.get(id.index()).filter(|task| task.kind == Kind::Job)?.items
     }
 
     /// What becomes of an attempt: always the same.
@@ -177,9 +183,13 @@ impl Plan {
             8 => failed(Blame::Cluster),
             _ => failed(Blame::Final),
         };
+        // what is behind the tasks undoes them, by Jobs
+        let child = self.tasks.get(attempt.task.index()).is_some_and(|task| task.kind == Kind::Child);
+        let start = if child { Some(millis(3, 200_000)) } else { (draw(2, 12) > 0).then(|| millis(3, 20_000)) };
         Script {
             create: millis(1, 2_000),
-            start: (draw(2, 12) > 0).then(|| millis(3, 20_000)),
+            child,
+            start,
             blocked_by_cluster: draw(4, 2) == 0,
             run: millis(5, 60_000),
             result,
@@ -208,6 +218,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     let on_timeout = prop::sample::select(vec![OnTimeout::Fail, OnTimeout::Reject, OnTimeout::Approve]);
     prop_oneof![
         12 => Just(Kind::Job),
+        4 => Just(Kind::Child),
         4 => any::<bool>().prop_map(|inclusive| Kind::Decision { inclusive }),
         2 => (0..90u64).prop_map(|seconds| Kind::Delay(seconds.max(1))),
         2 => (on_timeout, 1..120u64).prop_map(|(on_timeout, seconds)| Kind::Approval(on_timeout, seconds)),

@@ -5,6 +5,7 @@
 mod cache;
 mod compensations;
 mod for_each;
+mod graphs;
 mod places;
 mod templates;
 mod volumes;

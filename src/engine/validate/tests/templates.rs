@@ -115,7 +115,7 @@ fn templates_are_checked_once() {
         (".retry.limit", "101 is out of range"),
         (".retry.when", "knows only exitCode"),
         (".outputs[0].name", "the name is empty"),
-        ("", "exactly one of container, job"),
+        ("", "exactly one of container, job, graph"),
         (".container.image", "the template has no parameter \"d\""),
         (".container.command[0]", "may not stand in a command"),
         (".container.env[0].value", "no task \"t\""),

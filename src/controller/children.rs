@@ -1,0 +1,202 @@
+//! Child graphs: what the parent is told of them, and what it does to them.
+//!
+//! A child is a graph like any other: it has a session of its own, and its parent looks at nothing but its status.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tracing::{debug, warn};
+
+use super::{
+    apply::{Hands, Hold, backoff},
+    cluster::{CallError, LiveGraph},
+    view::{ConditionHead, GraphView},
+};
+use crate::{
+    api::{
+        CONDITION_ACCEPTED, CONDITION_COMPLETE, CONDITION_FAILED, CONDITION_STALLED, DesiredState, GROUP, LABEL_GRAPH,
+        VERSION,
+    },
+    engine::{Attempt, AttemptResult, Blame, Event, Failure},
+    jobs::PodView,
+};
+
+/// The reason of a child graph whose templates are gone with its parent's revision.
+pub const PARENT_GONE: &str = "ParentRevisionGone";
+/// How often a child that is being stopped is looked at, beside what the watch brings: its end may take an hour.
+pub const STOP_LOOK: Duration = Duration::from_secs(15);
+/// Tries to call off a child whose attempt is over.
+const RETIRES: usize = 20;
+
+/// What is told of an attempt's child graph, as it stands now.
+pub fn observe(attempt: Attempt, child: &GraphView, now: Timestamp) -> Vec<Event> {
+    let mut events = vec![Event::Launched { attempt, job: child.name().to_owned() }];
+    if child.status.revision.is_none() {
+        events.extend(not_accepted(attempt, child, now));
+        return events;
+    }
+    events.push(Event::Started { attempt });
+    if let Some(progress) = child.status.progress.clone() {
+        events.push(Event::Progress { attempt, progress });
+    }
+    if let Some(time) = child.completion_time() {
+        events.push(Event::Finished { attempt, result: result(child), time });
+        events.push(Event::Gone { attempt });
+    }
+    events
+}
+
+fn not_accepted(attempt: Attempt, child: &GraphView, now: Timestamp) -> Option<Event> {
+    let condition = |type_: &str| child.status.conditions.iter().find(|one| one.type_ == type_);
+    // what else stands in its way, somebody may take out of it
+    let for_good = |one: &&ConditionHead| one.status == "True" && ["Invalid", PARENT_GONE].contains(&&*one.reason);
+    if let Some(refused) = condition(CONDITION_STALLED).filter(for_good) {
+        let message = Some(format!("the child graph was refused: {}", refused.message));
+        let failure = Failure { reason: "ChildRefused".into(), message, exit_code: None, blame: Blame::Final };
+        return Some(Event::Finished { attempt, result: AttemptResult::Failed(failure), time: now });
+    }
+    let waits = condition(CONDITION_ACCEPTED).filter(|one| one.status == "False")?;
+    Some(Event::Blocked { attempt, reason: waits.reason.clone(), message: waits.message.clone(), cluster: true })
+}
+
+/// How a finished child ended: what it returned, or the reason and message of its failure.
+fn result(child: &GraphView) -> AttemptResult {
+    let holds = |type_: &str| child.status.conditions.iter().find(|one| one.type_ == type_ && one.status == "True");
+    if holds(CONDITION_COMPLETE).is_some() {
+        return AttemptResult::Succeeded { outputs: child.status.outputs.clone(), message: None };
+    }
+    let (reason, message) = holds(CONDITION_FAILED)
+        .map_or(("ChildFailed", None), |failed| (failed.reason.as_str(), Some(failed.message.clone())));
+    AttemptResult::Failed(Failure { reason: reason.to_owned(), message, exit_code: None, blame: Blame::Task })
+}
+
+/// Whether a child may still run something.
+pub fn goes_on(child: &GraphView) -> bool {
+    child.completion_time().is_none() && child.metadata.deletion_timestamp.is_none()
+}
+
+/// What a child is to be told so that it stands as its parent does; `None` if it does. A cancel cannot be taken back.
+pub fn wanted(child: &GraphView, suspended: bool) -> Option<DesiredState> {
+    let wanted = if suspended { DesiredState::Suspend } else { DesiredState::Run };
+    let now = child.desired_state();
+    (goes_on(child) && now != DesiredState::Cancel && now != wanted).then_some(wanted)
+}
+
+/// One look at a child that is to end. True: it has, or is gone.
+async fn try_stop(
+    hands: &Hands,
+    namespace: &str,
+    name: &str,
+    ours: impl Fn(&LiveGraph) -> bool,
+) -> Result<bool, CallError> {
+    let child = match hands.cluster.get_graph(namespace, name).await {
+        Ok(child) if ours(&child) => child,
+        // somebody else's: ours is gone
+        Ok(_) => return Ok(true),
+        Err(error) if error.is_not_found() => return is_gone(hands, namespace, name).await,
+        Err(error) => return Err(error),
+    };
+    let uid = child.metadata.uid.clone().unwrap_or_default();
+    if child.is_finished() {
+        return Ok(true);
+    }
+    if child.metadata.deletion_timestamp.is_none() {
+        if !child.has_begun() {
+            // there is nothing to call off, and one that is refused would never come to an end
+            hands.cluster.delete_child(namespace, name, &uid).await?;
+        } else if child.spec.desired_state() != DesiredState::Cancel {
+            hands.cluster.set_desired_state(namespace, name, &uid, DesiredState::Cancel).await?;
+        }
+    }
+    Ok(false)
+}
+
+/// Whether nothing is left of what a graph that is gone has made: the garbage collector deletes it, its own children first
+/// of all.
+async fn is_gone(hands: &Hands, namespace: &str, graph: &str) -> Result<bool, CallError> {
+    let labels = BTreeMap::from([(LABEL_GRAPH, graph)]);
+    if hands.cluster.has_objects("apis/batch/v1", namespace, "jobs", &labels).await?
+        || hands.cluster.has_objects(&format!("apis/{GROUP}/{VERSION}"), namespace, "taskgraphs", &labels).await?
+    {
+        return Ok(false);
+    }
+    Ok(hands.cluster.list_pods(namespace, &labels).await?.iter().all(PodView::terminal))
+}
+
+impl Hold {
+    /// Calls the child off. True: it is final, or gone.
+    pub(super) async fn try_stop_child(&self) -> Result<bool, CallError> {
+        try_stop(&self.hands, &self.identity.namespace, &self.job, |child| self.is_ours(&child.metadata)).await
+    }
+
+    /// Whether the child is final or gone.
+    pub(super) async fn child_gone(&self) -> Result<bool, CallError> {
+        let namespace = &self.identity.namespace;
+        match self.hands.cluster.get_graph(namespace, &self.job).await {
+            Ok(child) => Ok(child.is_finished() || !self.is_ours(&child.metadata)),
+            Err(error) if error.is_not_found() => is_gone(&self.hands, namespace, &self.job).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`Hold::try_confirm_lost`], of a child.
+    pub(super) async fn try_confirm_child_lost(&self) -> Result<Option<bool>, CallError> {
+        let namespace = &self.identity.namespace;
+        match self.hands.cluster.get_graph(namespace, &self.job).await {
+            Ok(child) if self.is_ours(&child.metadata) => Ok(Some(false)),
+            Ok(_) => Ok(Some(true)),
+            Err(error) if error.is_not_found() => Ok(is_gone(&self.hands, namespace, &self.job).await?.then_some(true)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Suspends or resumes the child with its parent. Gives up where the API server says no: the child was cancelled
+    /// or deleted meanwhile.
+    pub(super) async fn steer(self, uid: String, wanted: DesiredState) {
+        let namespace = &self.identity.namespace;
+        for pause in backoff() {
+            if !self.may_act() {
+                return;
+            }
+            match self.hands.cluster.set_desired_state(namespace, &self.job, &uid, wanted).await {
+                Ok(()) => return,
+                Err(error) if error.code().is_some_and(|code| (400..429).contains(&code)) => {
+                    return debug!(graph = self.job, namespace, %error, "the child graph takes no {wanted:?}");
+                }
+                Err(error) => self.failed_call(&error, "telling a child graph what its parent is told"),
+            }
+            self.pause(pause).await;
+        }
+    }
+}
+
+impl Hands {
+    /// Calls off a child whose parent is finished. Gives up in the end: whoever sees it again asks again.
+    pub async fn retire(self: Arc<Self>, child: Arc<GraphView>) {
+        let (namespace, name, uid) = (child.namespace(), child.name(), child.uid());
+        warn!(graph = name, namespace, "calling off a child graph whose parent is finished");
+        for pause in backoff().take(RETIRES) {
+            if !self.leadership.holds() {
+                return;
+            }
+            let called_off = async {
+                let live = self.cluster.get_graph(namespace, name).await?;
+                let ours =
+                    live.metadata.uid.as_deref() == Some(uid) && live.spec.desired_state() != DesiredState::Cancel;
+                if !ours || live.is_finished() {
+                    return Ok(());
+                }
+                try_stop(&self, namespace, name, |live| live.metadata.uid.as_deref() == Some(uid)).await.map(|_| ())
+            };
+            match called_off.await {
+                Ok(()) => return,
+                Err(error) if error.is_not_found() || error.is_conflict() => return,
+                Err(error) => debug!(graph = name, %error, "calling off a child graph"),
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
