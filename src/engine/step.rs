@@ -165,8 +165,8 @@ impl Run {
                 self.look_for_approvals(round);
             } else if let Some(id) = self.overdue.first().copied().filter(|_| self.starts()) {
                 self.end_waiting(id, round);
-            } else if let Some(id) = self.waits.first().copied().filter(|_| !self.is_held_back()) {
-                // to wait is nothing new: of a suspended graph, it is the end of the wait that is held back
+            } else if let Some(id) = self.waits.first().copied() {
+                // to wait is nothing new: of a suspended graph, or one whose spec is not valid, the end is held back
                 self.begin_jobless(id, round);
             } else if let Some(id) = self.decisions.first().copied().filter(|_| self.starts()) {
                 self.begin_jobless(id, round);
@@ -187,12 +187,9 @@ impl Run {
 
     /// Whether anything new is started.
     fn starts(&self) -> bool {
-        !self.suspended && !self.is_held_back()
-    }
-
-    /// Whether nothing new is started since the spec is not valid now. What a graph does in the end is not held back.
-    fn is_held_back(&self) -> bool {
-        self.on_hold && !self.is_cancelled() && self.compensation_time.is_none()
+        // what a cancelled graph, or one that undoes what it did, does in the end is not held back
+        let on_hold = self.on_hold && !self.is_cancelled() && self.compensation_time.is_none();
+        !self.suspended && !on_hold
     }
 
     fn has_slot(&self) -> bool {
