@@ -180,9 +180,16 @@ impl Run {
 
 /// The names of tasks with attempts that the graph does not have.
 fn removed<'a>(graph: &Graph, status: &'a TaskGraphStatus) -> Vec<&'a str> {
+    // of several entries of one name the first counts, as for the tasks that the graph has
     let mut seen = BTreeSet::new();
-    let unknown = |task: &&TaskStatus| task.attempts > 0 && !task.name.is_empty() && graph.find(&task.name).is_none();
-    status.tasks.iter().filter(unknown).map(|task| task.name.as_str()).filter(|name| seen.insert(*name)).collect()
+    let mut names = Vec::new();
+    for task in &status.tasks {
+        let first = seen.insert(task.name.as_str());
+        if first && task.attempts > 0 && !task.name.is_empty() && graph.find(&task.name).is_none() {
+            names.push(task.name.as_str());
+        }
+    }
+    names
 }
 
 /// The status of a removed task as it can be: final, or with an attempt that is being stopped.
