@@ -115,7 +115,7 @@ pub(super) fn needs_live_pods(job: &JobView, pods: &[&PodView]) -> bool {
         }
 }
 
-/// As [`observe`](super::observe).
+/// As [`observe`](fn@super::observe).
 pub(super) fn observe(attempt: Attempt, job: &JobView, pods: &[&PodView]) -> Vec<Event> {
     let standing = Standing::of(job);
     let name = job.metadata.name.clone().unwrap_or_default();
