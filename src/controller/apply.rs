@@ -2,6 +2,9 @@
 //!
 //! Everything here may be interrupted after any call and begun anew, by this process or another one.
 
+mod look;
+mod stop;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -19,22 +22,19 @@ use tracing::{debug, warn};
 
 use super::{
     cache::Cache,
-    children::STOP_LOOK,
     cluster::{CallError, Cluster, Stored},
-    registry::{Mailbox, Note},
+    registry::Mailbox,
     volumes::{self, VOLUME_LOST},
 };
 use crate::{
     api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, VolumeStatus},
     engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, Role, payload::PayloadKind},
-    jobs::{self, ItemsMap, JobView, Order, PodView, Refused},
+    jobs::{self, ItemsMap, JobView, Order, Refused},
     runtime::{lease::Leadership, metrics::Metrics},
 };
 
 /// Creates in flight at once, over all graphs: more only makes each slower.
 const CREATES: usize = 64;
-/// A child graph that is not gone after waits of this length is looked at more rarely.
-const SLOW: Duration = Duration::from_secs(2);
 /// Tries to delete a Job whose attempt is over.
 const DISCARDS: usize = 20;
 
@@ -338,195 +338,6 @@ impl Hold {
         }
     }
 
-    /// Deletes the attempt's Job, and tells when nothing of it runs any more.
-    pub async fn stop(self) {
-        self.cancel.cancel();
-        let _gate = self.gate.lock().await;
-        for mut pause in backoff() {
-            if !self.is_awaited() {
-                return;
-            }
-            match self.try_stop().await {
-                Ok(true) => return self.mailbox.event(Event::Gone { attempt: self.attempt }),
-                // what takes its time may take an hour, and the watch tells of its end
-                Ok(false) if self.is_child && pause > SLOW => pause = STOP_LOOK,
-                Ok(false) => {}
-                Err(error) => self.failed_call(&error, "stopping an attempt"),
-            }
-            self.wait(pause).await;
-        }
-    }
-
-    async fn try_stop(&self) -> Result<bool, CallError> {
-        if self.is_child || self.was_edited {
-            let stopped = self.try_stop_child().await?;
-            if !stopped || !self.was_edited {
-                return Ok(stopped);
-            }
-        }
-        let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
-        match cluster.get_job(namespace, &self.job).await {
-            Ok(job) if self.is_ours(&job.metadata) => {
-                if job.metadata.deletion_timestamp.is_none() {
-                    cluster.delete_job(namespace, &self.job, &job.uid().unwrap_or_default()).await?;
-                }
-                // its pods go first; until it has followed, one more could be made by a controller that lags
-                return Ok(false);
-            }
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-        self.pods_gone(Some(self.attempt.number), true).await
-    }
-
-    /// Tells when no pod of the task is left that is not terminal.
-    pub async fn await_gone(self) {
-        // a create that was not answered yet may bring one more
-        drop(self.gate.lock().await);
-        for pause in backoff() {
-            if !self.is_awaited() {
-                return;
-            }
-            match self.pods_gone(None, false).await {
-                Ok(true) => return self.mailbox.event(Event::Gone { attempt: self.attempt }),
-                Ok(false) => {}
-                Err(error) => self.failed_call(&error, "looking for pods"),
-            }
-            self.wait(pause).await;
-        }
-    }
-
-    /// The Job seems to have vanished: a live look, and if it is so, the attempt is lost once its pods are gone.
-    pub async fn confirm_lost(self) {
-        for pause in backoff() {
-            if !self.may_act() {
-                return;
-            }
-            match self.try_confirm_lost().await {
-                Ok(Some(true)) => {
-                    let (reason, kind) = if self.is_child { ("ChildLost", "child graph") } else { ("JobLost", "Job") };
-                    return self.mailbox.event(self.failed(Failure {
-                        reason: reason.into(),
-                        message: Some(format!("the {kind} {} was deleted while the attempt ran", self.job)),
-                        exit_code: None,
-                        blame: Blame::Cluster,
-                    }));
-                }
-                Ok(Some(false)) => return self.mailbox.post(Note::Looked(self.attempt)),
-                Ok(None) => {}
-                Err(error) => self.failed_call(&error, "looking for a Job"),
-            }
-            self.pause(pause).await;
-        }
-    }
-
-    /// `None`: lost, but something of it still runs.
-    async fn try_confirm_lost(&self) -> Result<Option<bool>, CallError> {
-        if self.is_child {
-            return self.try_confirm_child_lost().await;
-        }
-        match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
-            Ok(job) if self.is_ours(&job.metadata) => {
-                return Ok(Some(false));
-            }
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-        Ok(self.pods_gone(Some(self.attempt.number), true).await?.then_some(true))
-    }
-
-    /// Whether a live list shows no pod that is not terminal: of one attempt, or of all the task's. Pods whose Job
-    /// is gone are deleted: nobody else would.
-    async fn pods_gone(&self, attempt: Option<u32>, orphaned: bool) -> Result<bool, CallError> {
-        if self.is_child || self.was_edited {
-            let gone = self.child_gone().await?;
-            if !gone || !self.was_edited {
-                return Ok(gone);
-            }
-        }
-        let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
-        let number = attempt.map(|number| number.to_string());
-        let mut labels = BTreeMap::from([
-            (LABEL_GRAPH_UID, self.identity.uid.as_str()),
-            (LABEL_ROLE, self.role.label()),
-            (LABEL_TASK, &*self.task),
-        ]);
-        if let Some(number) = &number {
-            labels.insert(LABEL_ATTEMPT, number);
-        }
-        // a pod that no Job controls is somebody's copy, labels and all: not ours to wait for, or to delete
-        let ours = |pod: &PodView| !pod.terminal() && pod.owner_uid().is_some();
-        let live: Vec<_> = cluster.list_pods(namespace, &labels).await?.into_iter().filter(ours).collect();
-        for pod in live.iter().filter(|pod| orphaned && pod.metadata.deletion_timestamp.is_none()) {
-            cluster.delete_pod(namespace, &pod.name_any(), &pod.uid().unwrap_or_default()).await?;
-        }
-        Ok(live.is_empty())
-    }
-
-    /// Looks why the attempt's Job has no pod.
-    pub async fn diagnose(self) {
-        let namespace = &self.identity.namespace;
-        let found = async {
-            let job = self.hands.cluster.get_job(namespace, &self.job).await?;
-            let events = self.hands.cluster.list_events(namespace, &job.uid().unwrap_or_default()).await?;
-            Ok::<_, CallError>((job, events))
-        };
-        match found.await {
-            // it has a pod by now, and the cache lags; what its events tell is over
-            Ok((job, _)) if job.ended() || job.status.active > 0 => {}
-            Ok((job, events)) => {
-                let refused = jobs::blocked_by_events(&events);
-                // the Job controller would try for ever
-                let hopeless = matches!(refused, Some(Refused::Final(_)));
-                if let Some(event) = refused.and_then(|refused| refused.event(self.attempt, super::now())) {
-                    self.mailbox.event(event);
-                }
-                if hopeless {
-                    self.mailbox.post(Note::Discard(self.attempt, Arc::new(job)));
-                }
-            }
-            Err(error) => self.failed_call(&error, "looking why a Job has no pod"),
-        }
-        self.mailbox.post(Note::Looked(self.attempt));
-    }
-
-    /// The Job ended and the cache shows no pod of it: a live look, so that neither outputs nor a reason are lost.
-    pub async fn observe_live(self) {
-        let namespace = &self.identity.namespace;
-        for pause in backoff() {
-            if !self.may_act() {
-                return;
-            }
-            let number = self.attempt.number.to_string();
-            let labels = BTreeMap::from([
-                (LABEL_GRAPH_UID, self.identity.uid.as_str()),
-                (LABEL_ROLE, self.role.label()),
-                (LABEL_TASK, &*self.task),
-                (LABEL_ATTEMPT, &number),
-            ]);
-            // the pods after the Job: what the Job's end followed from is there, or gone for good
-            let seen = async {
-                let job = self.hands.cluster.get_job(namespace, &self.job).await?;
-                Ok::<_, CallError>((job, self.hands.cluster.list_pods(namespace, &labels).await?))
-            };
-            match seen.await {
-                Ok((job, pods)) => {
-                    let pods: Vec<_> = pods.iter().collect();
-                    for event in jobs::observe(self.attempt, Some(&job), &pods) {
-                        self.mailbox.event(event);
-                    }
-                    return self.mailbox.post(Note::Looked(self.attempt));
-                }
-                // vanished since
-                Err(error) if error.is_not_found() => return self.confirm_lost().await,
-                Err(error) => self.failed_call(&error, "looking at an ended Job"),
-            }
-            self.pause(pause).await;
-        }
-    }
-
     pub(super) fn is_ours(&self, existing: &ObjectMeta) -> bool {
         let order = Order {
             graph: &self.identity,
@@ -556,18 +367,6 @@ impl Hold {
 
     pub(super) fn may_act(&self) -> bool {
         !self.cancel.is_cancelled() && self.hands.leadership.holds()
-    }
-
-    /// Whether somebody waits for what a stop comes to.
-    fn is_awaited(&self) -> bool {
-        !self.ended.is_cancelled() && self.hands.leadership.holds()
-    }
-
-    async fn wait(&self, pause: Duration) {
-        tokio::select! {
-            () = self.ended.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
     }
 
     pub(super) async fn pause(&self, pause: Duration) {

@@ -1,5 +1,7 @@
 //! One graph while it runs: what was observed goes into the engine, what it asks for comes out.
 
+mod act;
+mod observe;
 mod recall;
 mod steer;
 
@@ -9,17 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    apply::{Hands, Hold, Prepared},
-    children,
+    apply::Hands,
     edit::Pending,
     events,
-    index::{Changed, Index, Key},
+    index::Index,
     looks::Looks,
     registry::{Mailbox, Note},
     report::{Report, Storing, Verdict},
@@ -27,9 +28,9 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{GraphPhase, TaskPhase, VolumeStatus},
-    engine::{Action, Attempt, Event, Graph, Identity, Launch, Role, Run, TaskId, Transition, graph::Work},
-    jobs::{self, JobView, Order},
+    api::{GraphPhase, TaskPhase},
+    engine::{Action, Attempt, Event, Graph, Identity, Role, Run, TaskId, Transition, graph::Work},
+    jobs::JobView,
 };
 
 /// Creates in flight at once of one graph.
@@ -272,237 +273,6 @@ impl Session {
         }
     }
 
-    fn observe(&mut self, changed: &Changed, now: Timestamp, seen: &mut Seen) {
-        let Some(task) = self.graph.find_in_role(changed.key.role, &changed.key.task) else {
-            return self.clear_away(changed);
-        };
-        let attempt = Attempt { task, number: changed.key.attempt };
-        if let Some(child) = &changed.cached.child {
-            seen.events.extend(children::observe(attempt, child, now));
-            self.tell_outdated(attempt, jobs::definition_of(&child.metadata), seen);
-            seen.children.push((attempt, Arc::clone(child)));
-            return;
-        }
-        let pods: Vec<_> = changed.cached.pods.values().map(AsRef::as_ref).collect();
-        if let Some(job) = &changed.cached.job {
-            if jobs::needs_live_pods(job, &pods) {
-                if attempt.number > self.run.task(task).attempts {
-                    // launched by an operator that could not store it any more
-                    let job = job.metadata.name.clone().unwrap_or_default();
-                    seen.events.push(Event::Launched { attempt, job });
-                }
-                seen.podless.push(attempt);
-                return;
-            }
-            if self.is_over(attempt) && jobs::goes_on(job, &pods) {
-                self.discard(job);
-            }
-            if self.is_over(attempt) && job.is_indexed() {
-                // of its many pods nothing more is asked; that it is there may be too much
-                let job = job.metadata.name.clone().unwrap_or_default();
-                return seen.events.push(Event::Launched { attempt, job });
-            }
-        }
-        for mut event in jobs::observe(attempt, changed.cached.job.as_deref(), &pods) {
-            if let Event::Finished { time, .. } = &mut event {
-                seen.since = Some(seen.since.map_or(changed.since, |other| other.min(changed.since)));
-                // Kubernetes cuts times to whole seconds: this one was at most a second later, and not after now
-                *time = time.saturating_add(SignedDuration::from_secs(1)).map_or(now, |latest| latest.min(now));
-            }
-            seen.events.push(event);
-        }
-        let definition = changed.cached.job.as_deref().and_then(|job| jobs::definition_of(&job.metadata));
-        self.tell_outdated(attempt, definition, seen);
-        if changed.cached.job_vanished && self.is_live(attempt) {
-            self.search(attempt);
-        }
-    }
-
-    /// Tells of an attempt that was made from another definition than its task has now.
-    fn tell_outdated(&self, attempt: Attempt, definition: Option<u64>, seen: &mut Seen) {
-        let current = self.graph.task(attempt.task);
-        if let Some(definition) = definition.filter(|hash| *hash != current.hash && !current.is_removed()) {
-            seen.events.push(Event::Outdated { attempt, definition });
-        }
-    }
-
-    /// Has a Job deleted, or a child graph called off, whose task is not in the graph: it was launched, and its task was removed, by operators that
-    /// did not know of each other. Or the task was added by one that is ahead of this: then nothing more is stored here.
-    fn clear_away(&mut self, changed: &Changed) {
-        if let Some(child) = changed.cached.child.as_ref().filter(|child| children::goes_on(child))
-            && self.discarded.insert(child.uid().to_owned())
-        {
-            self.run.affirm();
-            self.report.dirty = true;
-            self.retired.push((self.run.sequence(), Arc::clone(child)));
-        }
-        let Some(job) = &changed.cached.job else { return };
-        let pods: Vec<_> = changed.cached.pods.values().map(AsRef::as_ref).collect();
-        if jobs::goes_on(job, &pods) && !self.discarded.contains(job.metadata.uid.as_deref().unwrap_or_default()) {
-            self.run.affirm();
-            self.report.dirty = true;
-            self.discard(job);
-        }
-    }
-
-    /// What changed while a look was under way is taken as it stands now.
-    fn look_again(&mut self, attempt: Attempt, index: &Index, now: Timestamp, seen: &mut Seen) {
-        let key = self.key(attempt);
-        let cached = index.attempt(&self.identity.uid, &key);
-        if cached.job.is_some() || cached.child.is_some() {
-            self.observe(&Changed { key, cached, since: Instant::now() }, now, seen);
-        } else if self.is_live(attempt) {
-            self.search(attempt);
-        }
-    }
-
-    /// The Job of an attempt ended, and no pod of it is seen. Mostly the watch of pods lags: asking at once, for each of a
-    /// burst of Jobs, would make it lag more.
-    fn look_soon(&mut self, attempt: Attempt) {
-        if self.is_live(attempt) {
-            self.looks.hasten(attempt, Instant::now());
-        }
-    }
-
-    /// Has a Job deleted whose attempt is over, once that is stored.
-    fn discard(&mut self, job: &Arc<JobView>) {
-        if self.discarded.insert(job.metadata.uid.clone().unwrap_or_default()) {
-            self.discards.push((self.run.sequence(), Arc::clone(job)));
-        }
-    }
-
-    /// Looks live for the Job of a live attempt that the cache does not show.
-    pub fn search(&mut self, attempt: Attempt) {
-        if self.searched.insert(attempt) {
-            let hold = self.hold(attempt);
-            self.hands.tracker.spawn(hold.confirm_lost());
-        } else {
-            self.changed_since.insert(attempt);
-        }
-    }
-
-    fn watch_for_pods(&mut self, events: &[Event]) {
-        let now = Instant::now();
-        for event in events {
-            match event {
-                // a child graph has no pod of its own
-                Event::Launched { attempt, .. } if self.is_child(*attempt) => {}
-                Event::Launched { attempt, .. } => self.looks.expect(*attempt, now),
-                Event::Started { attempt } | Event::Finished { attempt, .. } => self.looks.settle(*attempt, now),
-                Event::Gone { attempt } => self.looks.forget(*attempt),
-                Event::Blocked { .. }
-                | Event::Progress { .. }
-                | Event::Outdated { .. }
-                | Event::Items { .. }
-                | Event::LookedUp { .. } => {}
-            }
-        }
-    }
-
-    /// Looks into those Jobs that should have a pod by now and have none.
-    fn look_for_pods(&mut self, index: &Index) {
-        let identity = Arc::clone(&self.identity);
-        let cached = |key: &Key| index.attempt(&identity.uid, key);
-        let mut looks = std::mem::take(&mut self.looks);
-        let waits = |attempt| {
-            let cached = cached(&self.key(attempt));
-            let pods: Vec<_> = cached.pods.values().map(AsRef::as_ref).collect();
-            let lacks = pods.is_empty() || cached.job.is_some_and(|job| jobs::needs_live_pods(&job, &pods));
-            self.is_live(attempt) && lacks
-        };
-        let due = looks.take_due(Instant::now(), waits);
-        self.looks = looks;
-        for attempt in due {
-            let ended = cached(&self.key(attempt)).job.is_some_and(|job| job.ended());
-            let hold = self.hold(attempt);
-            if ended {
-                self.hands.tracker.spawn(hold.observe_live());
-            } else {
-                self.hands.tracker.spawn(hold.diagnose());
-            }
-        }
-    }
-
-    fn key(&self, attempt: Attempt) -> Key {
-        let task = self.graph.task(attempt.task);
-        Key { role: task.role(), task: task.name.to_string(), attempt: attempt.number }
-    }
-
-    /// The name of an attempt's Job: the one that the run was told, else the one that it will have.
-    fn job_name(&self, attempt: Attempt) -> String {
-        let (task, status) = (self.graph.task(attempt.task), self.run.task(attempt.task));
-        let name = if task.for_each.is_some() { jobs::indexed_job_name } else { jobs::job_name };
-        let known = status.job.clone().filter(|_| status.attempts == attempt.number);
-        known.unwrap_or_else(|| {
-            name(&self.identity.name, &self.identity.uid, task.role().label(), &task.name, attempt.number)
-        })
-    }
-
-    fn hold(&mut self, attempt: Attempt) -> Hold {
-        let task = self.graph.task(attempt.task);
-        let role = task.role();
-        let fresh = || (self.ended.child_token(), Arc::default());
-        let (cancel, gate) = self.holds.entry(attempt).or_insert_with(fresh).clone();
-        Hold {
-            hands: Arc::clone(&self.hands),
-            identity: Arc::clone(&self.identity),
-            mailbox: self.mailbox.clone(),
-            creates: Arc::clone(&self.creates),
-            attempt,
-            role,
-            task: Arc::clone(&task.name),
-            is_child: matches!(task.work, Work::Graph(_)),
-            was_edited: self.report.status.revision_number > 1,
-            job: self.job_name(attempt),
-            volumes: self.claims_of(attempt.task),
-            cancel,
-            ended: self.ended.clone(),
-            gate,
-        }
-    }
-
-    /// The claims that a task mounts.
-    fn claims_of(&self, task: TaskId) -> Vec<VolumeStatus> {
-        let mounts = &self.graph.task(task).volumes;
-        let known = self.report.status.volumes.iter();
-        known.filter(|volume| mounts.iter().any(|mount| mount.name == volume.name)).cloned().collect()
-    }
-
-    fn perform(&mut self, actions: Vec<Action>, since: Option<Instant>) {
-        for action in actions {
-            match action {
-                Action::Launch(launch) => {
-                    let Some(prepared) = self.prepare(&launch) else { continue };
-                    let hold = self.hold(launch.attempt);
-                    self.hands.tracker.spawn(hold.launch(prepared, since));
-                }
-                Action::Stop { attempt } => {
-                    if self.stopping.insert(attempt) {
-                        let hold = self.hold(attempt);
-                        self.hands.tracker.spawn(hold.stop());
-                    }
-                }
-                Action::LookUp { task, key } => self.look_up(task, key),
-                Action::AwaitGone { attempt } => {
-                    let hold = self.hold(attempt);
-                    self.hands.tracker.spawn(hold.await_gone());
-                }
-            }
-        }
-    }
-
-    /// The Job or child graph of an attempt.
-    fn prepare(&self, launch: &Launch) -> Option<Prepared> {
-        let (task, defaults) = (self.graph.task(launch.attempt.task), self.graph.pod_defaults.as_ref());
-        if let Work::Graph(child) = &task.work {
-            let order = Order::of_child(&self.identity, task, launch, defaults);
-            let revision = self.report.status.revision.as_deref().unwrap_or_default();
-            let template = self.pinned.template(&child.template);
-            return Some(Prepared::child(order.child(&child.template, template, revision)));
-        }
-        Order::new(&self.identity, task, launch, defaults).map(|order| Prepared::new(&order))
-    }
-
     fn is_child(&self, attempt: Attempt) -> bool {
         matches!(self.graph.task(attempt.task).work, Work::Graph(_))
     }
@@ -571,37 +341,6 @@ impl Session {
         if to == TaskPhase::Failed {
             let message = self.run.task(task).message.as_deref();
             around.recorder.task_failed(around.view, role, &name, attempt, reason, message);
-        }
-    }
-
-    /// Looks live for the Jobs that the status tells of and the cache does not show: they may have been deleted while
-    /// no operator ran.
-    pub fn search_for_missing(&mut self, index: &Index) {
-        let known: Vec<_> = self.run.live().filter(|live| live.job.is_some()).map(|live| live.attempt).collect();
-        let over: Vec<_> = self
-            .graph
-            .ids()
-            .map(|task| (task, self.run.task(task)))
-            .filter(|(_, status)| status.phase != TaskPhase::Running)
-            .map(|(task, status)| (task, status.attempts))
-            .collect();
-        // whoever recorded their end may not have come so far
-        for (task, number) in over {
-            self.drop_items(task, number);
-        }
-        for attempt in known {
-            let cached = index.attempt(&self.identity.uid, &self.key(attempt));
-            if cached.job.is_none() && cached.child.is_none() {
-                self.search(attempt);
-            }
-        }
-    }
-
-    /// Has the items of an attempt of a task deleted, if it has any: the attempt is over, and nothing reads them any more.
-    pub fn drop_items(&mut self, task: TaskId, number: u32) {
-        if self.graph.task(task).for_each.is_some() && number > 0 {
-            let hold = self.hold(Attempt { task, number });
-            self.hands.tracker.spawn(hold.drop_items());
         }
     }
 

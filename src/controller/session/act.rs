@@ -1,0 +1,111 @@
+//! What a session has done for its attempts.
+
+use std::{sync::Arc, time::Instant};
+
+use super::Session;
+use crate::{
+    api::VolumeStatus,
+    controller::{
+        apply::{Hold, Prepared},
+        index::Key,
+    },
+    engine::{Action, Attempt, Launch, TaskId, graph::Work},
+    jobs::{self, JobView, Order},
+};
+
+impl Session {
+    /// Has a Job deleted whose attempt is over, once that is stored.
+    pub(super) fn discard(&mut self, job: &Arc<JobView>) {
+        if self.discarded.insert(job.metadata.uid.clone().unwrap_or_default()) {
+            self.discards.push((self.run.sequence(), Arc::clone(job)));
+        }
+    }
+
+    pub(super) fn key(&self, attempt: Attempt) -> Key {
+        let task = self.graph.task(attempt.task);
+        Key { role: task.role(), task: task.name.to_string(), attempt: attempt.number }
+    }
+
+    /// The name of an attempt's Job: the one that the run was told, else the one that it will have.
+    pub(super) fn job_name(&self, attempt: Attempt) -> String {
+        let (task, status) = (self.graph.task(attempt.task), self.run.task(attempt.task));
+        let name = if task.for_each.is_some() { jobs::indexed_job_name } else { jobs::job_name };
+        let known = status.job.clone().filter(|_| status.attempts == attempt.number);
+        known.unwrap_or_else(|| {
+            name(&self.identity.name, &self.identity.uid, task.role().label(), &task.name, attempt.number)
+        })
+    }
+
+    pub(super) fn hold(&mut self, attempt: Attempt) -> Hold {
+        let task = self.graph.task(attempt.task);
+        let role = task.role();
+        let fresh = || (self.ended.child_token(), Arc::default());
+        let (cancel, gate) = self.holds.entry(attempt).or_insert_with(fresh).clone();
+        Hold {
+            hands: Arc::clone(&self.hands),
+            identity: Arc::clone(&self.identity),
+            mailbox: self.mailbox.clone(),
+            creates: Arc::clone(&self.creates),
+            attempt,
+            role,
+            task: Arc::clone(&task.name),
+            is_child: matches!(task.work, Work::Graph(_)),
+            was_edited: self.report.status.revision_number > 1,
+            job: self.job_name(attempt),
+            volumes: self.claims_of(attempt.task),
+            cancel,
+            ended: self.ended.clone(),
+            gate,
+        }
+    }
+
+    /// The claims that a task mounts.
+    pub(super) fn claims_of(&self, task: TaskId) -> Vec<VolumeStatus> {
+        let mounts = &self.graph.task(task).volumes;
+        let known = self.report.status.volumes.iter();
+        known.filter(|volume| mounts.iter().any(|mount| mount.name == volume.name)).cloned().collect()
+    }
+
+    pub(super) fn perform(&mut self, actions: Vec<Action>, since: Option<Instant>) {
+        for action in actions {
+            match action {
+                Action::Launch(launch) => {
+                    let Some(prepared) = self.prepare(&launch) else { continue };
+                    let hold = self.hold(launch.attempt);
+                    self.hands.tracker.spawn(hold.launch(prepared, since));
+                }
+                Action::Stop { attempt } => {
+                    if self.stopping.insert(attempt) {
+                        let hold = self.hold(attempt);
+                        self.hands.tracker.spawn(hold.stop());
+                    }
+                }
+                Action::LookUp { task, key } => self.look_up(task, key),
+                Action::AwaitGone { attempt } => {
+                    let hold = self.hold(attempt);
+                    self.hands.tracker.spawn(hold.await_gone());
+                }
+            }
+        }
+    }
+
+    /// The Job or child graph of an attempt.
+    pub(super) fn prepare(&self, launch: &Launch) -> Option<Prepared> {
+        let (task, defaults) = (self.graph.task(launch.attempt.task), self.graph.pod_defaults.as_ref());
+        if let Work::Graph(child) = &task.work {
+            let order = Order::of_child(&self.identity, task, launch, defaults);
+            let revision = self.report.status.revision.as_deref().unwrap_or_default();
+            let template = self.pinned.template(&child.template);
+            return Some(Prepared::child(order.child(&child.template, template, revision)));
+        }
+        Order::new(&self.identity, task, launch, defaults).map(|order| Prepared::new(&order))
+    }
+
+    /// Has the items of an attempt of a task deleted, if it has any: the attempt is over, and nothing reads them any more.
+    pub fn drop_items(&mut self, task: TaskId, number: u32) {
+        if self.graph.task(task).for_each.is_some() && number > 0 {
+            let hold = self.hold(Attempt { task, number });
+            self.hands.tracker.spawn(hold.drop_items());
+        }
+    }
+}
