@@ -44,7 +44,7 @@ struct Arguments {
     /// Runs of the chain for the hand-off; 0: leave it out.
     #[arg(long, default_value_t = 10)]
     hand_off_runs: usize,
-    /// Only shapes whose name begins so.
+    /// Only shapes whose name begins so; with `--scale`, wholes whose name has this in it.
     #[arg(long, default_value = "")]
     shape: String,
     /// Instead: large graphs, many items and many child graphs beside small graphs, and 5,000 waiting tasks. Takes
@@ -71,7 +71,7 @@ async fn main() -> Result<()> {
     namespace.until_all::<ServiceAccount>("default", |accounts| !accounts.is_empty()).await;
     let (operator, place) = operator(&arguments, &client, &kubeconfig, &namespace).await?;
     let result = if arguments.scale {
-        measure_scale(&namespace, operator.as_ref(), place).await
+        measure_scale(&namespace, &arguments.shape, operator.as_ref(), place).await
     } else {
         measure(&arguments, &namespace, place).await
     };
@@ -123,13 +123,19 @@ async fn measure(arguments: &Arguments, namespace: &Namespace, operator: String)
     Ok(report)
 }
 
-async fn measure_scale(namespace: &Namespace, operator: Option<&Operator>, place: String) -> Result<Report> {
+async fn measure_scale(
+    namespace: &Namespace,
+    part: &str,
+    operator: Option<&Operator>,
+    place: String,
+) -> Result<Report> {
     // before the rest: memory that was given back is not all given back
     let waiting = match operator {
         Some(operator) => Some(scale::wait(namespace, operator).await?),
         None => None,
     };
-    Ok(Report { operator: place, waiting, scale: scale::measure(namespace).await?, ..Report::default() })
+    eprintln!("{waiting:?}");
+    Ok(Report { operator: place, waiting, scale: scale::measure(namespace, part).await?, ..Report::default() })
 }
 
 /// The operator: the one that is installed, or else a process with its default options.

@@ -59,9 +59,6 @@ start() {
 		# behind a program that no file tells of
 		self=$BASHPID
 		echo "$self $(birth "$self") $boot_id" > "$run/$name.pid"
-		# most are Go programs with small heaps that share two cores: collecting
-		# garbage a third as often leaves a tenth more for the work
-		export GOGC=${GOGC:-300}
 		exec setsid "$@" < /dev/null >> "$log/$name.log" 2>&1
 	) &
 	until [[ -s $run/$name.pid ]]; do sleep 0.01; done
