@@ -3,8 +3,8 @@
 //
 //	health SCRIPT FILE...
 //
-// Each FILE is an object as YAML. For each a line is printed: FILE, Argo CD's health and message, kstatus'
-// status and message, with tabs between.
+// Each FILE is an object as YAML. For each a row of a Markdown table is printed: the name of the file, Argo CD's
+// health and message, kstatus' status and message.
 package main
 
 import (
@@ -53,11 +53,9 @@ func tell(script, file string) error {
 	if err != nil {
 		return err
 	}
-	line := []string{filepath.Base(file), health, message, computed.Status.String(), computed.Message}
-	for place, field := range line {
-		line[place] = strings.ReplaceAll(field, "\n", " ")
-	}
-	fmt.Println(strings.Join(line, "\t"))
+	name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+	row := fmt.Sprintf("| `%s` | %s: %s | %s: %s |", name, health, message, computed.Status, computed.Message)
+	fmt.Println(strings.ReplaceAll(row, "\n", " "))
 	return nil
 }
 
