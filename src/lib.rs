@@ -10,6 +10,7 @@
 //! | [`validate`] | the one entry for checking what users write |
 //! | [`controller`] | watches, asks the engine, applies and reports |
 //! | [`operator`] | the operator program, put together |
+//! | [`trial`] | the graph that `helm test` runs |
 //! | [`runtime`] | arguments, lease, telemetry, metrics, health, shutdown |
 //! | [`cli`] | the verbs of `kubectl taskgraph` |
 
@@ -25,5 +26,7 @@ pub mod jobs;
 pub mod operator;
 #[cfg(feature = "operator")]
 pub mod runtime;
+#[cfg(feature = "operator")]
+pub mod trial;
 #[cfg(feature = "kubernetes")]
 pub mod validate;

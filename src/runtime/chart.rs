@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::args::LogFormat;
-use crate::api::DurationText;
 
 /// Values of the chart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -38,8 +37,18 @@ pub struct Values {
     pub tolerations: Vec<Map<String, Value>>,
     /// Affinity of the pods.
     pub affinity: Map<String, Value>,
+    /// How the pods are spread; a constraint without `labelSelector` gets that of the pods.
+    pub topology_spread_constraints: Vec<Map<String, Value>>,
     /// Priority class of the pods. Empty: the cluster's default.
     pub priority_class_name: String,
+    /// How many replicas a drained machine may take away at once.
+    pub pod_disruption_budget: DisruptionBudget,
+    /// What the pods may talk to.
+    pub network_policy: NetworkPolicy,
+    /// What is made for Prometheus and Grafana.
+    pub monitoring: Monitoring,
+    /// Further objects to install with the chart; texts in them are templates.
+    pub extra_objects: Vec<Map<String, Value>>,
     /// What Helm hands to every subchart; not used.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub global: Map<String, Value>,
@@ -50,10 +59,13 @@ pub struct Values {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Image {
     /// Name of the image, without the tag.
-    #[schemars(length(min = 1))]
+    #[schemars(regex(pattern = "^([^@ ]*/)?[^:@/ ]+$"))]
     pub repository: String,
     /// Tag. Empty: the chart's appVersion.
     pub tag: String,
+    /// Digest, as `sha256:...`: counts more than the tag. Empty: by tag.
+    #[schemars(regex(pattern = "^(sha256:[0-9a-f]{64})?$"))]
+    pub digest: String,
     /// When a machine pulls it.
     pub pull_policy: PullPolicy,
 }
@@ -82,13 +94,14 @@ pub struct LocalReference {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Operator {
     /// Serve this namespace only; the permissions are then limited to it. Empty: all namespaces.
-    #[schemars(length(max = 63))]
+    #[schemars(length(max = 63), regex(pattern = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$"))]
     pub namespace: String,
     /// Graphs that are worked on at once.
     #[schemars(range(min = 1, max = 1024))]
     pub concurrency: u16,
     /// How long the Lease of a dead replica stands before another takes over (2s to 10m).
-    pub lease_duration: DurationText,
+    #[schemars(regex(pattern = "^(([2-9]|[1-9][0-9]|[1-5][0-9][0-9]|600)s|([1-9]|10)m)$"))]
+    pub lease_duration: String,
     /// How logs are written.
     pub log_format: LogFormat,
     /// A level (error, warn, info, debug, trace), or filters by module.
@@ -115,8 +128,92 @@ pub struct ServiceAccount {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rbac {
-    /// Whether the chart makes roles and bindings.
+    /// Whether the chart makes roles and bindings for the operator.
     pub create: bool,
+    /// Whether the cluster's roles view, edit and admin get rights on graphs and templates.
+    pub aggregate: bool,
+}
+
+/// A `PodDisruptionBudget`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DisruptionBudget {
+    /// Whether there is one.
+    pub create: bool,
+    /// Replicas that may be away at once.
+    #[schemars(range(min = 1, max = 10))]
+    pub max_unavailable: u8,
+}
+
+/// A `NetworkPolicy`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NetworkPolicy {
+    /// Whether there is one.
+    pub create: bool,
+    /// Who may read /metrics, as the `from` of a policy. Empty: everybody.
+    pub metrics_from: Vec<Map<String, Value>>,
+    /// Where the API server is.
+    pub api_server: ApiServer,
+}
+
+/// Where the API server is, for a policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiServer {
+    /// Its addresses. Empty: any.
+    pub cidrs: Vec<String>,
+    /// Its ports, behind its Service too.
+    #[schemars(length(min = 1), inner(range(min = 1)))]
+    pub ports: Vec<u16>,
+}
+
+/// What is made for Prometheus and Grafana.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Monitoring {
+    /// How Prometheus finds the operator.
+    pub service_monitor: ServiceMonitor,
+    /// The alerts.
+    pub rules: Watched,
+    /// The dashboards, as `ConfigMaps` that Grafana's sidecar finds by their labels.
+    pub dashboards: Watched,
+}
+
+/// Whether an object is made that not every cluster can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum When {
+    /// Where the cluster has the kinds of the Prometheus Operator.
+    Auto,
+    /// In any case.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// A `ServiceMonitor`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceMonitor {
+    /// Whether it is made.
+    pub create: When,
+    /// Its labels, where Prometheus looks for some only.
+    pub labels: BTreeMap<String, String>,
+    /// How often the metrics are read.
+    #[schemars(regex(pattern = "^[1-9][0-9]*(ms|s|m)$"))]
+    pub interval: String,
+}
+
+/// An object that some program of the cluster looks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Watched {
+    /// Whether it is made.
+    pub create: When,
+    /// Its labels, by which it is found.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// The text of `charts/taskgraph/values.schema.json`. Draft 7, which every Helm reads.
@@ -125,18 +222,30 @@ pub fn schema() -> String {
     // values that a user sets to null take the chart's default, so nothing is required
     settings.inline_subschemas = true;
     let mut schema = settings.into_generator().into_root_schema_for::<Values>();
-    drop_required(schema.as_object_mut());
+    make_readable(schema.as_object_mut());
     serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
 }
 
 /// Helm checks a user's values merged with the chart's; what is missing then was taken out on
-/// purpose (`key: null`).
-fn drop_required(schema: Option<&mut Map<String, Value>>) {
+/// purpose (`key: null`). Choices are told in one message.
+fn make_readable(schema: Option<&mut Map<String, Value>>) {
     let Some(schema) = schema else { return };
     schema.remove("required");
+    if let Some(choices) = schema.remove("oneOf") {
+        let choices = choices.as_array().cloned().unwrap_or_default();
+        let told = choices.iter().filter_map(|choice| {
+            let (word, what) = (choice["const"].as_str()?, choice["description"].as_str()?);
+            Some(format!(" {word}: {}{}", what[..1].to_lowercase(), &what[1..]))
+        });
+        let told: String = told.collect();
+        if let Some(Value::String(description)) = schema.get_mut("description") {
+            description.push_str(&told);
+        }
+        schema.insert("enum".into(), choices.into_iter().map(|mut choice| choice["const"].take()).collect());
+    }
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         for property in properties.values_mut() {
-            drop_required(property.as_object_mut());
+            make_readable(property.as_object_mut());
         }
     }
 }
@@ -148,7 +257,10 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
-    use crate::runtime::{args::Args, stale};
+    use crate::{
+        api,
+        runtime::{args::Args, stale},
+    };
 
     fn read(path: &str) -> String {
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -174,10 +286,8 @@ mod tests {
         assert_eq!(values.operator.concurrency, args.concurrency);
         assert_eq!(values.operator.port, args.listen.port());
         assert_eq!(values.operator.log_level, args.log_level);
-        assert_eq!(
-            u128::from(values.operator.lease_duration.parse().unwrap().millis()),
-            args.lease_duration.as_millis()
-        );
+        let lease: api::Duration = values.operator.lease_duration.parse().unwrap();
+        assert_eq!(u128::from(lease.millis()), args.lease_duration.as_millis());
         assert!(values.operator.namespace.is_empty() && args.namespace.is_none());
     }
 

@@ -245,6 +245,9 @@ pub fn documentation() -> String {
 }
 
 #[cfg(test)]
+mod used;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime::stale;

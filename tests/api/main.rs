@@ -14,6 +14,7 @@ mod crash;
 mod edits;
 mod faults;
 mod fixture;
+mod gitops;
 mod harness;
 mod items;
 mod runs;

@@ -2,4 +2,6 @@
 #![cfg(feature = "kubernetes")]
 
 mod documents;
+#[cfg(feature = "operator")]
+mod gitops;
 mod objects;

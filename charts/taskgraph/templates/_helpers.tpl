@@ -4,16 +4,49 @@
 {{- $name | trunc 53 | trimSuffix "-" -}}
 {{- end }}
 
+{{/* Name of objects that belong to no namespace. Operators for one namespace each are installed side by side, and may
+     share the name of their releases. */}}
+{{- define "taskgraph.clusterName" -}}
+{{- $name := include "taskgraph.name" . -}}
+{{- ternary (printf "%s-%s" $name .Release.Namespace) $name (not (empty .Values.operator.namespace)) -}}
+{{- end }}
+
+{{/* The namespace in which graphs are served, and the test runs one. */}}
+{{- define "taskgraph.servedNamespace" -}}
+{{- .Values.operator.namespace | default .Release.Namespace -}}
+{{- end }}
+
 {{- define "taskgraph.selector" -}}
 app.kubernetes.io/name: taskgraph
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- define "taskgraph.labels" -}}
-{{ include "taskgraph.selector" . }}
+{{/* Of everything that is not the operator's pod: those of the test must not be taken for it. */}}
+{{- define "taskgraph.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "taskgraph.labels" -}}
+{{ include "taskgraph.selector" . }}
+{{ include "taskgraph.commonLabels" . }}
+{{- end }}
+
+{{- define "taskgraph.testLabels" -}}
+app.kubernetes.io/name: taskgraph-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{ include "taskgraph.commonLabels" . }}
+{{- end }}
+
+{{- define "taskgraph.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
 {{- end }}
 
 {{- define "taskgraph.serviceAccount" -}}
@@ -28,4 +61,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - kind: ServiceAccount
   name: {{ include "taskgraph.serviceAccount" . }}
   namespace: {{ .Release.Namespace }}
+{{- end }}
+
+{{/* The security context that namespaces with the "restricted" standard ask of a container. */}}
+{{- define "taskgraph.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "taskgraph.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{/* Whether to make an object of the Prometheus Operator's world. Takes the root, the value `create`, and the kind. */}}
+{{- define "taskgraph.wanted" -}}
+{{- $has := .root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) -}}
+{{- if or (eq .create "Always") (and (eq .create "Auto") $has) -}}true{{- end -}}
+{{- end }}
+
+{{/* What of Prometheus' series are this release's, for a query. */}}
+{{- define "taskgraph.series" -}}
+namespace="{{ .Release.Namespace }}",job="{{ include "taskgraph.name" . }}-metrics"
 {{- end }}
