@@ -203,16 +203,17 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
         let edited = run.edit(pending.plan.graph, pending.plan.settings, now);
         let summary = edited.summary(usize::from(u8::MAX));
         info!(graph = view.name(), namespace = view.namespace(), revision = number, "edited: {summary}");
-        ctx.recorder.edited(view, number, &summary);
     }
     if let Some(rerun) = &pending.rerun {
         let tasks = run.rerun(rerun, now);
         info!(graph = view.name(), namespace = view.namespace(), id = rerun.id, tasks, "rerun");
-        ctx.recorder.rerun(view, &rerun.id, tasks);
     }
     Verdict::Accepted.write(&mut status, pending.generation, now);
     run.write(&mut status, now);
-    store(session, view, &status).await?;
+    if store(session, view, &status).await? {
+        // of a task that starts afresh nobody could tell later
+        session.tell_all(&ctx.recorder, view);
+    }
     if pending.edit.is_some() {
         // those with higher numbers are of edits that come, or that were overtaken
         let current = status.revision_number;
@@ -228,12 +229,13 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
     Ok(())
 }
 
-/// Stores the edited status. Where somebody else was faster, the next look finds what he has stored.
-async fn store(session: &Session, view: &GraphView, status: &TaskGraphStatus) -> Result<(), AcceptError> {
+/// Stores the edited status. False: somebody else was faster; the next look finds what he has stored.
+async fn store(session: &Session, view: &GraphView, status: &TaskGraphStatus) -> Result<bool, AcceptError> {
     let failed = |error| AcceptError::Call("store the edited status", error);
     let value: Value = serde_json::to_value(status).map_err(|error| failed(CallError::Request(error.to_string())))?;
     match report::write(session.report.write_of(session.hands(), view), value).await {
-        Ok(_) | Err(StoreError::Overtaken | StoreError::Deleted) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(StoreError::Overtaken | StoreError::Deleted) => Ok(false),
         Err(StoreError::Failed(error)) => Err(failed(error)),
     }
 }

@@ -1,5 +1,5 @@
-//! SIGKILL of the real operator between any two of its API writes: after a restart the result is the same, and no
-//! Job was made twice.
+//! SIGKILL of the real operator between any two of its API writes: after a restart the result is the same, no Job was
+//! made twice, and events have told everything once.
 
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::{
         namespace::{finished, outcome},
         proxy::Side,
     },
+    told,
 };
 
 /// How many runs go on side by side: they wait more than they work.
@@ -211,11 +212,13 @@ async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
         fixture.restart().await?;
     }
     let graph = fixture.namespace.until_finished("g").await;
+    told::until_told(&fixture, &graph).await;
     let status = fixture.operator.terminate().await?;
     // where all was done but the last event, the second operator may be told to end before it listens for that
     let early = crashed && status.code() == Some(128 + 15);
     ensure!(early || status.success(), "the operator ended with {status}");
     fixture.judge().await?;
+    told::told_once(&fixture, &graph).await?;
     Ok(Ran { outcome: outcome(&graph), condition: finished(&graph), writes, crashed })
 }
 
