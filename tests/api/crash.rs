@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use taskgraph::api::TaskPhase;
+use taskgraph::api::{TaskGraph, TaskPhase};
 
 use crate::{
     fixture::{Fixture, container, task, task_with},
@@ -187,6 +187,13 @@ struct Ran {
     crashed: bool,
 }
 
+/// Waits until the graph has finished, and all is told.
+async fn ended(fixture: &Fixture) -> Result<TaskGraph> {
+    let graph = fixture.namespace.until_finished("g").await;
+    told::until_told(fixture, &graph).await?;
+    Ok(graph)
+}
+
 /// Runs a graph of this shape; the operator dies at the given write, and is started again.
 async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
     let mut fixture = Fixture::new(&format!("crash-{}", shape.name), shape.script).await?;
@@ -199,10 +206,9 @@ async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
     fixture.namespace.create("g", (shape.spec)()).await?;
     let mut crashed = tokio::select! {
         () = fixture.proxy.crashed() => true,
-        _ = fixture.namespace.until_finished("g") => false,
+        graph = ended(&fixture) => graph.map(|_| false)?,
     };
     if !crashed {
-        // what it still had to say, events above all, it says before it ends
         let status = fixture.operator.terminate().await?;
         crashed = status.code() == Some(128 + 9);
         ensure!(crashed || status.success(), "the operator ended with {status}");
@@ -211,8 +217,7 @@ async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
     if crashed {
         fixture.restart().await?;
     }
-    let graph = fixture.namespace.until_finished("g").await;
-    told::until_told(&fixture, &graph).await;
+    let graph = ended(&fixture).await?;
     let status = fixture.operator.terminate().await?;
     // where all was done but the last event, the second operator may be told to end before it listens for that
     let early = crashed && status.code() == Some(128 + 15);

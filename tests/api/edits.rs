@@ -264,7 +264,7 @@ async fn an_edit_and_a_rerun_wait_while_the_graph_undoes_what_it_did() -> Result
     assert_eq!((finished(&graph), told(&graph, "ship").attempts), (None, 1));
     let done = |graph: &TaskGraph| accepted(graph) && finished(graph).is_some();
     let graph = fixture.namespace.until("g", "edited and finished", done).await;
-    assert_eq!(line(&graph), "charge=Succeeded/2 undo:charge=Succeeded/1 ship=Succeeded/2 extra=Succeeded/1");
+    assert_eq!(line(&graph), "charge=Succeeded/2 undo:charge=Pending/1 ship=Succeeded/2 extra=Succeeded/1");
     assert_eq!((finished(&graph), status(&graph).revision_number), (Some("Complete"), 2));
     let events: Vec<_> = status(&graph).history.into_iter().map(|entry| entry.event).collect();
     assert_eq!(events, ["Accepted", "Compensating", "Finished", "Edited", "Rerun", "Finished"]);

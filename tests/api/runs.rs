@@ -228,6 +228,6 @@ async fn events_tell_of_the_graph_not_of_each_success() -> Result<()> {
     let graph = fixture.run("g", json!({"failurePolicy": "FinishBranches", "tasks": tasks})).await?;
     assert_eq!(finished(&graph), Some("Failed"));
     // of each of the two, though nearly at the same time
-    told::until_told(&fixture, &graph).await;
+    told::until_told(&fixture, &graph).await?;
     told::told_once(&fixture, &graph).await
 }

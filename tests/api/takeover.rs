@@ -38,7 +38,7 @@ async fn went_on(fixture: &Fixture) -> Result<()> {
     let expected = [("t0", 1), ("t1", 1), ("t2", 2), ("t3", 1), ("t4", 1), ("end", 1)];
     assert_eq!(line, expected.map(|(name, attempts)| (name.to_owned(), TaskPhase::Succeeded, attempts)));
     assert_eq!(status(&graph).history.len(), 2, "accepted and finished, once: {:?}", status(&graph).history);
-    told::until_told(fixture, &graph).await;
+    told::until_told(fixture, &graph).await?;
     told::told_once(fixture, &graph).await?;
     fixture.judge().await?;
     Ok(())

@@ -1,6 +1,9 @@
 //! What Kubernetes events tell of a graph: each thing once.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::events::v1::Event;
@@ -9,7 +12,7 @@ use taskgraph::api::{TaskGraph, TaskPhase};
 
 use crate::{
     fixture::Fixture,
-    support::namespace::{finished, status},
+    support::namespace::{PATIENCE, finished, status},
 };
 
 /// What is to be told of a graph, and how often: by reason, and of a failure with the name of the task.
@@ -46,11 +49,18 @@ fn told(events: &[Event], graph: &TaskGraph) -> BTreeMap<String, usize> {
     told
 }
 
-/// Waits until everything is told of a graph that ran to its end.
-pub async fn until_told(fixture: &Fixture, graph: &TaskGraph) {
-    let wanted = expected(graph);
-    let all = |events: &[Event]| told(events, graph).keys().eq(wanted.keys());
-    fixture.namespace.until_all::<Event>(&format!("telling {wanted:?}"), all).await;
+/// Waits until everything is told of a graph that ran to its end; what is told twice by then is found by [`told_once`].
+pub async fn until_told(fixture: &Fixture, graph: &TaskGraph) -> Result<()> {
+    let (wanted, begin) = (expected(graph), Instant::now());
+    loop {
+        let events = fixture.namespace.api::<Event>().list(&ListParams::default()).await?.items;
+        let found = told(&events, graph);
+        if found.keys().eq(wanted.keys()) {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < PATIENCE, "{}: told: {found:?}, and not {wanted:?}", fixture.namespace.name);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Whether everything was told of it, and once.

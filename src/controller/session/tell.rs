@@ -13,15 +13,15 @@ use crate::{
 impl Session {
     /// Takes note of what a transition has to tell.
     pub(super) fn note_to_tell(&mut self, task: TaskId, to: TaskPhase) {
-        let telling = match to {
-            TaskPhase::Failed => Telling::task_failed(self.graph.task(task).role(), self.run.task(task)),
-            TaskPhase::Running if !self.started => {
-                self.started = true;
-                Telling::started()
-            }
-            _ => return,
-        };
-        self.untold.push((self.run.sequence(), telling));
+        let (sequence, status) = (self.run.sequence(), self.run.task(task));
+        // one that was launched before a restart may have ended when it is first seen
+        if !self.started && status.attempts > 0 {
+            self.started = true;
+            self.untold.push((sequence, Telling::started()));
+        }
+        if to == TaskPhase::Failed {
+            self.untold.push((sequence, Telling::task_failed(self.graph.task(task).role(), status)));
+        }
     }
 
     /// Tells what is stored by now. The history is that of the last write: no other was begun since.
