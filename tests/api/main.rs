@@ -21,5 +21,6 @@ mod runs;
 mod sagas;
 mod takeover;
 mod told;
+mod verbs;
 mod volumes;
 mod waiting;

@@ -100,6 +100,13 @@ impl ControlPlane {
         &self.dir
     }
 
+    /// How to reach it as the user `reader`, who has no rights but those that a test gives.
+    pub fn readers_kubeconfig(&self) -> Result<PathBuf> {
+        let path = self.dir.join("reader.yaml");
+        fs::write(&path, fs::read_to_string(&self.kubeconfig)?.replace("token: secret", "token: reader"))?;
+        Ok(path)
+    }
+
     /// How to reach it, with all rights.
     pub async fn config(&self) -> Result<Config> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
@@ -116,7 +123,7 @@ impl ControlPlane {
         let dir = scratch_dir()?;
         let begin = Instant::now();
         let [etcd, peer, api] = free_ports()?;
-        fs::write(dir.join("tokens.csv"), "secret,admin,admin,system:masters\n")?;
+        fs::write(dir.join("tokens.csv"), "secret,admin,admin,system:masters\nreader,reader,reader\n")?;
         let status = Command::new("openssl")
             .args(["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out"])
             .arg(dir.join("sa.key"))
