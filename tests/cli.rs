@@ -139,6 +139,9 @@ fn help_version_and_completion() {
         (&["--help"], "kubectl taskgraph tree data-processing -n prod -w"),
         (&["tree", "--help"], "--watch"),
         (&["validate", "--help"], "--strict"),
+        (&["rerun", "--help"], "kubectl taskgraph rerun nightly"),
+        (&["cancel", "--help"], "for good"),
+        (&["diff", "--help"], "As after kubectl apply"),
         (&["completion", "bash"], "complete -F _kubectl__taskgraph"),
     ] {
         let output = run(arguments, "");
@@ -146,6 +149,21 @@ fn help_version_and_completion() {
         let out = String::from_utf8(output.stdout).unwrap();
         assert!(out.contains(text), "{out}");
     }
+}
+
+#[test]
+fn command_lines_that_contradict_themselves() {
+    for arguments in
+        [&["rerun", "g", "--all", "-t", "a"][..], &["rerun", "g", "--failed", "--all"], &["suspend"], &["diff"]]
+    {
+        let output = run(arguments, "");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+    let output =
+        run(&["diff", "-f", "-", "-n", "mine"], &GOOD.replace("{name: good}", "{name: good, namespace: other}"));
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error, "error: TaskGraph/good is of namespace \"other\", and --namespace says \"mine\"\n");
 }
 
 #[test]

@@ -15,7 +15,10 @@ use super::{
     suggest, text,
     tree::{ClusterArgs, client::Graphs},
 };
-use crate::api::{Approval, ApprovalDecision, TaskGraph, TaskPhase};
+use crate::{
+    api::{Approval, ApprovalDecision, TaskGraph, TaskPhase},
+    engine::reason::APPROVAL_PENDING,
+};
 
 /// How often a change of the graph by somebody else is followed by another try.
 const TRIES: usize = 20;
@@ -57,16 +60,19 @@ pub fn run(args: &ApproveArgs) -> Result<ExitCode> {
     })
 }
 
+/// The tasks that ask for an approval, as far as the graph shows: those of a template stand in no spec, and show when they
+/// wait.
+fn asking(graph: &TaskGraph) -> Vec<&str> {
+    let written = graph.spec.tasks.iter().chain(&graph.spec.finally).filter(|task| task.approval.is_some());
+    let told = graph.status.iter().flat_map(|status| &status.tasks);
+    let waiting =
+        told.filter(|task| graph.spec.template_ref.is_some() && task.reason.as_deref() == Some(APPROVAL_PENDING));
+    written.map(|task| task.name.as_str()).chain(waiting.map(|task| task.name.as_str())).collect()
+}
+
 /// The attempt that is decided on.
 fn attempt(graph: &TaskGraph, args: &ApproveArgs) -> Result<u32> {
-    let asking: Vec<&str> = graph
-        .spec
-        .tasks
-        .iter()
-        .chain(&graph.spec.finally)
-        .filter(|task| task.approval.is_some())
-        .map(|task| task.name.as_str())
-        .collect();
+    let asking = asking(graph);
     if !asking.contains(&args.task.as_str()) {
         let hint = suggest::did_you_mean(&args.task, asking.iter().copied());
         bail!("the graph has no task {} that asks for an approval{hint}", suggest::quoted(&args.task));
@@ -158,6 +164,25 @@ mod tests {
         }))
         .unwrap();
         attempt(&graph, &line.args).map_or_else(|error| error.to_string(), |attempt| attempt.to_string())
+    }
+
+    #[test]
+    fn the_tasks_of_a_template_show_when_they_wait() {
+        let graph: TaskGraph = serde_json::from_value(json!({
+            "apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph", "metadata": {"name": "g"},
+            "spec": {"templateRef": {"name": "release"}},
+            "status": {"tasks": [
+                {"name": "ask", "phase": "Waiting", "reason": "ApprovalPending", "attempts": 3},
+                {"name": "night", "phase": "Waiting", "reason": "Delay", "attempts": 1},
+            ]},
+        }))
+        .unwrap();
+        let decides = |task: &str| {
+            let line = Line::parse_from(["approve", "g", task]);
+            attempt(&graph, &line.args).map_err(|error| error.to_string())
+        };
+        assert_eq!(decides("ask"), Ok(3));
+        assert!(decides("night").is_err());
     }
 
     #[test]

@@ -9,7 +9,8 @@ use tracing::{info, warn};
 use super::{
     Context,
     children::PARENT_GONE,
-    cluster::CallError,
+    cluster::{CallError, Cluster},
+    events::Telling,
     registry::Slot,
     report::{REVISION_TAKEN, Report, Verdict, cut},
     revision::Pinned,
@@ -200,8 +201,11 @@ async fn begin(
     // A graph that was refused before has conditions; their transition times are kept. Claims are stored at once, over
     // the version that is.
     let fresh = view.status.conditions.is_empty() && pinned.claims().is_empty();
-    let (mut status, mut version) =
-        if fresh { (TaskGraphStatus::default(), view_version(view)) } else { live_status(ctx, view).await? };
+    let (mut status, mut version) = if fresh {
+        (TaskGraphStatus::default(), view_version(view))
+    } else {
+        live_status(&ctx.hands.cluster, view).await?
+    };
     status.templates = pinned.told();
     status.revision = Some(Pinned::name(view, 1));
     status.revision_number = 1;
@@ -210,7 +214,6 @@ async fn begin(
     }
     let identity = identity(view);
     info!(graph = view.name(), namespace = view.namespace(), tasks = plan.graph.first_compensation, "accepted");
-    ctx.recorder.accepted(view, plan.graph.first_compensation);
     let mut run = Run::new(plan.graph, plan.settings, (*identity).clone(), super::now());
     if let Some(rerun) = &pinned.spec.rerun {
         run.note_rerun(&rerun.id);
@@ -240,7 +243,7 @@ async fn provide_volumes(
 
 /// Goes on with a graph from what is stored.
 async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Stored) -> Result<Taken, AcceptError> {
-    let (mut status, mut version) = live_status(ctx, view).await?;
+    let (mut status, mut version) = live_status(&ctx.hands.cluster, view).await?;
     if status.observed_generation.is_some_and(|observed| observed > view.generation()) {
         // somebody has followed a newer spec than the one that was watched
         return Ok(Taken::Late);
@@ -284,6 +287,7 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
     let report = Report::new(status, version, observed);
     let mailbox = ctx.registry.mailbox(view, slot);
     let mut session = Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), mailbox);
+    session.tell_again();
     ctx.index.touch(view.uid());
     session.search_for_missing(&ctx.index);
     Ok(Taken::Up(Box::new(session)))
@@ -334,13 +338,9 @@ fn view_version(view: &GraphView) -> String {
 }
 
 /// The status as it stands, and the version of the object.
-pub async fn live_status(ctx: &Context, view: &GraphView) -> Result<(TaskGraphStatus, String), AcceptError> {
-    let live = ctx
-        .hands
-        .cluster
-        .get_graph(view.namespace(), view.name())
-        .await
-        .map_err(|error| AcceptError::Call("read the graph", error))?;
+pub async fn live_status(cluster: &Cluster, view: &GraphView) -> Result<(TaskGraphStatus, String), AcceptError> {
+    let live = cluster.get_graph(view.namespace(), view.name()).await;
+    let live = live.map_err(|error| AcceptError::Call("read the graph", error))?;
     if live.metadata.uid.as_deref() != Some(view.uid()) {
         return Err(AcceptError::Replaced);
     }
@@ -413,13 +413,13 @@ pub async fn report_refusal(ctx: &Context, view: &GraphView, verdict: &Verdict) 
     if told && view.status.observed_generation == Some(view.generation()) {
         return Ok(());
     }
-    let (mut status, version) = live_status(ctx, view).await?;
+    let (mut status, version) = live_status(&ctx.hands.cluster, view).await?;
     verdict.write(&mut status, view.generation(), super::now());
     status.phase = status.phase.or(Some(crate::api::GraphPhase::Pending));
     status.message = Some(summary(message));
     put_status(ctx, view, &version, &status).await?;
     info!(graph = view.name(), namespace = view.namespace(), reason, "not accepted");
-    ctx.recorder.refused(view, reason, message);
+    ctx.recorder.tell(view, &Telling::refused(view.generation(), reason, message));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A child is a graph like any other: it has a session of its own, and its parent looks at nothing but its status.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tracing::{debug, warn};
@@ -10,15 +10,12 @@ use tracing::{debug, warn};
 use super::{
     apply::{Hands, Hold, backoff},
     cluster::{CallError, LiveGraph},
+    orphans::nothing_is_left,
     view::{ConditionHead, GraphView},
 };
 use crate::{
-    api::{
-        CONDITION_ACCEPTED, CONDITION_COMPLETE, CONDITION_FAILED, CONDITION_STALLED, DesiredState, GROUP, LABEL_GRAPH,
-        VERSION,
-    },
+    api::{CONDITION_ACCEPTED, CONDITION_COMPLETE, CONDITION_FAILED, CONDITION_STALLED, DesiredState},
     engine::{Attempt, AttemptResult, Blame, Event, Failure},
-    jobs::PodView,
 };
 
 /// The reason of a child graph whose templates are gone with its parent's revision.
@@ -93,7 +90,7 @@ async fn try_stop(
         Ok(child) if ours(&child) => child,
         // somebody else's: ours is gone
         Ok(_) => return Ok(true),
-        Err(error) if error.is_not_found() => return is_gone(hands, namespace, name).await,
+        Err(error) if error.is_not_found() => return nothing_is_left(&hands.cluster, namespace, name).await,
         Err(error) => return Err(error),
     };
     let uid = child.metadata.uid.clone().unwrap_or_default();
@@ -111,18 +108,6 @@ async fn try_stop(
     Ok(false)
 }
 
-/// Whether nothing is left of what a graph that is gone has made: the garbage collector deletes it, its own children first
-/// of all.
-async fn is_gone(hands: &Hands, namespace: &str, graph: &str) -> Result<bool, CallError> {
-    let labels = BTreeMap::from([(LABEL_GRAPH, graph)]);
-    if hands.cluster.has_objects("apis/batch/v1", namespace, "jobs", &labels).await?
-        || hands.cluster.has_objects(&format!("apis/{GROUP}/{VERSION}"), namespace, "taskgraphs", &labels).await?
-    {
-        return Ok(false);
-    }
-    Ok(hands.cluster.list_pods(namespace, &labels).await?.iter().all(PodView::terminal))
-}
-
 impl Hold {
     /// Calls the child off. True: it is final, or gone.
     pub(super) async fn try_stop_child(&self) -> Result<bool, CallError> {
@@ -134,18 +119,7 @@ impl Hold {
         let namespace = &self.identity.namespace;
         match self.hands.cluster.get_graph(namespace, &self.job).await {
             Ok(child) => Ok(child.is_finished() || !self.is_ours(&child.metadata)),
-            Err(error) if error.is_not_found() => is_gone(&self.hands, namespace, &self.job).await,
-            Err(error) => Err(error),
-        }
-    }
-
-    /// As [`Hold::try_confirm_lost`], of a child.
-    pub(super) async fn try_confirm_child_lost(&self) -> Result<Option<bool>, CallError> {
-        let namespace = &self.identity.namespace;
-        match self.hands.cluster.get_graph(namespace, &self.job).await {
-            Ok(child) if self.is_ours(&child.metadata) => Ok(Some(false)),
-            Ok(_) => Ok(Some(true)),
-            Err(error) if error.is_not_found() => Ok(is_gone(&self.hands, namespace, &self.job).await?.then_some(true)),
+            Err(error) if error.is_not_found() => nothing_is_left(&self.hands.cluster, namespace, &self.job).await,
             Err(error) => Err(error),
         }
     }

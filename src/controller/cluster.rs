@@ -208,6 +208,13 @@ impl Cluster {
         self.get(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}")).await
     }
 
+    /// Reads the Jobs that carry these labels, from etcd, not from a cache.
+    pub async fn list_jobs(&self, namespace: &str, labels: &BTreeMap<&str, &str>) -> Result<Vec<JobView>, CallError> {
+        let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs?labelSelector={}", selector(labels));
+        let _permit = self.lists.acquire().await;
+        Ok(self.get::<ObjectList<JobView>>(&path).await?.items)
+    }
+
     /// Deletes exactly this Job, and its pods before it.
     pub async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
         self.delete(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}"), json!({"uid": uid}), "Foreground")
@@ -248,6 +255,11 @@ impl Cluster {
     pub async fn list_events(&self, namespace: &str, uid: &str) -> Result<Vec<v1::Event>, CallError> {
         let path = format!("/api/v1/namespaces/{namespace}/events?fieldSelector=involvedObject.uid%3D{uid}");
         Ok(self.get::<ObjectList<v1::Event>>(&path).await?.items)
+    }
+
+    /// Creates an event.
+    pub async fn create_event(&self, namespace: &str, event: &Value) -> Result<Stored, CallError> {
+        self.post(&format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events"), event).await
     }
 
     /// Creates a `PersistentVolumeClaim`; `dry_run`: only asks whether it would be taken.
@@ -332,17 +344,15 @@ impl Cluster {
         self.delete(&Self::graph_path(namespace, name), json!({"uid": uid}), "Foreground").await
     }
 
-    /// Whether there are objects of a kind that carry these labels.
-    pub async fn has_objects(
+    /// Reads the graphs that carry these labels, from etcd, not from a cache.
+    pub async fn list_graphs(
         &self,
-        group: &str,
         namespace: &str,
-        plural: &str,
         labels: &BTreeMap<&str, &str>,
-    ) -> Result<bool, CallError> {
-        let path = format!("/{group}/namespaces/{namespace}/{plural}?limit=1&labelSelector={}", selector(labels));
+    ) -> Result<Vec<LiveGraph>, CallError> {
+        let graphs = format!("/apis/{GROUP}/{VERSION}/namespaces/{namespace}/taskgraphs");
         let _permit = self.lists.acquire().await;
-        Ok(!self.get::<ObjectList<LiveGraph>>(&path).await?.items.is_empty())
+        Ok(self.get::<ObjectList<LiveGraph>>(&format!("{graphs}?labelSelector={}", selector(labels))).await?.items)
     }
 
     /// Replaces the status of a graph, if its resource version is still the given one. Returns the new one.

@@ -104,7 +104,7 @@ async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Resu
     let templates = session.pinned.found().or(&ctx.templates.of(&spec, view.namespace()), &spec);
     let next = Pinned::new(spec.clone(), &templates);
     let verdict = match check(view, spec.clone(), templates.specs).await {
-        Ok(Ok(plan)) => match judge(session, &next, &plan) {
+        Ok(Ok(plan)) => match judge(&session.run, &session.pinned, &next, &plan) {
             Ok((edited, rerun)) => {
                 ctx.templates.set_waiting(view, false);
                 take(session, view, plan, edited.then_some(next), rerun);
@@ -132,20 +132,21 @@ async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Resu
     Ok(())
 }
 
-/// A valid spec against the graph as it runs: whether its tasks differ, and which rerun it asks for.
-fn judge(session: &Session, next: &Pinned, plan: &Plan) -> Result<(bool, Option<Rerun>), Verdict> {
+/// A valid spec against the graph as it runs: whether its tasks differ, and which rerun it asks for. `pinned`: what it
+/// was accepted with.
+pub fn judge(run: &Run, pinned: &Pinned, next: &Pinned, plan: &Plan) -> Result<(bool, Option<Rerun>), Verdict> {
     let spec = &next.spec;
-    let rerun = spec.rerun.clone().filter(|rerun| session.run.last_rerun() != Some(&rerun.id));
-    if rerun.is_some() && (session.run.is_cancelled() || plan.settings.desired_state == DesiredState::Cancel) {
+    let rerun = spec.rerun.clone().filter(|rerun| run.last_rerun() != Some(&rerun.id));
+    if rerun.is_some() && (run.is_cancelled() || plan.settings.desired_state == DesiredState::Cancel) {
         let message = "spec.rerun: the graph was cancelled, and a cancel cannot be taken back: make a new graph";
         return Err(Verdict::Refused("RerunRefused", message.to_owned()));
     }
-    let edited = session.pinned.differs_from(spec);
-    if (edited || rerun.is_some()) && session.run.is_undoing() {
+    let edited = pinned.differs_from(spec);
+    if (edited || rerun.is_some()) && run.is_undoing() {
         let message = "the graph undoes what it did; it is edited when it has finished";
         return Err(Verdict::Waiting(COMPENSATING, message.to_owned()));
     }
-    if session.pinned.claims() != next.claims() {
+    if pinned.claims() != next.claims() {
         let message = "spec.volumeClaimTemplates: stay as they were when the graph was accepted: take the change back";
         return Err(Verdict::Refused(EDIT_REFUSED, message.to_owned()));
     }
@@ -153,7 +154,7 @@ fn judge(session: &Session, next: &Pinned, plan: &Plan) -> Result<(bool, Option<
         return Ok((edited, rerun));
     }
     let text = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    let (problems, waits) = (session.run.edit_problems(&plan.graph), session.run.edit_waits(&plan.graph));
+    let (problems, waits) = (run.edit_problems(&plan.graph), run.edit_waits(&plan.graph));
     if !problems.is_empty() {
         Err(Verdict::Refused(EDIT_REFUSED, text(problems)))
     } else if !waits.is_empty() {
@@ -203,16 +204,17 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
         let edited = run.edit(pending.plan.graph, pending.plan.settings, now);
         let summary = edited.summary(usize::from(u8::MAX));
         info!(graph = view.name(), namespace = view.namespace(), revision = number, "edited: {summary}");
-        ctx.recorder.edited(view, number, &summary);
     }
     if let Some(rerun) = &pending.rerun {
         let tasks = run.rerun(rerun, now);
         info!(graph = view.name(), namespace = view.namespace(), id = rerun.id, tasks, "rerun");
-        ctx.recorder.rerun(view, &rerun.id, tasks);
     }
     Verdict::Accepted.write(&mut status, pending.generation, now);
     run.write(&mut status, now);
-    store(session, view, &status).await?;
+    if store(session, view, &status).await? {
+        // of a task that starts afresh nobody could tell later
+        session.tell_all(&ctx.recorder, view);
+    }
     if pending.edit.is_some() {
         // those with higher numbers are of edits that come, or that were overtaken
         let current = status.revision_number;
@@ -228,12 +230,13 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
     Ok(())
 }
 
-/// Stores the edited status. Where somebody else was faster, the next look finds what he has stored.
-async fn store(session: &Session, view: &GraphView, status: &TaskGraphStatus) -> Result<(), AcceptError> {
+/// Stores the edited status. False: somebody else was faster; the next look finds what he has stored.
+async fn store(session: &Session, view: &GraphView, status: &TaskGraphStatus) -> Result<bool, AcceptError> {
     let failed = |error| AcceptError::Call("store the edited status", error);
     let value: Value = serde_json::to_value(status).map_err(|error| failed(CallError::Request(error.to_string())))?;
     match report::write(session.report.write_of(session.hands(), view), value).await {
-        Ok(_) | Err(StoreError::Overtaken | StoreError::Deleted) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(StoreError::Overtaken | StoreError::Deleted) => Ok(false),
         Err(StoreError::Failed(error)) => Err(failed(error)),
     }
 }

@@ -138,9 +138,9 @@ impl Indexed for PodView {
         cached.pods.keys().cloned().collect()
     }
 
-    /// Always: of the pods of an attempt those count that its Job controls.
+    /// Of the pods of an attempt those count that its Job controls, and those that outlived it.
     fn fits(&self, _: &jobs::Key<'_>, _: &str) -> bool {
-        true
+        !jobs::is_copied_pod(self)
     }
 }
 
@@ -330,7 +330,9 @@ mod tests {
     }
 
     fn pod(uid: &str, graph: &str) -> PodView {
-        let metadata = json!({"name": uid, "namespace": "ns", "uid": uid, "labels": labels(graph, "1")});
+        let owner = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "j1", "controller": true}]);
+        let metadata =
+            json!({"name": uid, "namespace": "ns", "uid": uid, "labels": labels(graph, "1"), "ownerReferences": owner});
         serde_json::from_value(json!({"metadata": metadata})).unwrap()
     }
 
@@ -394,7 +396,11 @@ mod tests {
         let mut foreign = job("j3", "g", "1");
         foreign.metadata.owner_references = None;
         assert!(index.apply(foreign).is_none());
+        let mut copy = pod("p1", "g");
+        copy.metadata.owner_references = None;
+        assert!(index.apply(copy).is_none());
         let cached = index.attempt("uid-g", &Key { role: Role::Task, task: "build".into(), attempt: 1 });
+        assert!(cached.pods.is_empty());
         assert_eq!(cached.job.and_then(|job| job.uid()), Some("j1".into()));
     }
 

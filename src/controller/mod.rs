@@ -8,6 +8,7 @@
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
 //! | [`children`] | child graphs: seen, called off, suspended with their parent |
+//! | [`orphans`] | what is left of a child graph that is gone |
 //! | [`cache`] | looks successes up that are remembered, and remembers them |
 //! | [`volumes`] | makes the claims of a graph |
 //! | [`report`] | stores the status, coalesced |
@@ -22,6 +23,7 @@ pub mod events;
 pub mod index;
 mod items;
 pub mod looks;
+mod orphans;
 pub mod registry;
 pub mod report;
 pub mod revision;
@@ -127,7 +129,7 @@ pub async fn run(
     let (cluster_reader, cluster_writer) = reflector::store();
     let hands = Arc::new(Hands::new(Cluster::new(client.clone()), leadership.clone(), metrics));
     let ctx = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), hands.tracker.clone()),
+        recorder: Recorder::new(hands.cluster.clone(), hands.tracker.clone()),
         hands,
         index: Index::default(),
         registry: Registry::new(wake),
@@ -251,10 +253,11 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
     }
 }
 
-async fn look(view: &GraphView, ctx: &Context, slot: &Arc<Slot>) -> Result<Action, ReconcileError> {
+async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<Action, ReconcileError> {
     let mut place = slot.session.lock().await;
     if place.is_none() {
         if let Some(finished) = edit::finished(view) {
+            ctx.recorder.tell_again(view);
             clear_away(view, ctx).await?;
             return expire(view, ctx, finished).await;
         }
@@ -315,7 +318,9 @@ async fn look(view: &GraphView, ctx: &Context, slot: &Arc<Slot>) -> Result<Actio
 /// not able to delete them any more. Not of one that was taken up again and is watched with a delay.
 async fn clear_away(view: &GraphView, ctx: &Context) -> Result<(), ReconcileError> {
     let (jobs, children) = (ctx.index.jobs_that_go_on(view.uid()), ctx.index.children_that_go_on(view.uid()));
-    if !(jobs.is_empty() && children.is_empty()) && accept::live_status(ctx, view).await?.0.completion_time.is_some() {
+    if !(jobs.is_empty() && children.is_empty())
+        && accept::live_status(&ctx.hands.cluster, view).await?.0.completion_time.is_some()
+    {
         for job in jobs {
             ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).discard(job));
         }

@@ -106,6 +106,17 @@ pub struct Report {
     failures: u32,
 }
 
+/// What came of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The status is stored.
+    Stored,
+    /// It is not; it is tried again.
+    Failed,
+    /// This session is out of date.
+    OutOfDate,
+}
+
 /// What a report needs of the graph.
 pub struct Storing<'a> {
     /// What all graphs share.
@@ -163,8 +174,8 @@ impl Report {
         });
     }
 
-    /// Takes the answer of a write. False: this session is out of date.
-    pub fn on_stored(&mut self, sequence: u64, result: Result<String, StoreError>, view: &GraphView) -> bool {
+    /// Takes the answer of a write.
+    pub fn on_stored(&mut self, sequence: u64, result: Result<String, StoreError>, view: &GraphView) -> Answer {
         self.storing = false;
         match result {
             Ok(resource_version) => {
@@ -173,14 +184,14 @@ impl Report {
                 self.resource_version = resource_version;
                 self.stored = sequence;
                 self.failures = 0;
-                true
+                Answer::Stored
             }
-            Err(StoreError::Overtaken | StoreError::Deleted) => false,
+            Err(StoreError::Overtaken | StoreError::Deleted) => Answer::OutOfDate,
             Err(StoreError::Failed(error)) => {
                 warn!(graph = view.name(), namespace = view.namespace(), %error, "the status could not be stored");
                 self.dirty = true;
                 self.failures += 1;
-                true
+                Answer::Failed
             }
         }
     }

@@ -4,6 +4,7 @@ mod act;
 mod observe;
 mod recall;
 mod steer;
+mod tell;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,16 +20,16 @@ use tracing::{debug, info, warn};
 use super::{
     apply::Hands,
     edit::Pending,
-    events,
+    events::{self, Telling},
     index::Index,
     looks::Looks,
     registry::{Mailbox, Note},
-    report::{Report, Storing, Verdict},
+    report::{Answer, Report, Storing, Verdict},
     revision::Pinned,
     view::GraphView,
 };
 use crate::{
-    api::{GraphPhase, TaskPhase},
+    api::TaskPhase,
     engine::{Action, Attempt, Event, Graph, Identity, Role, Run, TaskId, Transition, graph::Work},
     jobs::JobView,
 };
@@ -59,8 +60,6 @@ pub struct Session {
     /// The graph.
     pub identity: Arc<Identity>,
     graph: Arc<Graph>,
-    /// It had finished before.
-    was_finished: bool,
     hands: Arc<Hands>,
     mailbox: Mailbox,
     creates: Arc<Semaphore>,
@@ -71,6 +70,10 @@ pub struct Session {
     held: Vec<(u64, Vec<Action>)>,
     /// Jobs of attempts that are over and would go on, to be deleted once the run up to a sequence is stored.
     discards: Vec<(u64, Arc<JobView>)>,
+    /// What is to be told once the run up to a sequence is stored.
+    untold: Vec<(u64, Telling)>,
+    /// Up to when the history was told.
+    told_until: Option<Timestamp>,
     /// Successes to be remembered once the run up to a sequence is stored.
     successes: Vec<(u64, TaskId)>,
     /// UIDs of the Jobs and child graphs that were or are to be discarded.
@@ -147,7 +150,6 @@ impl Session {
             followed: None,
             templates: 0,
             has_turned: false,
-            was_finished: run.is_finished(),
             run,
             graph,
             identity,
@@ -160,6 +162,8 @@ impl Session {
             holds: BTreeMap::new(),
             held: Vec::new(),
             discards: Vec::new(),
+            untold: Vec::new(),
+            told_until: None,
             successes: Vec::new(),
             discarded: BTreeSet::new(),
             retired: Vec::new(),
@@ -206,11 +210,11 @@ impl Session {
                     }
                 }
                 Note::Discard(attempt, job) => hopeless.push((attempt, job)),
-                Note::Stored(sequence, result) => {
-                    if !self.report.on_stored(sequence, result, around.view) {
-                        return Turn::OutOfDate;
-                    }
-                }
+                Note::Stored(sequence, result) => match self.report.on_stored(sequence, result, around.view) {
+                    Answer::Stored => self.tell_stored(around),
+                    Answer::Failed => {}
+                    Answer::OutOfDate => return Turn::OutOfDate,
+                },
             }
         }
         self.release_held();
@@ -225,11 +229,7 @@ impl Session {
 
         let step = self.run.step(events, now);
         for transition in &step.transitions {
-            self.tell(transition, around);
-        }
-        if !self.started && step.transitions.iter().any(|transition| transition.to == TaskPhase::Running) {
-            self.started = true;
-            around.recorder.started(around.view);
+            self.note(transition);
         }
         self.report.dirty |= step.changed;
         if step.store_first {
@@ -296,11 +296,6 @@ impl Session {
             && self.retired.is_empty()
             && self.report.is_settled(sequence)
         {
-            let complete = self.report.status.phase == Some(GraphPhase::Complete);
-            let message = self.report.status.message.clone().unwrap_or_else(|| "All tasks are done.".into());
-            if !self.was_finished {
-                around.recorder.finished(around.view, complete, &message);
-            }
             return Turn::Finished;
         }
         if waits && !self.report.is_storing() {
@@ -312,7 +307,7 @@ impl Session {
         Turn::Again([store, look, wake].into_iter().flatten().min())
     }
 
-    fn tell(&mut self, transition: &Transition, around: &Surroundings<'_>) {
+    fn note(&mut self, transition: &Transition) {
         let Transition { task, from, to, attempt, ref reason } = *transition;
         let (name, role) = (Arc::clone(&self.graph.task(task).name), self.graph.task(task).role());
         let reason = reason.as_deref().unwrap_or_default();
@@ -338,10 +333,7 @@ impl Session {
             }
             _ => info!(%graph, %namespace, role = role.label(), task = %name, attempt, reason, "{}", to.name()),
         }
-        if to == TaskPhase::Failed {
-            let message = self.run.task(task).message.as_deref();
-            around.recorder.task_failed(around.view, role, &name, attempt, reason, message);
-        }
+        self.note_to_tell(task, to);
     }
 
     fn is_live(&self, attempt: Attempt) -> bool {

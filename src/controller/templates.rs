@@ -40,6 +40,13 @@ impl Found {
         Some((Arc::clone(self.specs.get(reference)?), self.generations.get(reference).copied()))
     }
 
+    /// What a spec and the templates that were found name, and is not among them.
+    pub fn lacks(&self, spec: &TaskGraphSpec) -> BTreeSet<TemplateRef> {
+        let nested = self.specs.values().filter_map(|template| template.graph.as_ref());
+        let named = nested.flat_map(|graph| references(graph)).chain(references(spec));
+        named.filter(|reference| !self.specs.contains_key(reference)).collect()
+    }
+
     /// Those of them that a spec needs.
     #[must_use]
     pub fn needed_by(&self, spec: &TaskGraphSpec) -> Self {
@@ -167,6 +174,8 @@ mod tests {
             let names: Vec<_> = found.specs.keys().map(|reference| reference.name.as_str()).collect();
             assert_eq!(names, ["a", "b", "c"]);
             assert_eq!(found.generations, all.generations);
+            let lacks: Vec<_> = found.lacks(&TaskGraphSpec::default()).into_iter().map(|one| one.name).collect();
+            assert_eq!(lacks, ["gone"]);
         }
     }
 }

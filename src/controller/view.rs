@@ -60,6 +60,16 @@ pub struct ConditionHead {
     pub message: String,
 }
 
+/// Of a child graph: its parent.
+pub fn parent_of(child: &ObjectMeta) -> Option<&OwnerReference> {
+    let ours = |owner: &&OwnerReference| {
+        owner.controller == Some(true)
+            && owner.kind == TaskGraph::kind(&())
+            && owner.api_version.starts_with(&format!("{GROUP}/"))
+    };
+    child.owner_references.iter().flatten().find(ours)
+}
+
 impl GraphView {
     /// Its name; empty only for an object that no API server would store.
     pub fn name(&self) -> &str {
@@ -105,12 +115,7 @@ impl GraphView {
 
     /// Of a child graph: the UID of its parent, and the parent's `ControllerRevision` with the templates that it runs.
     pub fn parent(&self) -> Option<(&str, &str)> {
-        let ours = |owner: &&OwnerReference| {
-            owner.controller == Some(true)
-                && owner.kind == Self::kind(&())
-                && owner.api_version.starts_with(&format!("{GROUP}/"))
-        };
-        let owner = self.metadata.owner_references.iter().flatten().find(ours)?;
+        let owner = parent_of(&self.metadata)?;
         let revision = self.metadata.annotations.as_ref()?.get(ANNOTATION_REVISION)?;
         Some((&owner.uid, revision))
     }

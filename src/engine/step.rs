@@ -34,7 +34,11 @@ impl Run {
             let store_first = !round.stops.is_empty() && self.must_store > self.stored;
             return std::mem::replace(round, Round::new(now)).into_step(store_first, None);
         }
-        self.start_time.get_or_insert(round.now);
+        if self.start_time.is_none() {
+            // of its beginning nothing was stored
+            self.start_time = Some(round.now);
+            self.record_history(round.now, reason::ACCEPTED, None);
+        }
         for event in events {
             self.observe(event, round);
         }

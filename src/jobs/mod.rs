@@ -7,6 +7,7 @@
 //! | [`name`] | names of Jobs, and shards |
 //! | [`build`] | an attempt as a Job |
 //! | [`child`] | an attempt as a child graph |
+//! | [`copied`] | what somebody copied of a Job, pod or child graph |
 //! | [`items`] | the items of a task with `forEach`, in a `ConfigMap` and in the Job |
 //! | [`view`] | what we read of a Job and a Pod |
 //! | [`mod@observe`] | a Job and its Pods as events of the engine |
@@ -18,6 +19,7 @@
 pub mod build;
 pub mod check;
 pub mod child;
+pub mod copied;
 pub mod indexed;
 pub mod items;
 pub mod name;
@@ -30,8 +32,9 @@ pub mod view;
 pub mod volumes;
 
 pub use build::{Order, definition_of};
+pub use copied::{is_copied_child, is_copied_job, is_copied_pod};
 pub use items::{Items, ItemsMap};
-pub use name::{indexed_job_name, job_name, shard};
+pub use name::{event_name, indexed_job_name, job_name, shard};
 pub use observe::{Key, goes_on, labels_of, needs_live_pods, observe};
 pub use refuse::{Refused, blocked_by_events, refusal};
 pub use view::{JobView, PodView};

@@ -8,6 +8,8 @@ use crate::api::{ROLE_VOLUME, SHARDS, is_dns_label};
 pub const MAX_NAME: usize = 63;
 /// Characters of the hash: 5 bits each, 60 in all.
 const HASH_LENGTH: usize = 12;
+/// What the API server allows for the names of most objects.
+const MAX_OBJECT_NAME: usize = 253;
 /// What Kubernetes adds for the last of 1,000 items: `-999`.
 const INDEX_LENGTH: usize = 4;
 
@@ -42,6 +44,15 @@ pub fn claim_name(graph: &str, graph_uid: &str, volume: &str) -> String {
     let hash = base32(hasher([graph, graph_uid, ROLE_VOLUME, volume]).digest());
     let (graph, volume) = share(graph, volume, MAX_NAME - HASH_LENGTH - 2);
     format!("{graph}-{volume}-{hash}")
+}
+
+/// The name of an event about a graph: `GRAPH.HASH`, at most 253 characters. `mark` tells it from others of its reason: the
+/// same event always has the same name.
+pub fn event_name(graph: &str, graph_uid: &str, reason: &str, mark: &str) -> String {
+    let hash = base32(hasher([graph, graph_uid, reason, mark]).digest());
+    // a graph that is refused may have a name that is none
+    let graph = graph[..graph.floor_char_boundary(MAX_OBJECT_NAME - HASH_LENGTH - 1)].trim_end_matches(['-', '.']);
+    format!("{graph}.{hash}")
 }
 
 fn hasher(parts: [&str; 4]) -> Xxh3 {

@@ -1,12 +1,12 @@
-//! SIGKILL of the real operator between any two of its API writes: after a restart the result is the same, and no
-//! Job was made twice.
+//! SIGKILL of the real operator between any two of its API writes: after a restart the result is the same, no Job was
+//! made twice, and events have told everything once.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use taskgraph::api::TaskPhase;
+use taskgraph::api::{TaskGraph, TaskPhase};
 
 use crate::{
     fixture::{Fixture, container, task, task_with},
@@ -15,6 +15,7 @@ use crate::{
         namespace::{finished, outcome},
         proxy::Side,
     },
+    told,
 };
 
 /// How many runs go on side by side: they wait more than they work.
@@ -186,6 +187,13 @@ struct Ran {
     crashed: bool,
 }
 
+/// Waits until the graph has finished, and all is told.
+async fn ended(fixture: &Fixture) -> Result<TaskGraph> {
+    let graph = fixture.namespace.until_finished("g").await;
+    told::until_told(fixture, &graph).await?;
+    Ok(graph)
+}
+
 /// Runs a graph of this shape; the operator dies at the given write, and is started again.
 async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
     let mut fixture = Fixture::new(&format!("crash-{}", shape.name), shape.script).await?;
@@ -198,10 +206,9 @@ async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
     fixture.namespace.create("g", (shape.spec)()).await?;
     let mut crashed = tokio::select! {
         () = fixture.proxy.crashed() => true,
-        _ = fixture.namespace.until_finished("g") => false,
+        graph = ended(&fixture) => graph.map(|_| false)?,
     };
     if !crashed {
-        // what it still had to say, events above all, it says before it ends
         let status = fixture.operator.terminate().await?;
         crashed = status.code() == Some(128 + 9);
         ensure!(crashed || status.success(), "the operator ended with {status}");
@@ -210,12 +217,13 @@ async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
     if crashed {
         fixture.restart().await?;
     }
-    let graph = fixture.namespace.until_finished("g").await;
+    let graph = ended(&fixture).await?;
     let status = fixture.operator.terminate().await?;
     // where all was done but the last event, the second operator may be told to end before it listens for that
     let early = crashed && status.code() == Some(128 + 15);
     ensure!(early || status.success(), "the operator ended with {status}");
     fixture.judge().await?;
+    told::told_once(&fixture, &graph).await?;
     Ok(Ran { outcome: outcome(&graph), condition: finished(&graph), writes, crashed })
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use taskgraph::api::{TaskGraph, TaskPhase, TaskStatus};
 
 use crate::{
-    fixture::{Fixture, task, task_with},
+    fixture::{Fixture, container, task, task_with},
     support::{
         Play,
         namespace::{condition, finished, holds, outcome, status, task as task_of},
@@ -209,6 +209,65 @@ async fn what_failed_is_run_once_more() -> Result<()> {
     let message = condition(&graph, "Accepted").map(|one| one.message.clone()).unwrap_or_default();
     assert!(message.contains("spec.rerun.tasks[0]"), "{message}");
     assert_eq!(finished(&graph), Some("Complete"));
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_operators_around_an_edit() -> Result<()> {
+    let fixture = Fixture::new("edit-two", |task, _| match task {
+        "gone" => Play::runs_on().lingering(Duration::from_millis(100)),
+        "first" => slow(1500),
+        _ => slow(100),
+    })
+    .await?;
+    let _other = fixture.start_another().await?;
+    let spec = json!({"tasks": [task("first", &[]), task("gone", &[]), task("later", &["first"])]});
+    fixture.namespace.create("g", spec).await?;
+    fixture.until_pod_runs("gone").await;
+    let changed = json!({"container": {"image": "localhost/busybox:2"}});
+    let edit = json!({"tasks": [
+        task("first", &[]), task("new", &[]), task_with("later", &["first", "new"], changed.clone())]});
+    fixture.namespace.edit("g", edit).await?;
+    fixture.until_job("new", 1).await;
+    let edit = json!({"tasks": [task("first", &[]), task("new", &[]), task("last", &["later"]),
+        task_with("later", &["first", "new"], changed)], "rerun": {"id": "1", "scope": "Tasks", "tasks": ["new"]}});
+    fixture.namespace.edit("g", edit).await?;
+    let done = |graph: &TaskGraph| accepted(graph) && finished(graph).is_some();
+    let graph = fixture.namespace.until("g", "accepted and finished", done).await;
+    assert_eq!(line(&graph), "first=Succeeded/1 new=Succeeded/2 last=Succeeded/1 later=Succeeded/1 gone=Cancelled/1");
+    assert_eq!((finished(&graph), status(&graph).revision_number), (Some("Complete"), 3));
+    let events: Vec<_> = status(&graph).history.into_iter().map(|entry| entry.event).collect();
+    assert_eq!(events, ["Accepted", "Edited", "Edited", "Rerun", "Finished"]);
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_edit_and_a_rerun_wait_while_the_graph_undoes_what_it_did() -> Result<()> {
+    let fixture = Fixture::new("edit-saga", |task, attempt| match (task, attempt) {
+        ("ship", 1) => Play::fails(1),
+        ("undo:charge", _) => slow(2000),
+        _ => Play::succeeds(""),
+    })
+    .await?;
+    let undo = json!({"compensate": {"container": container()}});
+    let charge = task_with("charge", &[], undo);
+    fixture.namespace.create("g", json!({"tasks": [charge, task("ship", &["charge"])]})).await?;
+    fixture.until_pod_runs("undo:charge").await;
+    let edit = json!({"tasks": [charge, task("ship", &["charge"]), task("extra", &["ship"])],
+        "rerun": {"id": "1", "scope": "Failed"}});
+    fixture.namespace.edit("g", edit).await?;
+    let waits =
+        |graph: &TaskGraph| condition(graph, "Accepted").is_some_and(|accepted| accepted.reason == "Compensating");
+    let graph = fixture.namespace.until("g", "waiting until it is undone", waits).await;
+    assert_eq!((finished(&graph), told(&graph, "ship").attempts), (None, 1));
+    let done = |graph: &TaskGraph| accepted(graph) && finished(graph).is_some();
+    let graph = fixture.namespace.until("g", "edited and finished", done).await;
+    assert_eq!(line(&graph), "charge=Succeeded/2 undo:charge=Pending/1 ship=Succeeded/2 extra=Succeeded/1");
+    assert_eq!((finished(&graph), status(&graph).revision_number), (Some("Complete"), 2));
+    let events: Vec<_> = status(&graph).history.into_iter().map(|entry| entry.event).collect();
+    assert_eq!(events, ["Accepted", "Compensating", "Finished", "Edited", "Rerun", "Finished"]);
     fixture.judge().await?;
     Ok(())
 }

@@ -48,11 +48,7 @@ async fn ran_well(fixture: &Fixture, graph: &TaskGraph) -> Result<()> {
 #[tokio::test]
 async fn two_operators_that_both_lead() -> Result<()> {
     let fixture = Fixture::new("two", quick).await?;
-    let control_plane = ControlPlane::shared();
-    let proxy = Proxy::start(control_plane).await?;
-    let settings = Settings::new(proxy.kubeconfig(), &fixture.namespace.name);
-    // a lease elsewhere: each of the two believes that it leads
-    let _other = Operator::start(Settings { lease_namespace: "default".into(), ..settings })?;
+    let _other = fixture.start_another().await?;
     let retry = json!({"retry": {"limit": 2, "backoff": {"initial": "20ms"}}});
     let mut spec = chain(6);
     spec["tasks"].as_array_mut().expect("tasks").push(task_with("flaky", &[], retry));
@@ -61,9 +57,7 @@ async fn two_operators_that_both_lead() -> Result<()> {
         _ => quick(task, attempt),
     });
     let flaky = flaky.await?;
-    let proxy = Proxy::start(control_plane).await?;
-    let settings = Settings::new(proxy.kubeconfig(), &flaky.namespace.name);
-    let _third = Operator::start(Settings { lease_namespace: "kube-public".into(), ..settings })?;
+    let _third = flaky.start_another().await?;
     let (plain, mixed) = tokio::try_join!(fixture.run("g", chain(6)), flaky.run("g", spec))?;
     ran_well(&fixture, &plain).await?;
     assert_eq!(finished(&mixed), Some("Complete"));
@@ -78,9 +72,7 @@ async fn one_of_two_operators_frozen_in_mid_run_and_woken() -> Result<()> {
     fixture.namespace.create("g", chain(8)).await?;
     fixture.until_job("t2", 1).await;
     fixture.operator.freeze();
-    let proxy = Proxy::start(ControlPlane::shared()).await?;
-    let settings = Settings::new(proxy.kubeconfig(), &fixture.namespace.name);
-    let _other = Operator::start(Settings { lease_namespace: "default".into(), ..settings })?;
+    let _other = fixture.start_another().await?;
     fixture.until_job("t5", 1).await;
     // it wakes with what it knew at t2
     fixture.operator.thaw();

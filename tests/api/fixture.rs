@@ -22,18 +22,34 @@ pub struct Fixture {
     player: Player,
     pub auditor: Auditor,
     pub namespace: Namespace,
+    control_plane: &'static ControlPlane,
+}
+
+/// A second operator.
+#[expect(dead_code, reason = "held: it runs as long as it lives")]
+pub struct Another {
+    operator: Operator,
+    proxy: Proxy,
 }
 
 impl Fixture {
     /// All of it. `test` is the beginning of the namespace's name.
     pub async fn new(test: &str, script: impl Fn(&str, u32) -> Play + Send + Sync + 'static) -> Result<Self> {
-        let control_plane = ControlPlane::shared();
+        Self::on(ControlPlane::shared(), test, script).await
+    }
+
+    /// The same on another control plane than that of all tests.
+    pub async fn on(
+        control_plane: &'static ControlPlane,
+        test: &str,
+        script: impl Fn(&str, u32) -> Play + Send + Sync + 'static,
+    ) -> Result<Self> {
         let namespace = Namespace::new(&control_plane.client().await?, test).await?;
         let auditor = Auditor::start(&namespace).await?;
         let player = Player::start(&namespace, script);
         let proxy = Proxy::start(control_plane).await?;
         let operator = Operator::start(Settings::new(proxy.kubeconfig(), &namespace.name))?;
-        Ok(Self { operator, proxy, player, auditor, namespace })
+        Ok(Self { operator, proxy, player, auditor, namespace, control_plane })
     }
 
     /// Creates a graph and waits for its end.
@@ -44,10 +60,26 @@ impl Fixture {
 
     /// Starts the operator again, behind a new proxy: nothing of the old one gets through any more.
     pub async fn restart(&mut self) -> Result<()> {
-        self.proxy = Proxy::start(ControlPlane::shared()).await?;
+        let identity = self.operator.identity().to_owned();
+        self.start_as(&identity).await
+    }
+
+    /// Starts an operator of another name in the place of the one that was: a new pod of the same Deployment.
+    pub async fn start_as(&mut self, identity: &str) -> Result<()> {
+        self.proxy = Proxy::start(self.control_plane).await?;
         let settings = Settings::new(self.proxy.kubeconfig(), &self.namespace.name);
-        self.operator = Operator::start(Settings { identity: self.operator.identity().to_owned(), ..settings })?;
+        self.operator = Operator::start(Settings { identity: identity.to_owned(), ..settings })?;
         Ok(())
+    }
+
+    /// Starts one more operator, whose Lease is elsewhere: both believe that they lead.
+    pub async fn start_another(&self) -> Result<Another> {
+        // another test's second operator must not hold it
+        let lease = Namespace::new(&self.control_plane.client().await?, "lease").await?;
+        let proxy = Proxy::start(self.control_plane).await?;
+        let settings = Settings::new(proxy.kubeconfig(), &self.namespace.name);
+        let operator = Operator::start(Settings { lease_namespace: lease.name, ..settings })?;
+        Ok(Another { operator, proxy })
     }
 
     /// Waits until an attempt's Job exists, whatever the status says by then; the Job's name. `undo:TASK` is what undoes a

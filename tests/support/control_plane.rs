@@ -20,6 +20,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
+use parking_lot::Mutex;
+
 use super::{crds, embedded::script, process::Program};
 
 /// How long the whole control plane may take to come up on a busy machine.
@@ -33,7 +35,16 @@ pub struct ControlPlane {
     kubeconfig: PathBuf,
     dir: PathBuf,
     /// Held: dropped, they are killed.
-    programs: Vec<Program>,
+    parts: Mutex<Vec<Part>>,
+}
+
+/// One of its programs.
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    path: PathBuf,
+    args: Vec<String>,
+    program: Program,
 }
 
 impl ControlPlane {
@@ -44,18 +55,56 @@ impl ControlPlane {
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<ControlPlane> = OnceLock::new();
         // a thread of its own: callers are inside a runtime, and this needs one that it may block
-        SHARED.get_or_init(|| {
-            let thread = std::thread::spawn(Self::start);
-            match thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
-                Ok(control_plane) => control_plane,
-                Err(error) => panic!("the control plane does not start: {error:#}"),
-            }
-        })
+        SHARED.get_or_init(Self::start_apart)
+    }
+
+    /// One for a single test, that does to it what others would not bear. It lasts as long as the test program, or until
+    /// [`Self::stop`].
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn own() -> &'static Self {
+        Box::leak(Box::new(Self::start_apart()))
+    }
+
+    fn start_apart() -> Self {
+        let thread = std::thread::spawn(Self::start);
+        match thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+            Ok(control_plane) => control_plane,
+            Err(error) => panic!("the control plane does not start: {error:#}"),
+        }
+    }
+
+    /// Kills one of its programs, starts it again after a time, and waits until the API server is ready.
+    pub async fn restart(&self, name: &str, away: Duration) -> Result<()> {
+        let gone = {
+            let mut parts = self.parts.lock();
+            let place = parts.iter().position(|part| part.name == name).with_context(|| format!("no {name}"))?;
+            parts.remove(place)
+        };
+        let Part { name, path, args, program } = gone;
+        drop(program);
+        tokio::time::sleep(away).await;
+        let part = Part { name, program: launch(&path, &args, &self.dir, name)?, path, args };
+        self.parts.lock().push(part);
+        self.await_ready(&mut [], Instant::now()).await
+    }
+
+    /// Kills its programs.
+    pub fn stop(&self) {
+        self.parts.lock().clear();
     }
 
     /// A folder that lasts as long as the test program.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// How to reach it as the user `reader`, who has no rights but those that a test gives.
+    pub fn readers_kubeconfig(&self) -> Result<PathBuf> {
+        let path = self.dir.join("reader.yaml");
+        fs::write(&path, fs::read_to_string(&self.kubeconfig)?.replace("token: secret", "token: reader"))?;
+        Ok(path)
     }
 
     /// How to reach it, with all rights.
@@ -74,7 +123,7 @@ impl ControlPlane {
         let dir = scratch_dir()?;
         let begin = Instant::now();
         let [etcd, peer, api] = free_ports()?;
-        fs::write(dir.join("tokens.csv"), "secret,admin,admin,system:masters\n")?;
+        fs::write(dir.join("tokens.csv"), "secret,admin,admin,system:masters\nreader,reader,reader\n")?;
         let status = Command::new("openssl")
             .args(["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out"])
             .arg(dir.join("sa.key"))
@@ -82,32 +131,33 @@ impl ControlPlane {
             .context("openssl makes the key of service accounts")?;
         ensure!(status.success(), "openssl made no key");
 
-        let run = |name: &str, args: &[String]| -> Result<Program> {
-            Program::start(&bin.join(name), args, &[("TMPDIR", dir.as_os_str())], &dir.join(format!("{name}.log")))
-                .with_context(|| format!("starting {name}"))
+        let run = |name: &'static str, args: Vec<String>| -> Result<Part> {
+            let path = bin.join(name);
+            Ok(Part { name, program: launch(&path, &args, &dir, name)?, path, args })
         };
-        let mut programs =
-            vec![run("etcd", &etcd_args(&dir, etcd, peer))?, run("kube-apiserver", &api_server_args(&dir, etcd, api))?];
+        let mut parts =
+            vec![run("etcd", etcd_args(&dir, etcd, peer))?, run("kube-apiserver", api_server_args(&dir, etcd, api))?];
         let kubeconfig = dir.join("kubeconfig");
         let certificate = dir.join("certs/apiserver.crt");
-        await_file(&certificate, &mut programs, begin)?;
+        await_file(&certificate, &mut parts, begin)?;
         fs::write(&kubeconfig, kubeconfig_yaml(&format!("https://127.0.0.1:{api}"), Some(&certificate)))?;
-        let mut control_plane = Self { kubeconfig, dir: dir.clone(), programs: Vec::new() };
+        let control_plane = Self { kubeconfig, dir: dir.clone(), parts: Mutex::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(control_plane.await_ready(&mut programs, begin))?;
-        programs.push(run("kube-controller-manager", &controller_manager_args(&control_plane.kubeconfig))?);
+        runtime.block_on(control_plane.await_ready(&mut parts, begin))?;
+        parts.push(run("kube-controller-manager", controller_manager_args(&control_plane.kubeconfig))?);
         runtime.block_on(async { crds::install(&control_plane.client().await?).await })?;
-        control_plane.programs = programs;
+        *control_plane.parts.lock() = parts;
         Ok(control_plane)
     }
 
-    async fn await_ready(&self, programs: &mut [Program], begin: Instant) -> Result<()> {
+    /// Waits until the API server is ready, and all of `parts` still run.
+    async fn await_ready(&self, parts: &mut [Part], begin: Instant) -> Result<()> {
         loop {
             let client = self.client().await?;
             let request = http::Request::get("/readyz").body(Vec::new())?;
             match client.request_text(request).await {
                 Ok(text) if text == "ok" => return Ok(()),
-                _ => check_up(programs, begin)?,
+                _ => check_up(parts, begin)?,
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -160,20 +210,25 @@ fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
     Ok(ports)
 }
 
-fn check_up(programs: &mut [Program], begin: Instant) -> Result<()> {
-    for program in programs.iter_mut() {
+fn launch(path: &Path, args: &[String], dir: &Path, name: &str) -> Result<Program> {
+    Program::start(path, args, &[("TMPDIR", dir.as_os_str())], &dir.join(format!("{name}.log")))
+        .with_context(|| format!("starting {name}"))
+}
+
+fn check_up(parts: &mut [Part], begin: Instant) -> Result<()> {
+    for Part { name, program, .. } in parts.iter_mut() {
         if let Some(status) = program.ended() {
-            bail!("ended with {status}:\n{}", program.log_tail(20));
+            bail!("{name} ended with {status}:\n{}", program.log_tail(20));
         }
     }
-    let logs = || programs.iter().map(|program| program.log_tail(5)).collect::<Vec<_>>().join("\n");
+    let logs = || parts.iter().map(|part| part.program.log_tail(5)).collect::<Vec<_>>().join("\n");
     ensure!(begin.elapsed() < START, "not up after {START:?}:\n{}", logs());
     Ok(())
 }
 
-fn await_file(path: &Path, programs: &mut [Program], begin: Instant) -> Result<()> {
+fn await_file(path: &Path, parts: &mut [Part], begin: Instant) -> Result<()> {
     while !path.exists() {
-        check_up(programs, begin)?;
+        check_up(parts, begin)?;
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())

@@ -19,6 +19,9 @@ use super::namespace::Namespace;
 /// Kubernetes' label for the place of a pod's item.
 const LABEL_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
+/// How often a pod's status is tried to be told.
+const TRIES: usize = 60;
+
 /// What one pod does.
 #[derive(Clone, Debug)]
 pub struct Play {
@@ -218,9 +221,13 @@ async fn set_status(pods: &Api<Pod>, pod: &Pod, phase: &str, state: Value, condi
     // its UID as a precondition: a pod of the same name is not this one
     let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
     let name = pod.name_any();
-    match pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-        Err(error) => eprintln!("player: status of {name}: {error}"),
+    // as a kubelet does while the API server is away
+    for _ in 0..TRIES {
+        match pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
+            Ok(_) => return,
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return,
+            Err(error) => eprintln!("player: status of {name}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{style::graph_phase_name, words};
+use super::{history, style::graph_phase_name, words};
 use crate::{
-    api::{GraphPhase, TaskGraph, TaskPhase, TaskStatus},
+    api::{GraphPhase, HistoryEntry, TaskGraph, TaskPhase, TaskStatus},
     cli::text,
 };
 
@@ -22,6 +22,8 @@ pub fn changes(before: Option<&TaskGraph>, after: &TaskGraph) -> Vec<String> {
         .filter(|task| old_tasks.get(task.name.as_str()).cloned().unwrap_or_default() != shown(task))
         .map(task_line)
         .collect();
+    let deeds = history::deeds(after).into_iter().filter(|entry| is_new(entry, before));
+    lines.extend(deeds.map(|entry| format!("graph: {}", history::deed(entry))));
     let summary = |phase: Option<GraphPhase>, message: &Option<String>| {
         let phase = graph_phase_name(phase.unwrap_or(GraphPhase::Pending));
         message.as_deref().map_or(phase.to_owned(), |message| format!("{phase}: {}", text::one_line(message)))
@@ -37,6 +39,11 @@ pub fn changes(before: Option<&TaskGraph>, after: &TaskGraph) -> Vec<String> {
         lines.extend(refusal.problems.iter().map(|problem| format!("graph: {title} ({}): {problem}", refusal.reason)));
     }
     lines
+}
+
+/// Whether an entry of the history was not there before. What was done before anybody looked is no news.
+fn is_new(entry: &HistoryEntry, before: Option<&TaskGraph>) -> bool {
+    before.is_some_and(|before| !history::deeds(before).contains(&entry))
 }
 
 /// Each task, and after it what undoes it.
@@ -105,6 +112,17 @@ mod tests {
             ["Running", "Succeeded"].map(|phase| graph(json!({"phase": "Compensating", "tasks": [task(phase)]})));
         assert_eq!(changes(None, &before), ["pay: Succeeded", "compensation of pay: Running", "graph: Compensating"]);
         assert_eq!(changes(Some(&before), &after), ["compensation of pay: Succeeded"]);
+    }
+
+    #[test]
+    fn tells_of_an_edit_and_of_what_is_stale() {
+        let entry = |event: &str| json!({"time": "2026-01-01T00:00:00Z", "event": event, "message": "changed a"});
+        let task = |stale: bool| json!([{"name": "a", "phase": "Running", "attempts": 1, "stale": stale}]);
+        let before = graph(json!({"phase": "Running", "tasks": task(false), "history": [entry("Accepted")]}));
+        let status = json!({"phase": "Running", "tasks": task(true), "history": [entry("Accepted"), entry("Edited")]});
+        let after = graph(status);
+        assert_eq!(changes(Some(&before), &after), ["a: Running: stale", "graph: Edited: changed a"]);
+        assert!(changes(Some(&after), &after).is_empty());
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Graphs {
     pub client: Client,
     /// The namespace.
     pub namespace: String,
+    /// The one that the command line or the kubeconfig names.
+    pub default_namespace: String,
 }
 
 impl Graphs {
@@ -41,12 +43,32 @@ impl Graphs {
         };
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("cannot use the kubeconfig")?;
-        Ok(Self { api: Api::namespaced(client.clone(), &namespace), client, namespace })
+        let api = Api::namespaced(client.clone(), &namespace);
+        Ok(Self { api, client, default_namespace: namespace.clone(), namespace })
+    }
+
+    /// Those of another namespace of the same cluster.
+    pub fn within(&self, namespace: &str) -> Self {
+        let (client, namespace) = (self.client.clone(), namespace.to_owned());
+        let default_namespace = self.default_namespace.clone();
+        Self { api: Api::namespaced(client.clone(), &namespace), client, namespace, default_namespace }
+    }
+
+    /// The graph of a name, if there is one.
+    pub async fn find(&self, name: &str) -> Result<Option<TaskGraph>> {
+        match self.api.get(name).await {
+            Err(kube::Error::Api(status)) if is_missing(&status) => Ok(None),
+            found => self.read(name, found).await.map(Some),
+        }
     }
 
     /// The graph of a name.
     pub async fn get(&self, name: &str) -> Result<TaskGraph> {
-        match self.api.get(name).await {
+        self.read(name, self.api.get(name).await).await
+    }
+
+    async fn read(&self, name: &str, found: kube::Result<TaskGraph>) -> Result<TaskGraph> {
+        match found {
             Ok(graph) => Ok(graph),
             Err(kube::Error::Api(status)) if status.code == 404 => Err(self.not_found(name, &status).await),
             Err(kube::Error::Api(status)) => Err(anyhow!("the cluster refuses to show the graph: {}", status.message)),
@@ -58,8 +80,7 @@ impl Graphs {
     }
 
     async fn not_found(&self, name: &str, status: &Status) -> anyhow::Error {
-        // a missing object is named in the details; a missing kind is not
-        if status.details.as_ref().is_none_or(|details| details.name.is_empty()) {
+        if !is_missing(status) {
             return anyhow!("the cluster does not know TaskGraphs: apply the CRDs first");
         }
         let namespace = &self.namespace;
@@ -68,4 +89,9 @@ impl Graphs {
         let hint = suggest::did_you_mean(name, names.iter().map(String::as_str));
         anyhow!("no TaskGraph {} in namespace {namespace:?}{hint}", suggest::quoted(name))
     }
+}
+
+/// Whether it is the object that is missing: then it is named in the details; of a missing kind it is not.
+fn is_missing(status: &Status) -> bool {
+    status.code == 404 && status.details.as_ref().is_some_and(|details| !details.name.is_empty())
 }

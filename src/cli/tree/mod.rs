@@ -2,6 +2,7 @@
 
 mod changes;
 pub(super) mod client;
+mod history;
 mod layout;
 mod render;
 mod style;
@@ -18,6 +19,7 @@ use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
 
+pub(super) use self::words::refusal;
 pub use self::{render::render, style::Style};
 use crate::api::{CONDITION_COMPLETE, CONDITION_FAILED, TaskGraph};
 
@@ -51,6 +53,13 @@ pub(super) struct ClusterArgs {
     /// The kubeconfig file. Default: $KUBECONFIG, then ~/.kube/config.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+}
+
+impl ClusterArgs {
+    /// The namespace that the command line names.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
 }
 
 /// How a graph ended.
@@ -103,4 +112,9 @@ pub fn run(args: &TreeArgs) -> Result<ExitCode> {
         let _ = io::stdout().lock().write_all(picture.as_bytes());
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Shows every change of a graph until it finishes.
+pub(super) async fn follow(graphs: &client::Graphs, graph: TaskGraph) -> Result<ExitCode> {
+    watch::run(graphs, graph, Screen::new(false)).await
 }

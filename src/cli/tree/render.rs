@@ -8,6 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
+    history,
     layout::{Placed, layout},
     style::{Style, graph_colour, graph_phase_name, task_colour},
     words,
@@ -75,6 +76,7 @@ pub fn draw(graph: &TaskGraph, now: Timestamp, width: usize, style: Style) -> Ve
             picture.row(row, &columns);
         }
     }
+    picture.history(graph);
     picture.lines
 }
 
@@ -139,6 +141,19 @@ impl Picture {
             self.wrapped("  ", "  ", &text::one_line(words.unwrap_or_default()), 4);
         }
         self.refusal(graph);
+    }
+
+    fn history(&mut self, graph: &TaskGraph) {
+        let lines = history::lines(graph, self.now);
+        if !lines.is_empty() {
+            let title = self.style.bold("history");
+            self.line(&title);
+        }
+        for line in lines {
+            // cut first: the spaces at its beginning are a column
+            let line = text::cut(&line, self.width.saturating_sub(2));
+            self.line(&format!("  {line}"));
+        }
     }
 
     fn refusal(&mut self, graph: &TaskGraph) {

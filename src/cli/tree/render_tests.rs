@@ -27,6 +27,24 @@ fn picture(graph: &TaskGraph, width: usize) -> String {
     picture
 }
 
+#[test]
+fn edited_and_rerun() {
+    let mut load = succeeded("load", "01:00", "01:04");
+    load["stale"] = json!(true);
+    let failed = json!({"name": "check", "phase": "Failed", "attempts": 2, "stale": true, "reason": "Error",
+        "failedAttempts": [{"attempt": 2, "exitCode": 3, "reason": "Error", "message": "no rows"}]});
+    let removed = json!({"name": "report", "phase": "Cancelled", "attempts": 1, "removed": true, "reason": "Removed"});
+    let entry = |time: &str, event: &str, message: &str| json!({"time": format!("2026-03-01T{time}Z"), "event": event, "message": message});
+    let history = [
+        entry("11:00:00", "Accepted", ""),
+        entry("12:01:20", "Edited", "added check; removed report; changed load"),
+        entry("12:01:50", "Rerun", "again: what failed, and what depends on it: 1 tasks"),
+    ];
+    let status = json!({"phase": "Running", "progress": "1/2", "tasks": [load, failed, removed], "history": history});
+    let spec = json!({"tasks": [{"name": "load"}, {"name": "check", "dependsOn": ["load"]}]});
+    assert_snapshot!(picture(&graph(spec, status), 80));
+}
+
 /// The pipeline of the examples.
 fn pipeline() -> Value {
     json!({

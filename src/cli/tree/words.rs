@@ -70,8 +70,14 @@ pub fn result(status: &TaskStatus) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
 }
 
-/// Why a task is where it is, where that needs a reason.
+/// Why a task is where it is, where that needs a reason, and whether that is of a spec that was changed since.
 pub fn why(status: &TaskStatus) -> Option<String> {
+    let stale = status.stale.then(|| "stale".to_owned());
+    let words: Vec<String> = stale.into_iter().chain(cause(status)).collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
+fn cause(status: &TaskStatus) -> Option<String> {
     if status.phase == TaskPhase::Waiting {
         return Some(waits_for(status));
     }

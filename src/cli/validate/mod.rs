@@ -14,10 +14,9 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
 use self::check::Checker;
-use crate::api::TaskGraphSpec;
+pub(super) use self::objects::{Content, Kind, Object};
 
 /// Arguments of `validate`.
 #[derive(Args, Clone, Debug)]
@@ -48,24 +47,21 @@ enum Output {
     Json,
 }
 
-/// The graphs of a file, by name.
-pub(super) fn graphs_of(filename: &Path) -> Result<Vec<(String, TaskGraphSpec)>, String> {
-    let mut graphs = Vec::new();
-    for source in source::read(filename, false)? {
+/// The objects of what `-f` names, each with its file.
+pub(super) fn objects_of(filename: &Path, recursive: bool) -> Result<Vec<(String, Content)>, String> {
+    let mut found = Vec::new();
+    for source in source::read(filename, recursive)? {
         let text = str::from_utf8(&source.bytes).map_err(|error| format!("{}: {error}", source.name))?;
         for document in yaml::documents(text) {
-            let object =
-                yaml::parse(document).map_err(|error| format!("{}: {}", source.name, error.message))?.to_json();
-            if object.get("kind").and_then(Value::as_str) != Some("TaskGraph") {
-                continue;
-            }
-            let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let spec = serde_path_to_error::deserialize(object.get("spec").unwrap_or(&Value::Null))
-                .map_err(|error| format!("{}: {name}: spec.{}: {}", source.name, error.path(), error.inner()))?;
-            graphs.push((name, spec));
+            let node = yaml::parse(document).map_err(|error| {
+                let line = error.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+                format!("{}: {line}{}", source.name, error.message)
+            })?;
+            let contents = objects::contents(&source.name, None, node);
+            found.extend(contents.into_iter().map(|content| (source.name.clone(), content)));
         }
     }
-    Ok(graphs)
+    Ok(found)
 }
 
 /// Runs the verb. Exit code: 0 nothing wrong, 1 problems, 2 a file could not be read.

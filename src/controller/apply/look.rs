@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use super::{Hold, backoff};
@@ -39,18 +40,29 @@ impl Hold {
 
     /// `None`: lost, but something of it still runs.
     async fn try_confirm_lost(&self) -> Result<Option<bool>, CallError> {
-        if self.is_child {
-            return self.try_confirm_child_lost().await;
-        }
-        match self.hands.cluster.get_job(&self.identity.namespace, &self.job).await {
-            Ok(job) if self.is_ours(&job.metadata) => {
-                return Ok(Some(false));
-            }
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
+        if self.is_there().await? {
+            return Ok(Some(false));
         }
         Ok(self.pods_gone(Some(self.attempt.number), true).await?.then_some(true))
+    }
+
+    /// Whether the attempt's Job, or child graph, exists.
+    async fn is_there(&self) -> Result<bool, CallError> {
+        let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
+        let ours = |found: Result<ObjectMeta, CallError>| match found {
+            Ok(metadata) => Ok(self.is_ours(&metadata)),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        };
+        if (self.is_child || self.was_edited)
+            && ours(cluster.get_graph(namespace, &self.job).await.map(|child| child.metadata))?
+        {
+            return Ok(true);
+        }
+        if self.is_child && !self.was_edited {
+            return Ok(false);
+        }
+        ours(cluster.get_job(namespace, &self.job).await.map(|job| job.metadata))
     }
 
     /// Looks why the attempt's Job has no pod.

@@ -9,7 +9,7 @@ use crate::{
     api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK},
     controller::{children::STOP_LOOK, cluster::CallError},
     engine::Event,
-    jobs::PodView,
+    jobs::{self, PodView},
 };
 
 /// A child graph that is not gone after waits of this length is looked at more rarely.
@@ -94,8 +94,8 @@ impl Hold {
         if let Some(number) = &number {
             labels.insert(LABEL_ATTEMPT, number);
         }
-        // a pod that no Job controls is somebody's copy, labels and all: not ours to wait for, or to delete
-        let ours = |pod: &PodView| !pod.terminal() && pod.owner_uid().is_some();
+        // a copy is not ours to wait for, or to delete
+        let ours = |pod: &PodView| !pod.terminal() && !jobs::is_copied_pod(pod);
         let live: Vec<_> = cluster.list_pods(namespace, &labels).await?.into_iter().filter(ours).collect();
         for pod in live.iter().filter(|pod| orphaned && pod.metadata.deletion_timestamp.is_none()) {
             cluster.delete_pod(namespace, &pod.name_any(), &pod.uid().unwrap_or_default()).await?;

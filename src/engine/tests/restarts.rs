@@ -36,6 +36,16 @@ fn a_job_that_is_not_known_to_have_existed_is_launched_again() {
 }
 
 #[test]
+fn a_graph_of_whose_beginning_nothing_was_stored_begins() {
+    let told = |driver: &Driver| driver.status().history.into_iter().map(|entry| entry.event).collect::<Vec<_>>();
+    let mut driver = Driver::new(build()).restored_from(&TaskGraphStatus::default());
+    driver.step([]);
+    assert_eq!(told(&driver), ["Accepted"]);
+    driver.step([]);
+    assert_eq!(told(&driver), ["Accepted"], "once");
+}
+
+#[test]
 fn an_attempt_beyond_the_stored_one_is_adopted() {
     let mut driver = Driver::new(build());
     let stored = driver.status();
