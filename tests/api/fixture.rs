@@ -10,7 +10,7 @@ use crate::support::{
     namespace::finished,
     operator::Settings,
     replay,
-    sight::{Key, Object, Sighting},
+    sight::{Key, Object, Sight, Sighting},
 };
 
 /// A namespace with an operator of its own behind a proxy, its pods played.
@@ -27,10 +27,15 @@ pub struct Fixture {
 impl Fixture {
     /// All of it. `test` is the beginning of the namespace's name.
     pub async fn new(test: &str, script: impl Fn(&str, u32) -> Play + Send + Sync + 'static) -> Result<Self> {
+        Self::with_player(test, |namespace| Player::start(namespace, script)).await
+    }
+
+    /// All of it, with a player of the test's own.
+    pub async fn with_player(test: &str, player: impl FnOnce(&Namespace) -> Player) -> Result<Self> {
         let control_plane = ControlPlane::shared();
         let namespace = Namespace::new(&control_plane.client().await?, test).await?;
         let auditor = Auditor::start(&namespace).await?;
-        let player = Player::start(&namespace, script);
+        let player = player(&namespace);
         let proxy = Proxy::start(control_plane).await?;
         let operator = Operator::start(Settings::new(proxy.kubeconfig(), &namespace.name))?;
         Ok(Self { operator, proxy, player, auditor, namespace })
@@ -44,10 +49,13 @@ impl Fixture {
 
     /// Starts the operator again, behind a new proxy: nothing of the old one gets through any more.
     pub async fn restart(&mut self) -> Result<()> {
-        self.proxy = Proxy::start(ControlPlane::shared()).await?;
-        let settings = Settings::new(self.proxy.kubeconfig(), &self.namespace.name);
-        self.operator = Operator::start(Settings { identity: self.operator.identity().to_owned(), ..settings })?;
-        Ok(())
+        self.split().1.restart().await
+    }
+
+    /// What is seen, and the operator to be killed meanwhile.
+    pub fn split(&mut self) -> (&Sight, Operated<'_>) {
+        let Self { operator, proxy, auditor, namespace, .. } = self;
+        (auditor.sight(), Operated { operator, proxy, namespace })
     }
 
     /// Waits until an attempt's Job exists, whatever the status says by then; the Job's name. `undo:TASK` is what undoes a
@@ -90,6 +98,28 @@ impl Fixture {
             }
         }
         Ok(seen)
+    }
+}
+
+/// The operator of a fixture, beside all else.
+pub struct Operated<'a> {
+    operator: &'a mut Operator,
+    proxy: &'a mut Proxy,
+    namespace: &'a Namespace,
+}
+
+impl Operated<'_> {
+    async fn restart(&mut self) -> Result<()> {
+        *self.proxy = Proxy::start(ControlPlane::shared()).await?;
+        let settings = Settings::new(self.proxy.kubeconfig(), &self.namespace.name);
+        *self.operator = Operator::start(Settings { identity: self.operator.identity().to_owned(), ..settings })?;
+        Ok(())
+    }
+
+    /// Kills it as a power cut would, and starts it again.
+    pub async fn kill_and_restart(&mut self) -> Result<()> {
+        self.operator.kill().await?;
+        self.restart().await
     }
 }
 

@@ -15,6 +15,7 @@ mod edits;
 mod faults;
 mod fixture;
 mod harness;
+mod histories;
 mod items;
 mod runs;
 mod sagas;
