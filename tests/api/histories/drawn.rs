@@ -68,8 +68,10 @@ struct Task {
 impl Task {
     fn draw(dice: &mut Dice, slot: usize) -> Self {
         use Kind::*;
-        let kinds =
-            [Container, Container, Container, Container, Container, Items, Template, Child, Decision, Decision, Delay, Approval];
+        let kinds = [
+            Container, Container, Container, Container, Container, Items, Template, Child, Decision, Decision, Delay,
+            Approval,
+        ];
         let first = if slot < FIRST_FINALLY { 0 } else { FIRST_FINALLY };
         let dependencies = (first..slot).filter(|_| dice.one_in(2)).collect::<Vec<_>>();
         Self {
@@ -91,7 +93,8 @@ impl Task {
 
     /// As a spec has it, beside the other tasks.
     fn render(&self, slot: usize, tasks: &[Option<Task>]) -> Value {
-        let known = self.dependencies.iter().filter_map(|(other, branch)| Some((other, branch, tasks[*other].as_ref()?)));
+        let known =
+            self.dependencies.iter().filter_map(|(other, branch)| Some((other, branch, tasks[*other].as_ref()?)));
         let depends_on: Vec<String> = known
             .map(|(other, branch, task)| match task.kind {
                 Kind::Decision if !branch.is_empty() => format!("t{other}/{branch}"),
@@ -115,8 +118,10 @@ impl Task {
             Kind::Delay => task["delay"] = json!({"duration": format!("{}ms", 50 + 200 * self.retries)}),
             Kind::Approval => task["approval"] = json!({}),
         }
-        if !depends_on.is_empty() {
-            task["trigger"] = json!(self.trigger);
+        // what a decision asks must be certain to be final
+        let may = |trigger: &&str| self.kind != Kind::Decision || *trigger != "AnySucceeded";
+        if let Some(trigger) = self.trigger.filter(|trigger| may(&trigger)).filter(|_| !depends_on.is_empty()) {
+            task["trigger"] = json!(trigger);
         }
         let has_attempts = !matches!(self.kind, Kind::Decision | Kind::Delay);
         if has_attempts && self.retries > 0 {
@@ -183,10 +188,13 @@ impl Spec {
             0..8 => self.edit(dice),
             8..12 if !self.is_cancelled() => {
                 let scope = dice.pick(&["Failed", "All", "Tasks"]);
-                let named: Vec<String> = self.present().filter(|_| dice.one_in(2)).map(|slot| format!("t{slot}")).collect();
-                let any = self.present().next().map(|slot| format!("t{slot}"));
-                let named = if named.is_empty() { any.into_iter().collect() } else { named };
-                self.rerun(if scope == "Tasks" { json!({"scope": scope, "tasks": named}) } else { json!({"scope": scope}) });
+                let mut named = self.names();
+                named.retain(|name| name == "t0" || dice.one_in(2));
+                self.rerun(if scope == "Tasks" {
+                    json!({"scope": scope, "tasks": named})
+                } else {
+                    json!({"scope": scope})
+                });
             }
             12..14 if !self.is_cancelled() => self.desired = if self.desired == "Run" { "Suspend" } else { "Run" },
             14 if dice.one_in(3) => self.desired = "Cancel",
@@ -198,16 +206,16 @@ impl Spec {
         Act::Patch
     }
 
-    fn present(&self) -> impl Iterator<Item = usize> {
-        let present: Vec<usize> = (0..SLOTS).filter(|slot| self.tasks[*slot].is_some()).collect();
-        present.into_iter()
+    fn names(&self) -> Vec<String> {
+        (0..SLOTS).filter(|slot| self.tasks[*slot].is_some()).map(|slot| format!("t{slot}")).collect()
     }
 
     fn edit(&mut self, dice: &mut Dice) {
         for _ in 0..=dice.below(2) {
             // `t0` stays: a graph has a task
             let slot = 1 + dice.below(SLOTS - 1);
-            self.tasks[slot] = if self.tasks[slot].is_some() && dice.one_in(2) { None } else { Some(Task::draw(dice, slot)) };
+            self.tasks[slot] =
+                if self.tasks[slot].is_some() && dice.one_in(2) { None } else { Some(Task::draw(dice, slot)) };
         }
     }
 
@@ -251,6 +259,10 @@ impl Spec {
         let rerun = self.rerun.as_ref().map(|(number, wanted)| {
             let mut rerun = wanted.clone();
             rerun["id"] = json!(number.to_string());
+            // none must be told as none, or a merge leaves those of before; those that were removed since would be refused
+            if let Some(named) = rerun["tasks"].as_array_mut() {
+                named.retain(|name| self.names().iter().any(|known| name == known));
+            }
             rerun
         });
         json!({

@@ -37,7 +37,8 @@ pub fn violations(name: &str, seen: &[Sighting]) -> Vec<String> {
             _ => None,
         })
         .collect();
-    let Some(uid) = seen.iter().find(|one| one.name == name && matches!(one.object, Object::Graph(_))).map(|one| &one.uid)
+    let Some(uid) =
+        seen.iter().find(|one| one.name == name && matches!(one.object, Object::Graph(_))).map(|one| &one.uid)
     else {
         return vec![format!("{name} was never seen")];
     };
@@ -112,13 +113,14 @@ fn none_too_early(graphs: &[(u64, &TaskGraph)], attempts: &BTreeMap<(String, u32
         let Some(created) = attempt.created else { continue };
         let known = accepted.iter().rev().filter(|(version, _)| *version < created).take(2).map(|(_, spec)| *spec);
         // the first one is stored together with what follows from it
-        let specs: Vec<_> = known.chain(accepted.first().map(|(_, spec)| *spec).filter(|_| accepted.len() == 1)).collect();
+        let specs: Vec<_> =
+            known.chain(accepted.first().map(|(_, spec)| *spec).filter(|_| accepted.len() == 1)).collect();
         let running = |spec: &&TaskGraphSpec| -> Option<Vec<String>> {
             let before = before(spec, task)?;
             let runs = |other: &&String| {
-                let earlier = attempts.iter().filter(|((name, _), one)| {
-                    name == *other && one.created.is_some_and(|other| other < created)
-                });
+                let earlier = attempts
+                    .iter()
+                    .filter(|((name, _), one)| name == *other && one.created.is_some_and(|other| other < created));
                 earlier.into_iter().any(|(_, one)| !one.was_over(created))
             };
             Some(before.iter().filter(runs).cloned().collect())

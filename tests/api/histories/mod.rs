@@ -33,9 +33,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde_json::json;
-use taskgraph::api::{
-    LABEL_ATTEMPT, LABEL_GRAPH, LABEL_ROLE, LABEL_TASK, TaskGraph, TaskPhase,
-};
+use taskgraph::api::{LABEL_ATTEMPT, LABEL_GRAPH, LABEL_ROLE, LABEL_TASK, TaskGraph, TaskPhase};
 
 use self::drawn::{Act, Dice, Spec, play};
 use crate::{

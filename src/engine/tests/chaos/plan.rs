@@ -256,17 +256,19 @@ pub fn task() -> impl Strategy<Value = TaskPlan> {
         prop::sample::select(vec![None, None, None, Some(Recall::Hit), Some(Recall::Miss), Some(Recall::Silent)]);
     let numbers = (0..3u32, 0..3u8, 0..2u64);
     (dependencies, trigger(), kind(), items, prop::bool::weighted(0.1), compensate, cache, numbers).prop_map(
-        |(dependencies, trigger, kind, items, allow_failure, compensate, cache, (retries, priority, variant))| TaskPlan {
-            dependencies,
-            trigger,
-            kind,
-            items,
-            retries,
-            allow_failure,
-            compensate,
-            priority,
-            cache,
-            variant,
+        |(dependencies, trigger, kind, items, allow_failure, compensate, cache, (retries, priority, variant))| {
+            TaskPlan {
+                dependencies,
+                trigger,
+                kind,
+                items,
+                retries,
+                allow_failure,
+                compensate,
+                priority,
+                cache,
+                variant,
+            }
         },
     )
 }

@@ -60,7 +60,8 @@ pub fn judge_store(before: &TaskGraphStatus, after: &TaskGraphStatus, told_to: b
             continue;
         };
         judge_task(before, after, told_to);
-        let undo = |task: &TaskStatus| task.compensation.clone().map(|undo| undo.into_task(format!("undo:{}", task.name)));
+        let undo =
+            |task: &TaskStatus| task.compensation.clone().map(|undo| undo.into_task(format!("undo:{}", task.name)));
         match (undo(before), undo(after)) {
             (Some(before), Some(after)) => judge_task(&before, &after, told_to || after.removed),
             (Some(before), None) => assert_eq!(before.attempts, 0, "E: {} was forgotten", before.name),
@@ -99,7 +100,8 @@ pub fn judge_end(run: &Run, jobs: &Jobs) {
     // of what undid tasks, and of `finally`, a deadline is told by those that it cut off
     assert_eq!(complete, told.ending.is_none() && !wrong && !undo_failed, "{:?}: {:?}", told.phase, told.message);
     if told.compensation_time.is_some() {
-        let undone = |id: &TaskId| graph.task(*id).undoes.is_some_and(|task| run.task(task).phase == TaskPhase::Succeeded);
+        let undone =
+            |id: &TaskId| graph.task(*id).undoes.is_some_and(|task| run.task(task).phase == TaskPhase::Succeeded);
         for id in graph.compensations().filter(undone).filter(|id| run.task(*id).attempts > 0) {
             assert!(run.task(id).phase.is_final(), "D: {} is not undone", run.task(id).name);
         }
