@@ -84,8 +84,8 @@ impl Run {
     /// What follows from a task's status for its last attempt.
     fn restore_attempt(&mut self, id: super::TaskId) {
         let status = self.task(id);
-        // what was removed, or is to begin again, may have had Jobs
-        if !self.has_job(id) && !self.is_removed(id) && !carry::starts_afresh(status) {
+        // what was removed, or was a task of another kind, may have had Jobs
+        if !self.has_job(id) && !self.is_removed(id) && !is_being_stopped(status) {
             let due = self.restore_waiting(id);
             return self.arm(id, due);
         }
@@ -214,6 +214,13 @@ fn call_off_reason(reason: Option<&str>) -> Option<&'static str> {
         .find(|known| Some(*known) == reason)
 }
 
+/// Whether the last attempt is being stopped, for good or to start afresh: whatever kind of task it is by now, nothing new
+/// begins before that has ended.
+pub(super) fn is_being_stopped(status: &TaskStatus) -> bool {
+    let called_off = status.wake_at.is_none() && call_off_reason(status.reason.as_deref()).is_some();
+    carry::starts_afresh(status) || (status.is_under_way() && status.attempts > 0 && called_off)
+}
+
 /// A task's status as it can be.
 fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
     if def.is_removed() {
@@ -224,7 +231,7 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
     }
     status.phase = repaired_phase(&def.work, &status);
     status.attempts_before = status.attempts_before.min(status.attempts);
-    if matches!(def.work, Work::Decision { .. }) && !carry::starts_afresh(&status) {
+    if matches!(def.work, Work::Decision { .. }) && !is_being_stopped(&status) {
         // those that it had as a task of another kind
         status.attempts_before = status.attempts;
     }

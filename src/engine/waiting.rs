@@ -5,11 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    edit::carry,
     graph::{BranchDef, TaskId, Work},
     policy::waiting::{Delay, Ended, decided, timed_out},
     reason,
     record::Round,
+    restore::is_being_stopped,
     state::{Live, Run, later},
 };
 use crate::api::{Approval, TaskPhase, TaskStatus};
@@ -181,7 +181,7 @@ pub(super) fn repaired_phase(work: &Work, status: &TaskStatus) -> TaskPhase {
     let begun = status.begun();
     match (status.phase, work) {
         // what is left of its attempts is being stopped
-        (phase, _) if carry::starts_afresh(status) => phase,
+        (phase, _) if is_being_stopped(status) => phase,
         // a decision that took no branch it has was not decided
         (TaskPhase::Succeeded, Work::Decision { branches, .. })
             if !status.taken().any(|taken| branches.iter().any(|branch| *branch.name == *taken)) =>

@@ -10,7 +10,7 @@ use crate::support::{
     namespace::finished,
     operator::Settings,
     replay,
-    sight::{Key, Object, Sighting},
+    sight::{Key, Object, Sight, Sighting},
 };
 
 /// A namespace with an operator of its own behind a proxy, its pods played.
@@ -44,9 +44,22 @@ impl Fixture {
         test: &str,
         script: impl Fn(&str, u32) -> Play + Send + Sync + 'static,
     ) -> Result<Self> {
+        Self::with(control_plane, test, |namespace| Player::start(namespace, script)).await
+    }
+
+    /// All of it, with a player of the test's own.
+    pub async fn with_player(test: &str, player: impl FnOnce(&Namespace) -> Player) -> Result<Self> {
+        Self::with(ControlPlane::shared(), test, player).await
+    }
+
+    async fn with(
+        control_plane: &'static ControlPlane,
+        test: &str,
+        player: impl FnOnce(&Namespace) -> Player,
+    ) -> Result<Self> {
         let namespace = Namespace::new(&control_plane.client().await?, test).await?;
         let auditor = Auditor::start(&namespace).await?;
-        let player = Player::start(&namespace, script);
+        let player = player(&namespace);
         let proxy = Proxy::start(control_plane).await?;
         let operator = Operator::start(Settings::new(proxy.kubeconfig(), &namespace.name))?;
         Ok(Self { operator, proxy, player, auditor, namespace, control_plane })
@@ -66,10 +79,13 @@ impl Fixture {
 
     /// Starts an operator of another name in the place of the one that was: a new pod of the same Deployment.
     pub async fn start_as(&mut self, identity: &str) -> Result<()> {
-        self.proxy = Proxy::start(self.control_plane).await?;
-        let settings = Settings::new(self.proxy.kubeconfig(), &self.namespace.name);
-        self.operator = Operator::start(Settings { identity: identity.to_owned(), ..settings })?;
-        Ok(())
+        self.split().1.start_as(identity).await
+    }
+
+    /// What is seen, and the operator to be killed meanwhile.
+    pub fn split(&mut self) -> (&Sight, Operated<'_>) {
+        let Self { operator, proxy, auditor, namespace, control_plane, .. } = self;
+        (auditor.sight(), Operated { operator, proxy, namespace, control_plane })
     }
 
     /// Starts one more operator, whose Lease is elsewhere: both believe that they lead.
@@ -122,6 +138,30 @@ impl Fixture {
             }
         }
         Ok(seen)
+    }
+}
+
+/// The operator of a fixture, beside all else.
+pub struct Operated<'a> {
+    operator: &'a mut Operator,
+    proxy: &'a mut Proxy,
+    namespace: &'a Namespace,
+    control_plane: &'static ControlPlane,
+}
+
+impl Operated<'_> {
+    async fn start_as(&mut self, identity: &str) -> Result<()> {
+        *self.proxy = Proxy::start(self.control_plane).await?;
+        let settings = Settings::new(self.proxy.kubeconfig(), &self.namespace.name);
+        *self.operator = Operator::start(Settings { identity: identity.to_owned(), ..settings })?;
+        Ok(())
+    }
+
+    /// Kills it as a power cut would, and starts it again.
+    pub async fn kill_and_restart(&mut self) -> Result<()> {
+        self.operator.kill().await?;
+        let identity = self.operator.identity().to_owned();
+        self.start_as(&identity).await
     }
 }
 

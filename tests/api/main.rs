@@ -16,6 +16,7 @@ mod faults;
 mod fixture;
 mod gitops;
 mod harness;
+mod histories;
 mod items;
 mod leftovers;
 mod runs;

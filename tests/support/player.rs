@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::namespace::Namespace;
 
 /// Kubernetes' label for the place of a pod's item.
-const LABEL_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+pub const LABEL_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
 /// How often a pod's status is tried to be told.
 const TRIES: usize = 60;
@@ -85,16 +85,26 @@ impl Play {
     }
 }
 
-/// What the pod of an attempt of a task does; what undoes a task is named `undo:TASK`, the pod of an item `TASK/PLACE`.
-pub type Script = Arc<dyn Fn(&str, u32) -> Play + Send + Sync>;
+/// What a pod does.
+type Script = Arc<dyn Fn(&Pod) -> Play + Send + Sync>;
 
 /// Plays the pods of a namespace as long as it lives.
 #[derive(Debug)]
 pub struct Player(JoinHandle<()>);
 
 impl Player {
-    /// Begins.
+    /// Begins. The script is by tasks and attempts; what undoes a task is named `undo:TASK`, the pod of an item `TASK/PLACE`.
     pub fn start(namespace: &Namespace, script: impl Fn(&str, u32) -> Play + Send + Sync + 'static) -> Self {
+        Self::of_pods(namespace, move |pod| {
+            let label = |name: &str| pod.labels().get(name).cloned().unwrap_or_default();
+            let item = pod.labels().get(LABEL_INDEX).map(|index| format!("/{index}")).unwrap_or_default();
+            let undo = if label(LABEL_ROLE) == ROLE_COMPENSATION { "undo:" } else { "" };
+            script(&format!("{undo}{}{item}", label(LABEL_TASK)), label(LABEL_ATTEMPT).parse().unwrap_or_default())
+        })
+    }
+
+    /// Begins.
+    pub fn of_pods(namespace: &Namespace, script: impl Fn(&Pod) -> Play + Send + Sync + 'static) -> Self {
         Self(tokio::spawn(play(namespace.pods(), Arc::new(script))))
     }
 
@@ -127,11 +137,7 @@ async fn play(pods: Api<Pod>, script: Script) {
         };
         while plays.try_join_next().is_some() {}
         let uid = pod.uid().unwrap_or_default();
-        let label = |name: &str| pod.labels().get(name).cloned().unwrap_or_default();
-        let item = pod.labels().get(LABEL_INDEX).map(|index| format!("/{index}")).unwrap_or_default();
-        let undo = if label(LABEL_ROLE) == ROLE_COMPENSATION { "undo:" } else { "" };
-        let part =
-            script(&format!("{undo}{}{item}", label(LABEL_TASK)), label(LABEL_ATTEMPT).parse().unwrap_or_default());
+        let part = script(&pod);
         if pod.metadata.deletion_timestamp.is_some() {
             if on_machine(&pod) && deleted.insert(uid) {
                 plays.spawn(let_go(pods.clone(), pod, part.lingers.unwrap_or_default()));

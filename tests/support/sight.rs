@@ -151,6 +151,26 @@ impl Sight {
         value
     }
 
+    /// Waits until `more` further sightings were `wanted`, or none was for so long.
+    pub async fn until_more(&self, more: usize, lull: std::time::Duration, wanted: impl Fn(&Sighting) -> bool) {
+        let mut count = self.count.clone();
+        let (mut looked, mut found) = (self.seen.lock().len(), 0);
+        while found < more {
+            let next = async {
+                let before = found;
+                while found == before {
+                    count.changed().await.expect("the watches last as long as this");
+                    let seen = self.seen.lock();
+                    found += seen[looked..].iter().filter(|one| wanted(one)).count();
+                    looked = seen.len();
+                }
+            };
+            if tokio::time::timeout(lull, next).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Waits until everything that exists now was seen in its present version; all sightings then.
     pub async fn caught_up(&self) -> Result<Vec<Sighting>> {
         let mut wanted = versions(self.namespace.api::<Job>()).await?;

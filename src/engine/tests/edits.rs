@@ -266,6 +266,29 @@ fn a_task_that_becomes_a_decision_begins_anew() {
 }
 
 #[test]
+fn what_is_left_of_a_task_of_another_kind_may_be_called_off_too() {
+    let graph = |a: Value| json!({"failurePolicy": "CancelRunning", "tasks": [a, task("b", &[])]});
+    for other in [
+        json!({"name": "a", "delay": {"duration": "1h"}}),
+        json!({"name": "a", "approval": {}}),
+        json!({"name": "a", "decision": {"branches": [{"name": "yes"}]}}),
+    ] {
+        let mut driver = Driver::of(graph(task("a", &[])));
+        driver.edit(graph(other));
+        assert_eq!(driver.actions(), ["stop a/1"], "to begin anew");
+        driver.fail_by("b", Blame::Final);
+        assert_eq!((driver.phase("a"), driver.reason("a")), (TaskPhase::Running, "FailurePolicy"));
+        let mut restarted = driver.restarted();
+        restarted.step([restarted.launched("a")]);
+        assert_eq!(restarted.actions(), ["stop a/1"]);
+        for mut driver in [driver, restarted] {
+            driver.gone("a");
+            assert_eq!(driver.line(), "a=Cancelled/FailurePolicy b=Failed/Error");
+        }
+    }
+}
+
+#[test]
 fn changed_arguments_count_for_those_who_read_them() {
     let reading = |name: &str, argument: &str| {
         let env = json!([{"name": "X", "value": format!("${{{{ args.{argument} }}}}")}]);

@@ -1,6 +1,6 @@
 //! Graphs made by hand, and a run that is told what happens in words.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
@@ -204,14 +204,16 @@ fn named(tasks: &[TaskDef], offset: usize) -> Vec<(Arc<str>, TaskId, bool)> {
 
 /// A task with nothing but a container, and long enough waits between attempts.
 fn blank(name: &str, finally: bool) -> TaskDef {
-    let spec = json!({"tasks": [{
-        "name": name,
-        "container": {"image": "localhost/busybox:1"},
-        "retry": {"limit": 0, "backoff": {"initial": "10s", "factor": 2, "max": "300s"}},
-    }]});
-    let graph = Arc::try_unwrap(planned(spec).graph).expect("nobody else has it");
-    let def = graph.tasks.into_iter().next().expect("one task");
-    TaskDef { finally, ..def }
+    static BLANK: LazyLock<TaskDef> = LazyLock::new(|| {
+        let spec = json!({"tasks": [{
+            "name": "blank",
+            "container": {"image": "localhost/busybox:1"},
+            "retry": {"limit": 0, "backoff": {"initial": "10s", "factor": 2, "max": "300s"}},
+        }]});
+        let graph = Arc::try_unwrap(planned(spec).graph).expect("nobody else has it");
+        graph.tasks.into_iter().next().expect("one task")
+    });
+    TaskDef { name: name.into(), finally, ..BLANK.clone() }
 }
 
 /// The plan of a spec that is valid.

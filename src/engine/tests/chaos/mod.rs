@@ -2,10 +2,10 @@
 //! settings change; the operator crashes between any two of its acts and goes on from what it had stored.
 //!
 //! [`cluster`] is what the API server and the nodes would do. [`oracle`] judges what is done there by the rules alone.
-//! [`operator`] does what a controller does with a run.
+//! [`operator`] does what a controller does with a run. [`histories`] is a world of its own, in which graphs are edited.
 
 mod cluster;
-mod edits;
+mod histories;
 mod operator;
 mod oracle;
 mod plan;
@@ -17,6 +17,12 @@ use self::{
     plan::{Plan, plan},
 };
 use crate::api::FailurePolicy;
+
+/// So many cases, or as many as the environment variable `PROPTEST_CASES` says.
+fn at_least(cases: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases, ..config } }
+}
 
 /// A run in which nothing goes wrong beside the attempts themselves.
 fn calm(plan: &Plan) -> Outcome {

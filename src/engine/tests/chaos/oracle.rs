@@ -14,7 +14,7 @@ use crate::{
     engine::{Action, Graph, Run, Step, TaskId, graph::TriggerRule, graph::Work, policy::waiting::Delay},
 };
 
-fn dependencies(graph: &Graph, run: &Run, id: TaskId) -> Vec<Is> {
+pub fn dependencies(graph: &Graph, run: &Run, id: TaskId) -> Vec<Is> {
     let is = |id: &TaskId| Is::of(run.task(*id).phase, graph.task(*id).allow_failure);
     graph.task(id).dependencies.iter().map(is).collect()
 }
@@ -30,7 +30,7 @@ fn behind(graph: &Graph, id: TaskId) -> BTreeSet<TaskId> {
     found
 }
 
-fn went_wrong(run: &Run, id: TaskId) -> bool {
+pub fn went_wrong(run: &Run, id: TaskId) -> bool {
     match run.task(id).phase {
         TaskPhase::Failed => !run.graph().task(id).allow_failure,
         phase => matches!(phase, TaskPhase::Cancelled | TaskPhase::Omitted),
@@ -41,14 +41,14 @@ fn is_under_way(phase: TaskPhase) -> bool {
     matches!(phase, TaskPhase::Ready | TaskPhase::Running | TaskPhase::Retrying)
 }
 
-fn status_of(run: &Run) -> TaskGraphStatus {
+pub fn status_of(run: &Run) -> TaskGraphStatus {
     let mut status = TaskGraphStatus::default();
     run.write(&mut status, super::super::fixture::at(0));
     status
 }
 
 /// Whether for each decision named, one of the branches listed was taken.
-fn guards_hold(graph: &Graph, run: &Run, id: TaskId) -> bool {
+pub fn guards_hold(graph: &Graph, run: &Run, id: TaskId) -> bool {
     graph.task(id).guards.iter().all(|guard| {
         let decision = run.task(guard.decision);
         let listed = |taken: &str| guard.branches.iter().any(|branch| **branch == *taken);

@@ -54,7 +54,7 @@ pub enum Kind {
     Approval(OnTimeout, u64),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TaskPlan {
     /// How far back each dependency lies, and whether it is on a branch that is taken, where it is a decision.
     pub dependencies: Vec<(usize, Option<bool>)>,
@@ -69,6 +69,8 @@ pub struct TaskPlan {
     pub priority: u8,
     /// Whether an earlier success may stand in for it, and what comes of the question.
     pub cache: Option<Recall>,
+    /// Which of several definitions its attempts are made from.
+    pub variant: u64,
 }
 
 /// What is said to a task that asks for an earlier success.
@@ -106,48 +108,68 @@ pub struct Script {
     pub gone: i64,
 }
 
+impl TaskPlan {
+    /// What of it an attempt is made from, as a number.
+    fn definition(&self) -> u64 {
+        xxh3_64(format!("{:?} {:?} {}", self.kind, self.items, self.variant).as_bytes())
+    }
+
+    /// Adds the task to a graph.
+    fn build(&self, name: &str, after: &[&str], finally: bool, build: &mut Build) {
+        let made = if finally { build.finally(name) } else { build.task(name) };
+        let made = made.after(after).retries(self.retries).priority(self.priority).start_timeout(120);
+        // a task without dependencies has no trigger
+        let made = if after.is_empty() { made } else { made.trigger(self.trigger) };
+        let made = match self.kind {
+            Kind::Child => made.child(),
+            Kind::Job => match self.items {
+                Some(items) => made.for_each(items),
+                None => made,
+            },
+            Kind::Decision { inclusive: false } => made.decision(&["yes", "no"]),
+            Kind::Decision { inclusive: true } => made.decision(&["yes", "no"]).inclusive(),
+            Kind::Delay(seconds) => made.delay(seconds),
+            Kind::Approval(on_timeout, seconds) => made.approval(on_timeout, Some(seconds)),
+        };
+        let made = made.variant(self.definition());
+        let plain = self.kind == Kind::Job && self.items.is_none() && self.compensate.is_none();
+        let caches = self.cache.is_some() && !finally && plain;
+        let made = if caches { made.cached() } else { made };
+        let made = if self.allow_failure { made.allow_failure() } else { made };
+        let can_be_undone = matches!(self.kind, Kind::Job | Kind::Child | Kind::Approval(..));
+        if let Some(retries) = self.compensate.filter(|_| !finally && can_be_undone) {
+            made.compensate(retries);
+        }
+    }
+}
+
+/// A graph of those tasks that are there, named `t0`, `t1`, ... by their places; those from `first_finally` on belong
+/// to `finally`. A dependency on a place where no task is does not count.
+pub fn graph(tasks: &[Option<&TaskPlan>], first_finally: usize) -> Arc<Graph> {
+    let mut build = Build::new();
+    for (place, task) in tasks.iter().enumerate() {
+        let Some(task) = task else { continue };
+        let finally = place >= first_finally;
+        let first = if finally { first_finally } else { 0 };
+        let mut names = Vec::new();
+        for (back, branch) in &task.dependencies {
+            let Some(other) = place.checked_sub(back + 1).filter(|other| *other >= first) else { continue };
+            let Some(before) = tasks[other] else { continue };
+            names.push(match branch.filter(|_| matches!(before.kind, Kind::Decision { .. })) {
+                Some(taken) => format!("t{other}/{}", if taken { "yes" } else { "no" }),
+                None => format!("t{other}"),
+            });
+        }
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        task.build(&format!("t{place}"), &names, finally, &mut build);
+    }
+    build.graph()
+}
+
 impl Plan {
     pub fn graph(&self) -> Arc<Graph> {
-        let mut build = Build::new();
-        let first_finally = self.tasks.len() - self.finally;
-        for (place, task) in self.tasks.iter().enumerate() {
-            let finally = place >= first_finally;
-            let first = if finally { first_finally } else { 0 };
-            let mut names = Vec::new();
-            for (back, branch) in &task.dependencies {
-                let Some(other) = place.checked_sub(back + 1).filter(|other| *other >= first) else { continue };
-                names.push(match branch.filter(|_| matches!(self.tasks[other].kind, Kind::Decision { .. })) {
-                    Some(taken) => format!("t{other}/{}", if taken { "yes" } else { "no" }),
-                    None => format!("t{other}"),
-                });
-            }
-            let names: Vec<_> = names.iter().map(String::as_str).collect();
-            let name = format!("t{place}");
-            let made = if finally { build.finally(&name) } else { build.task(&name) };
-            let made = made.after(&names).retries(task.retries).priority(task.priority).start_timeout(120);
-            // a task without dependencies has no trigger
-            let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
-            let made = match task.kind {
-                Kind::Child => made.child(),
-                Kind::Job => match task.items {
-                    Some(items) => made.for_each(items),
-                    None => made,
-                },
-                Kind::Decision { inclusive: false } => made.decision(&["yes", "no"]),
-                Kind::Decision { inclusive: true } => made.decision(&["yes", "no"]).inclusive(),
-                Kind::Delay(seconds) => made.delay(seconds),
-                Kind::Approval(on_timeout, seconds) => made.approval(on_timeout, Some(seconds)),
-            };
-            let plain = task.kind == Kind::Job && task.items.is_none() && task.compensate.is_none();
-            let caches = task.cache.is_some() && !finally && plain;
-            let made = if caches { made.cached() } else { made };
-            let made = if task.allow_failure { made.allow_failure() } else { made };
-            let can_be_undone = matches!(task.kind, Kind::Job | Kind::Child | Kind::Approval(..));
-            if let Some(retries) = task.compensate.filter(|_| !finally && can_be_undone) {
-                made.compensate(retries);
-            }
-        }
-        build.graph()
+        let tasks: Vec<_> = self.tasks.iter().map(Some).collect();
+        graph(&tasks, self.tasks.len() - self.finally)
     }
 
     /// How many items a task has, if it is run for each of a list.
@@ -158,43 +180,44 @@ impl Plan {
 
     /// What becomes of an attempt: always the same.
     pub fn script(&self, attempt: Attempt) -> Script {
-        let draw = |what: u8, of: u64| {
-            let mut bytes = self.seed.to_le_bytes().to_vec();
-            bytes.extend(attempt.task.0.to_le_bytes());
-            bytes.extend(attempt.number.to_le_bytes());
-            bytes.push(what);
-            xxh3_64(&bytes) % of
-        };
-        let millis = |what, of| i64::try_from(draw(what, of)).unwrap();
-        let failed = |blame| {
-            AttemptResult::Failed(Failure {
-                reason: "Error".into(),
-                message: Some("no".into()),
-                exit_code: Some(1),
-                blame,
-            })
-        };
-        let result = match draw(0, 10) {
-            0..5 => AttemptResult::Succeeded {
-                outputs: Map::from_iter([("attempt".to_owned(), left_by(attempt.number, self.items(attempt.task)))]),
-                message: None,
-            },
-            5..8 => failed(Blame::Task),
-            8 => failed(Blame::Cluster),
-            _ => failed(Blame::Final),
-        };
+        let mut key = self.seed.to_le_bytes().to_vec();
+        key.extend(attempt.task.0.to_le_bytes());
         // what is behind the tasks undoes them, by Jobs
         let child = self.tasks.get(attempt.task.index()).is_some_and(|task| task.kind == Kind::Child);
-        let start = if child { Some(millis(3, 200_000)) } else { (draw(2, 12) > 0).then(|| millis(3, 20_000)) };
-        Script {
-            create: millis(1, 2_000),
-            child,
-            start,
-            blocked_by_cluster: draw(4, 2) == 0,
-            run: millis(5, 60_000),
-            result,
-            gone: millis(6, 30_000),
-        }
+        script(key, attempt.number, child, self.items(attempt.task))
+    }
+}
+
+/// What becomes of an attempt of a task, which `key` tells from others.
+pub fn script(key: Vec<u8>, number: u32, child: bool, items: Option<usize>) -> Script {
+    let draw = |what: u8, of: u64| {
+        let mut bytes = key.clone();
+        bytes.extend(number.to_le_bytes());
+        bytes.push(what);
+        xxh3_64(&bytes) % of
+    };
+    let millis = |what, of| i64::try_from(draw(what, of)).unwrap();
+    let failed = |blame| {
+        AttemptResult::Failed(Failure { reason: "Error".into(), message: Some("no".into()), exit_code: Some(1), blame })
+    };
+    let result = match draw(0, 10) {
+        0..5 => AttemptResult::Succeeded {
+            outputs: Map::from_iter([("attempt".to_owned(), left_by(number, items))]),
+            message: None,
+        },
+        5..8 => failed(Blame::Task),
+        8 => failed(Blame::Cluster),
+        _ => failed(Blame::Final),
+    };
+    let start = if child { Some(millis(3, 200_000)) } else { (draw(2, 12) > 0).then(|| millis(3, 20_000)) };
+    Script {
+        create: millis(1, 2_000),
+        child,
+        start,
+        blocked_by_cluster: draw(4, 2) == 0,
+        run: millis(5, 60_000),
+        result,
+        gone: millis(6, 30_000),
     }
 }
 
@@ -225,28 +248,32 @@ fn kind() -> impl Strategy<Value = Kind> {
     ]
 }
 
-fn task() -> impl Strategy<Value = TaskPlan> {
+pub fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
     let items = prop_oneof![4 => Just(None), 1 => (0..4usize).prop_map(Some)];
     let compensate = prop::option::of(0..3u32);
     let cache =
         prop::sample::select(vec![None, None, None, Some(Recall::Hit), Some(Recall::Miss), Some(Recall::Silent)]);
-    (dependencies, trigger(), kind(), items, 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8, cache).prop_map(
-        |(dependencies, trigger, kind, items, retries, allow_failure, compensate, priority, cache)| TaskPlan {
-            dependencies,
-            trigger,
-            kind,
-            items,
-            retries,
-            allow_failure,
-            compensate,
-            priority,
-            cache,
+    let numbers = (0..3u32, 0..3u8, 0..2u64);
+    (dependencies, trigger(), kind(), items, prop::bool::weighted(0.1), compensate, cache, numbers).prop_map(
+        |(dependencies, trigger, kind, items, allow_failure, compensate, cache, (retries, priority, variant))| {
+            TaskPlan {
+                dependencies,
+                trigger,
+                kind,
+                items,
+                retries,
+                allow_failure,
+                compensate,
+                priority,
+                cache,
+                variant,
+            }
         },
     )
 }
 
-fn policy() -> impl Strategy<Value = FailurePolicy> {
+pub fn policy() -> impl Strategy<Value = FailurePolicy> {
     prop::sample::select(vec![
         FailurePolicy::StopLaunching,
         FailurePolicy::CancelRunning,

@@ -1,0 +1,155 @@
+//! Whether what must always hold does, of runs whose graph may have been another one before.
+
+use std::collections::BTreeSet;
+
+use super::{
+    super::{
+        super::triggers::expected,
+        oracle::{dependencies, guards_hold, may_start, status_of, went_wrong},
+    },
+    jobs::Jobs,
+};
+use crate::{
+    api::{ApprovalDecision, DesiredState, GraphPhase, TaskGraphStatus, TaskPhase, TaskStatus},
+    engine::{Attempt, AttemptResult, Run, TaskId, Transition, graph::TriggerRule, graph::Work},
+};
+
+/// Of an attempt that is launched for the first time. `held`: nothing is to be started, since the spec is not valid or
+/// about to be another one.
+pub fn judge_launch(run: &Run, attempt: Attempt, held: bool) {
+    let (graph, settings) = (run.graph(), run.settings());
+    let cancelled = run.is_cancelled();
+    assert!(may_start(graph, run, attempt.task), "B: {attempt:?} is launched before its gates were passed");
+    assert_eq!(run.task(attempt.task).phase, TaskPhase::Running);
+    assert_eq!(run.task(attempt.task).attempts, attempt.number);
+    assert!(!held || cancelled || run.is_undoing(), "{attempt:?} is launched though the spec is not valid");
+    let suspended = settings.desired_state == DesiredState::Suspend;
+    assert!(!suspended || cancelled, "{attempt:?} is launched while suspended");
+    let live = run.live().count();
+    let limit = settings.parallelism.map_or(usize::MAX, |limit| limit as usize);
+    assert!(live <= limit, "{live} attempts live in {limit} slots");
+}
+
+/// B and C: of a transition, and the run after its step.
+pub fn judge_transition(run: &Run, transition: &Transition) {
+    let Transition { task, from, to, attempt, reason } = transition;
+    let reason = reason.as_deref().unwrap_or_default();
+    let may_start = || may_start(run.graph(), run, *task);
+    assert!(!from.is_final(), "C: {transition:?} leaves a final phase");
+    let decides = matches!(run.graph().task(*task).work, Work::Decision { .. });
+    if *to == TaskPhase::Waiting || (*to == TaskPhase::Succeeded && (decides || reason == "Cached")) {
+        assert!(may_start(), "B: {transition:?} before its guards and trigger held");
+    }
+    if reason == "Cached" {
+        assert_eq!((*from, *attempt), (TaskPhase::Ready, 0), "{transition:?}");
+    }
+    let ends_wait = *from == TaskPhase::Waiting && *to != TaskPhase::Cancelled;
+    let decided = reason == "Approved" || reason == "Rejected";
+    let suspended = run.settings().desired_state == DesiredState::Suspend && !run.is_cancelled();
+    assert!(!(ends_wait && suspended && !decided), "{transition:?}: a time came true while suspended");
+}
+
+/// C and E: of two statuses that were stored one after the other. `told_to`: by an edit or a rerun.
+pub fn judge_store(before: &TaskGraphStatus, after: &TaskGraphStatus, told_to: bool) {
+    assert!(after.sequence >= before.sequence);
+    let names: BTreeSet<&str> = after.tasks.iter().map(|task| task.name.as_str()).collect();
+    assert_eq!(names.len(), after.tasks.len(), "each task is told of once");
+    for before in &before.tasks {
+        let Some(after) = after.tasks.iter().find(|task| task.name == before.name) else {
+            assert_eq!(before.attempts, 0, "E: {} was forgotten", before.name);
+            continue;
+        };
+        judge_task(before, after, told_to);
+        let undo =
+            |task: &TaskStatus| task.compensation.clone().map(|undo| undo.into_task(format!("undo:{}", task.name)));
+        match (undo(before), undo(after)) {
+            (Some(before), Some(after)) => judge_task(&before, &after, told_to || after.removed),
+            (Some(before), None) => assert_eq!(before.attempts, 0, "E: {} was forgotten", before.name),
+            (None, _) => {}
+        }
+    }
+}
+
+fn judge_task(before: &TaskStatus, after: &TaskStatus, told_to: bool) {
+    assert!(after.attempts >= before.attempts, "E: attempts of {} fell", before.name);
+    if told_to {
+        return;
+    }
+    if before.phase.is_final() {
+        let what = |task: &TaskStatus| (task.phase, task.outputs.clone(), task.branch.clone(), task.branches.clone());
+        assert!(what(before) == what(after) || after.removed, "C: {before:?} became {after:?}");
+    }
+    if before.phase == TaskPhase::Waiting && after.phase == TaskPhase::Waiting && before.attempts == after.attempts {
+        assert_eq!(before.wake_at, after.wake_at, "the time of {} was drawn again", before.name);
+    }
+}
+
+/// Every phase at the end has its cause, and so has the graph's.
+pub fn judge_end(run: &Run, jobs: &Jobs) {
+    let graph = run.graph();
+    for id in graph.ids().take(graph.first_compensation) {
+        judge_last(run, id, jobs);
+    }
+    for id in graph.removed() {
+        assert!(run.task(id).phase.is_final(), "D: {} was removed and is not stopped", run.task(id).name);
+    }
+    let told = status_of(run);
+    let complete = told.phase == Some(GraphPhase::Complete);
+    let wrong = graph.ids().take(graph.first_compensation).any(|id| went_wrong(run, id));
+    let undo_failed = graph.compensations().any(|id| run.task(id).phase == TaskPhase::Failed);
+    // of what undid tasks, and of `finally`, a deadline is told by those that it cut off
+    assert_eq!(complete, told.ending.is_none() && !wrong && !undo_failed, "{:?}: {:?}", told.phase, told.message);
+    if told.compensation_time.is_some() {
+        let undone =
+            |id: &TaskId| graph.task(*id).undoes.is_some_and(|task| run.task(task).phase == TaskPhase::Succeeded);
+        for id in graph.compensations().filter(undone).filter(|id| run.task(*id).attempts > 0) {
+            assert!(run.task(id).phase.is_final(), "D: {} is not undone", run.task(id).name);
+        }
+    }
+}
+
+/// Of a task that is final.
+fn judge_last(run: &Run, id: TaskId, jobs: &Jobs) {
+    let (graph, status, def) = (run.graph(), run.task(id), run.graph().task(id));
+    let reason = status.reason.as_deref().unwrap_or_default();
+    let why = format!("{} is {}/{reason} after {} attempts", status.name, status.phase.name(), status.attempts);
+    let result = jobs.results.get(&(status.name.clone(), status.attempts));
+    let is_job = matches!(def.work, Work::Job(_) | Work::Graph(_));
+    match (status.phase, reason) {
+        (TaskPhase::Succeeded, "Cached") => {
+            assert_eq!((status.attempts, status.outputs.get("attempt")), (0, Some(&serde_json::json!(0))), "{why}");
+        }
+        (TaskPhase::Succeeded, _) if is_job => {
+            let Some(AttemptResult::Succeeded { outputs, .. }) = result else { panic!("{why}, but was {result:?}") };
+            assert_eq!(&status.outputs, outputs, "E: {why}");
+        }
+        (TaskPhase::Succeeded, "Approved") => {
+            let of_task = run.settings().approvals.get(&def.name);
+            let approval = of_task.and_then(|known| known.get(&status.attempts)).map(|known| known.decision);
+            assert_eq!(approval, Some(ApprovalDecision::Approved), "{why}");
+        }
+        (TaskPhase::Succeeded, _) => {
+            let decided = status.taken().next().is_some();
+            let is_decision = matches!(def.work, Work::Decision { .. });
+            assert!(decided == is_decision && (is_decision || status.begun()), "{why}");
+        }
+        (TaskPhase::Failed, "Rejected" | "ApprovalTimeout") => assert!(status.begun(), "{why}"),
+        (TaskPhase::Failed, _) => {
+            let may_have_succeeded = reason == "JobLost" || reason == "StartTimeout";
+            let failed = matches!(result, Some(AttemptResult::Failed(_)));
+            assert!(is_job && result.is_some() && (failed || may_have_succeeded), "{why}");
+        }
+        // a decision may have been a Job before
+        (TaskPhase::Cancelled, _) => assert!(status.attempts > 0, "{why}"),
+        (TaskPhase::Omitted | TaskPhase::Skipped, _) => {
+            assert!(!status.begun(), "{why}");
+            let by_gates = ["DependencyFailed", "DependencySkipped", "NothingFailed"].contains(&reason);
+            let by_order = matches!(def.trigger, TriggerRule::MinSucceeded(_));
+            if by_gates && !by_order && guards_hold(graph, run, id) {
+                assert_eq!(expected(def.trigger, &dependencies(graph, run, id)), (status.phase, reason), "{why}");
+            }
+            assert!(reason != "BranchNotTaken" || !guards_hold(graph, run, id), "{why}");
+        }
+        _ => panic!("D: {why}"),
+    }
+}
