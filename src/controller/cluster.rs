@@ -208,6 +208,13 @@ impl Cluster {
         self.get(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}")).await
     }
 
+    /// Reads the Jobs that carry these labels, from etcd, not from a cache.
+    pub async fn list_jobs(&self, namespace: &str, labels: &BTreeMap<&str, &str>) -> Result<Vec<JobView>, CallError> {
+        let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs?labelSelector={}", selector(labels));
+        let _permit = self.lists.acquire().await;
+        Ok(self.get::<ObjectList<JobView>>(&path).await?.items)
+    }
+
     /// Deletes exactly this Job, and its pods before it.
     pub async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
         self.delete(&format!("/apis/batch/v1/namespaces/{namespace}/jobs/{name}"), json!({"uid": uid}), "Foreground")
@@ -306,6 +313,18 @@ impl Cluster {
     /// Reads a graph.
     pub async fn get_graph(&self, namespace: &str, name: &str) -> Result<LiveGraph, CallError> {
         self.get(&Self::graph_path(namespace, name)).await
+    }
+
+    /// Reads the child graphs that carry these labels, from etcd, not from a cache.
+    pub async fn list_graphs(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<&str, &str>,
+    ) -> Result<Vec<LiveGraph>, CallError> {
+        let path =
+            format!("/apis/{GROUP}/{VERSION}/namespaces/{namespace}/taskgraphs?labelSelector={}", selector(labels));
+        let _permit = self.lists.acquire().await;
+        Ok(self.get::<ObjectList<LiveGraph>>(&path).await?.items)
     }
 
     /// Creates a child graph.

@@ -7,6 +7,7 @@
 //! | [`name`] | names of Jobs, and shards |
 //! | [`build`] | an attempt as a Job |
 //! | [`child`] | an attempt as a child graph |
+//! | [`item`] | the Job of one item, where each has its own |
 //! | [`items`] | the items of a task with `forEach`, in a `ConfigMap` and in the Job |
 //! | [`view`] | what we read of a Job and a Pod |
 //! | [`mod@observe`] | a Job and its Pods as events of the engine |
@@ -19,6 +20,7 @@ pub mod build;
 pub mod check;
 pub mod child;
 pub mod indexed;
+mod item;
 pub mod items;
 pub mod name;
 pub mod observe;
@@ -29,9 +31,9 @@ pub mod strict;
 pub mod view;
 pub mod volumes;
 
-pub use build::{Order, definition_of};
+pub use build::{Item, Order, definition_of};
 pub use items::{Items, ItemsMap};
-pub use name::{indexed_job_name, job_name, shard};
+pub use name::{indexed_job_name, item_job_name, job_name, shard};
 pub use observe::{Key, goes_on, labels_of, needs_live_pods, observe};
 pub use refuse::{Refused, blocked_by_events, refusal};
 pub use view::{JobView, PodView};

@@ -148,7 +148,8 @@ impl TaskBuild<'_> {
     pub fn for_each(self, items: usize) -> Self {
         let items =
             Arguments { values: Map::from_iter([("items".to_owned(), json!(vec![1; items]))]), ..Arguments::default() };
-        self.def.for_each = Some(ForEachDef { items, parallelism: None, max_failures: None, retries_per_item: 0 });
+        self.def.for_each =
+            Some(ForEachDef { items, parallelism: None, max_failures: None, retries_per_item: 0, per_item: false });
         self
     }
 
@@ -370,7 +371,7 @@ impl Driver {
     /// The last attempt of a task.
     pub fn attempt(&self, name: &str) -> Attempt {
         let id = self.id(name);
-        Attempt { task: id, number: self.run.task(id).attempts }
+        Attempt::new(id, self.run.task(id).attempts)
     }
 
     pub fn phase(&self, name: &str) -> TaskPhase {

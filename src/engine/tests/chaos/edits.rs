@@ -334,7 +334,7 @@ impl World {
             }
             return;
         };
-        let attempt = Attempt { task, number: key.1 };
+        let attempt = Attempt::new(task, key.1);
         if let Some(job) =
             self.jobs.get(key).filter(|job| job.gone().is_none_or(|gone| gone > self.now) || job.deleted.is_none())
         {

@@ -163,7 +163,7 @@ fn judge_undoing(run: &Run, cluster: &Cluster) {
     for id in graph.compensations() {
         let undone = graph.task(id).undoes.expect("it undoes one");
         let status = run.task(id);
-        let attempt = crate::engine::Attempt { task: id, number: status.attempts };
+        let attempt = crate::engine::Attempt::new(id, status.attempts);
         let why = format!("undo {}: {:?} {:?}", status.name, status.phase, status.reason);
         match status.phase {
             TaskPhase::Succeeded => assert!(failed && cluster.succeeded.contains(&attempt), "{why}"),
@@ -184,7 +184,7 @@ pub fn judge_end(run: &Run, cluster: &Cluster, plan: &Plan) {
         let status = run.task(id);
         let def = graph.task(id);
         let reason = status.reason.as_deref().unwrap_or_default();
-        let attempt = crate::engine::Attempt { task: id, number: status.attempts };
+        let attempt = crate::engine::Attempt::new(id, status.attempts);
         let why = format!("{} is {}/{reason}", status.name, status.phase.name());
         let is_job = matches!(def.work, Work::Job(_) | Work::Graph(_));
         let is_child = matches!(def.work, Work::Graph(_));
