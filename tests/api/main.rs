@@ -16,6 +16,7 @@ mod faults;
 mod fixture;
 mod harness;
 mod items;
+mod per_item;
 mod runs;
 mod sagas;
 mod volumes;

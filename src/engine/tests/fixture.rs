@@ -153,6 +153,14 @@ impl TaskBuild<'_> {
         self
     }
 
+    /// With a Job, or child graph, for each of its items.
+    pub fn per_item(self, parallelism: Option<u32>, max_failures: Option<u32>) -> Self {
+        if let Some(rule) = &mut self.def.for_each {
+            *rule = ForEachDef { parallelism, max_failures, per_item: true, ..rule.clone() };
+        }
+        self
+    }
+
     pub fn retries(self, limit: u32) -> Self {
         self.def.retry.limit = limit;
         self

@@ -62,6 +62,8 @@ pub struct TaskPlan {
     pub kind: Kind,
     /// How many items it has, if it is run for each of a list.
     pub items: Option<usize>,
+    /// Whether each of them has a Job: how many at once, and how many may fail. Of a child graph always.
+    pub per_item: Option<(Option<u32>, Option<u32>)>,
     pub retries: u32,
     pub allow_failure: bool,
     /// It can be undone, and that is retried so often.
@@ -129,14 +131,20 @@ impl Plan {
             let made = if names.is_empty() { made } else { made.trigger(task.trigger) };
             let made = match task.kind {
                 Kind::Child => made.child(),
-                Kind::Job => match task.items {
-                    Some(items) => made.for_each(items),
-                    None => made,
-                },
+                Kind::Job => made,
                 Kind::Decision { inclusive: false } => made.decision(&["yes", "no"]),
                 Kind::Decision { inclusive: true } => made.decision(&["yes", "no"]).inclusive(),
                 Kind::Delay(seconds) => made.delay(seconds),
                 Kind::Approval(on_timeout, seconds) => made.approval(on_timeout, Some(seconds)),
+            };
+            let id = TaskId(u32::try_from(place).unwrap());
+            let made = match self.items(id) {
+                Some(items) => made.for_each(items),
+                None => made,
+            };
+            let made = match self.per_item(id) {
+                Some((parallelism, max_failures)) => made.per_item(parallelism, max_failures),
+                None => made,
             };
             let plain = task.kind == Kind::Job && task.items.is_none() && task.compensate.is_none();
             let caches = task.cache.is_some() && !finally && plain;
@@ -152,8 +160,15 @@ impl Plan {
 
     /// How many items a task has, if it is run for each of a list.
     pub fn items(&self, id: TaskId) -> Option<usize> {
-        // only what runs Jobs is run for each
-        self.tasks.get(id.index()).filter(|task| task.kind == Kind::Job)?.items
+        // only what has attempts is run for each
+        self.tasks.get(id.index()).filter(|task| matches!(task.kind, Kind::Job | Kind::Child))?.items
+    }
+
+    /// How many of its items may run at once and fail, if each has a Job or child graph of its own.
+    pub fn per_item(&self, id: TaskId) -> Option<(Option<u32>, Option<u32>)> {
+        self.items(id)?;
+        let task = self.tasks.get(id.index())?;
+        task.per_item.or((task.kind == Kind::Child).then_some((None, None)))
     }
 
     /// What becomes of an attempt: always the same.
@@ -163,6 +178,7 @@ impl Plan {
             bytes.extend(attempt.task.0.to_le_bytes());
             bytes.extend(attempt.number.to_le_bytes());
             bytes.push(what);
+            bytes.extend(attempt.item.into_iter().flat_map(u32::to_le_bytes));
             xxh3_64(&bytes) % of
         };
         let millis = |what, of| i64::try_from(draw(what, of)).unwrap();
@@ -176,7 +192,10 @@ impl Plan {
         };
         let result = match draw(0, 10) {
             0..5 => AttemptResult::Succeeded {
-                outputs: Map::from_iter([("attempt".to_owned(), left_by(attempt.number, self.items(attempt.task)))]),
+                outputs: Map::from_iter([(
+                    "attempt".to_owned(),
+                    left_by(attempt.number, self.items(attempt.task).filter(|_| attempt.item.is_none())),
+                )]),
                 message: None,
             },
             5..8 => failed(Blame::Task),
@@ -227,21 +246,26 @@ fn kind() -> impl Strategy<Value = Kind> {
 
 fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
-    let items = prop_oneof![4 => Just(None), 1 => (0..4usize).prop_map(Some)];
+    let items = prop_oneof![3 => Just(None), 1 => (0..4usize).prop_map(Some)];
+    let per_item = prop::option::of((prop::option::of(1..3u32), prop::option::of(0..3u32)));
+    let items = (items, per_item);
     let compensate = prop::option::of(0..3u32);
     let cache =
         prop::sample::select(vec![None, None, None, Some(Recall::Hit), Some(Recall::Miss), Some(Recall::Silent)]);
     (dependencies, trigger(), kind(), items, 0..3u32, prop::bool::weighted(0.1), compensate, 0..3u8, cache).prop_map(
-        |(dependencies, trigger, kind, items, retries, allow_failure, compensate, priority, cache)| TaskPlan {
-            dependencies,
-            trigger,
-            kind,
-            items,
-            retries,
-            allow_failure,
-            compensate,
-            priority,
-            cache,
+        |(dependencies, trigger, kind, (items, per_item), retries, allow_failure, compensate, priority, cache)| {
+            TaskPlan {
+                dependencies,
+                trigger,
+                kind,
+                items,
+                per_item,
+                retries,
+                allow_failure,
+                compensate,
+                priority,
+                cache,
+            }
         },
     )
 }
