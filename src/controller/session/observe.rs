@@ -41,6 +41,10 @@ impl Session {
             if self.is_over(attempt) && jobs::goes_on(job, &pods) {
                 self.discard(job);
             }
+            if self.is_over(attempt) && attempt.item.is_some() && job.ended() {
+                // it stays as long as its graph, and has nothing more to tell
+                return;
+            }
             if self.is_over(attempt) && job.is_indexed() {
                 // of its many pods nothing more is asked; that it is there may be too much
                 let job = job.metadata.name.clone().unwrap_or_default();

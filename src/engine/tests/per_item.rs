@@ -349,13 +349,11 @@ fn ten_tasks_of_a_thousand_items() {
             if place % 100 == 7 { failed(Blame::Task) } else { AttemptResult::Succeeded { outputs, message: None } };
         Fate { result, ..Fate::success(Duration::from_millis(1000 + u64::from(place % 17))) }
     };
-    let began = std::time::Instant::now();
     let trace = simulate(&mut run, &mut world, at(0));
     assert!(trace.finished);
     assert_eq!(trace.phases, [TaskPhase::Succeeded; 10]);
     let told = run.task(crate::engine::TaskId(3));
     assert_eq!(told.outputs["n"][999], json!(999));
     assert_eq!(told.items.as_ref().map(|items| items.failed), Some(10));
-    // some 0.2 s where nothing is optimised; in proportion to all items at each it would be minutes
-    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    assert!(trace.steps < 10_000, "what ends at one time is taken in at once: {} steps", trace.steps);
 }
