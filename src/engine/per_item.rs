@@ -19,10 +19,10 @@ use super::{
         per_item::{Block, ItemSet, Limits, Verdict},
     },
     reason,
-    record::{Round, clip},
+    record::{MAX_MESSAGE, MAX_REASON, Round, clip},
     state::{Run, StopCause, later, whole_millis},
 };
-use crate::api::{ItemsEnding, TaskPhase};
+use crate::api::{ItemsEnding, ItemsStatus, TaskPhase};
 
 /// The items of a live attempt.
 #[derive(Clone, Debug)]
@@ -139,38 +139,39 @@ impl Run {
         if whole != self.last_attempt(id) || self.task(id).phase != TaskPhase::Running {
             return;
         }
-        let due = self.graph.task(id).starts_within();
-        let Some(items) = self.items_mut(id) else { return };
-        let changed = match event {
+        if self.take_in_item(id, index, event, round) {
+            self.touched.insert(id);
+        }
+        self.arm_running(id);
+    }
+
+    /// Takes what is told of an item of a running task. Whether the attempt may come to something else by it.
+    fn take_in_item(&mut self, id: TaskId, index: u32, event: Event, round: &mut Round) -> bool {
+        let starts_within = self.graph.task(id).starts_within();
+        let Some(items) = self.items_mut(id) else { return false };
+        match event {
             Event::Launched { .. } => items.launched(index),
             Event::Created { time, .. } => {
-                if let Some(limit) = due {
+                if let Some(limit) = starts_within {
                     items.created(index, later(whole_millis(time), limit));
                 }
                 false
             }
             Event::Started { .. } => {
-                let known = items.is_open(index);
-                items.started(index);
-                if known {
+                let news = items.started(index);
+                if items.is_open(index) {
                     self.on_started(id, round);
                 }
-                known
+                news
             }
             Event::Blocked { reason, message, cluster, .. } => {
-                let shown = (clip(&reason, super::record::MAX_REASON), clip(&message, super::record::MAX_MESSAGE));
-                let (reason, message) = (shown.0.to_owned(), shown.1.to_owned());
-                items.blocked(index, Block { reason: reason.clone(), message: message.clone(), cluster });
+                let kept = (clip(&reason, MAX_REASON).to_owned(), clip(&message, MAX_MESSAGE).to_owned());
+                items.blocked(index, Block { reason: kept.0, message: kept.1, cluster });
                 self.on_blocked(id, &reason, &message, cluster, round);
                 false
             }
             Event::Finished { result, time, .. } => self.on_item_finished(id, index, result, time),
             _ => false,
-        };
-        self.arm_running(id);
-        if changed {
-            self.touched.insert(id);
-            round.changed = true;
         }
     }
 
@@ -202,7 +203,7 @@ impl Run {
                 }
                 return;
             }
-            Verdict::Stop(failure) if stopping => return drop(failure),
+            Verdict::Stop(_) if stopping => return,
             Verdict::Stop(failure) => return self.stop_items(id, failure, round),
             Verdict::Succeeded(outputs) => AttemptResult::Succeeded { outputs, message: None },
             Verdict::Failed(failure) => AttemptResult::Failed(failure),
@@ -215,9 +216,9 @@ impl Run {
     fn show_items(&mut self, id: TaskId, round: &mut Round) {
         let task = &mut self.tasks[id.index()];
         let Some(items) = &task.live.items else { return };
-        let mut shown = items.set.status();
-        shown.ending = task.status.items.as_mut().and_then(|known| known.ending.take());
-        if task.status.items.as_ref().is_none_or(|known| shown.ending.is_some() || *known != shown) {
+        let ending = task.status.items.as_ref().and_then(|known| known.ending.clone());
+        let shown = ItemsStatus { ending, ..items.set.status() };
+        if task.status.items.as_ref() != Some(&shown) {
             task.status.items = Some(shown);
             round.changed = true;
         }
@@ -283,7 +284,7 @@ impl Run {
         let message = failure.message.clone().unwrap_or_default();
         self.stop(id, StopCause::Items, &message, round);
         let status = &mut self.tasks[id.index()].status;
-        status.reason = Some(clip(&failure.reason, super::record::MAX_REASON).to_owned());
+        status.reason = Some(clip(&failure.reason, MAX_REASON).to_owned());
         if let Some(items) = &mut status.items {
             items.ending = Some(ItemsEnding {
                 reason: failure.reason,

@@ -169,13 +169,14 @@ impl ItemSet {
         }
     }
 
-    /// An item runs.
-    pub fn started(&mut self, index: u32) {
-        self.launched(index);
+    /// An item runs. Whether it was not even known to exist.
+    pub fn started(&mut self, index: u32) -> bool {
+        let news = self.launched(index);
         if let Some(State::Live { started: false, .. }) = self.state(index) {
             self.forget(index);
             self.enter(index, State::Live { started: true, due: None });
         }
+        news
     }
 
     /// An item does not begin to run, for now.
