@@ -297,12 +297,10 @@ fn retry(task: &TaskDef) -> (u32, u64, u64, u64, Option<&str>) {
 
 /// The expressions over the graph's arguments that decide what an attempt is made from, or which branch is taken.
 fn work_expressions(task: &TaskDef) -> Box<dyn Iterator<Item = &Expression> + '_> {
+    let items = task.for_each.iter().flat_map(|rule| rule.items.expressions());
     match &task.work {
-        Work::Job(payload) => {
-            let items = task.for_each.iter().flat_map(|rule| rule.items.expressions());
-            Box::new(payload.graph_expressions().chain(items))
-        }
-        Work::Graph(child) => Box::new(child.arguments.expressions()),
+        Work::Job(payload) => Box::new(payload.graph_expressions().chain(items)),
+        Work::Graph(child) => Box::new(child.arguments.expressions().chain(items)),
         Work::Decision { branches, .. } => Box::new(branches.iter().filter_map(|branch| branch.when.as_ref())),
         Work::Delay(_) | Work::Approval(_) | Work::Removed => Box::new(std::iter::empty()),
     }
