@@ -231,7 +231,7 @@ impl Run {
         if self.task(id).phase != TaskPhase::Running || self.tasks[id.index()].live.stop.is_some() {
             return;
         }
-        while let Some(index) = self.items_mut(id).and_then(ItemSet::next) {
+        while let Some(index) = self.items_mut(id).and_then(ItemSet::take_next) {
             match self.item_launch(attempt, index) {
                 Ok(launch) => round.launches.push(launch),
                 Err(error) => {

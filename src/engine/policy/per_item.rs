@@ -129,7 +129,7 @@ impl ItemSet {
     }
 
     /// Takes the next item to launch: the first that waits, if one may be launched.
-    pub fn next(&mut self) -> Option<u32> {
+    pub fn take_next(&mut self) -> Option<u32> {
         let free = self.limits.parallelism.is_none_or(|limit| self.under_way < limit);
         if !free || self.is_over() {
             return None;

@@ -20,7 +20,7 @@ fn at(second: i64) -> Timestamp {
 
 /// All that may be launched now.
 fn take(items: &mut ItemSet) -> Vec<u32> {
-    std::iter::from_fn(|| items.next()).collect()
+    std::iter::from_fn(|| items.take_next()).collect()
 }
 
 /// Acts by letter: `s` succeeds, `f` fails by the task's fault, `c` by the cluster's, `r` is refused for good, `l` is lost,
