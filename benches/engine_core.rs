@@ -38,7 +38,7 @@ fn begin(graph: &Arc<Graph>, settings: &Settings) -> Run {
 
 fn success(task: u32) -> Event {
     let result = AttemptResult::Succeeded { outputs: Map::new(), message: None };
-    Event::Finished { attempt: Attempt { task: TaskId(task), number: 1 }, result, time: Timestamp::UNIX_EPOCH }
+    Event::Finished { attempt: Attempt::new(TaskId(task), 1), result, time: Timestamp::UNIX_EPOCH }
 }
 
 fn simulations(criterion: &mut Criterion) {

@@ -20,6 +20,8 @@ pub const LABEL_ROLE: &str = "taskgraph.dev/role";
 pub const LABEL_TASK: &str = "taskgraph.dev/task";
 /// Label: number of the attempt, from 1.
 pub const LABEL_ATTEMPT: &str = "taskgraph.dev/attempt";
+/// Label: place of the item, from 0, where each has a Job or child graph of its own.
+pub const LABEL_ITEM: &str = "taskgraph.dev/item";
 /// Label: name of the volume that a claim is.
 pub const LABEL_VOLUME: &str = "taskgraph.dev/volume";
 /// Label: shard of the graph, 0 to 63.

@@ -453,13 +453,38 @@ pub struct ItemsStatus {
     /// How many failed for good.
     #[serde(skip_serializing_if = "is_zero")]
     pub failed: u32,
-    /// How many have a pod that has not ended.
+    /// How many have a pod, Job or child graph that has not ended.
     #[serde(skip_serializing_if = "is_zero")]
     pub active: u32,
     /// Those that failed, by their places from 0, as `1,3-5`; cut with `…` where there are too many.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub failed_indexes: Option<String>,
+    /// With `strategy: PerItem`, while the attempt runs: those that are known to have a Job or child graph.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub launched: Option<String>,
+    /// With `strategy: PerItem`: the attempt failed, and the items that still run are being stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ending: Option<ItemsEnding>,
+}
+
+/// Why an attempt with items failed; what is to be known of it once they are stopped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ItemsEnding {
+    /// A word for programs.
+    #[schemars(length(max = 1024))]
+    pub reason: String,
+    /// Exit code of the first item that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The cluster is to blame: no retry is used up.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub by_cluster: bool,
+    /// Trying again cannot help.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub for_good: bool,
 }
 
 /// One attempt that failed.

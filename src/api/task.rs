@@ -87,7 +87,7 @@ pub struct Task {
     /// A wait for somebody's decision, an entry of `spec.approvals`. It has no Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalTask>,
-    /// Runs the container, Job or template once for each item of a list, by one Indexed Job.
+    /// Runs the container, Job or template once for each item of a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_each: Option<ForEach>,
 
@@ -264,8 +264,9 @@ pub struct Branch {
     pub when: Option<String>,
 }
 
-/// The items that a task is run for. Each item has a pod, and is the file `/var/run/taskgraph/item` in its containers: a
-/// text as it is, any other value as JSON. The environment variable `JOB_COMPLETION_INDEX` is its place, from 0.
+/// The items that a task is run for. With `strategy: Indexed` each item has a pod, and is the file
+/// `/var/run/taskgraph/item` in its containers: a text as it is, any other value as JSON; the environment variable
+/// `JOB_COMPLETION_INDEX` is its place, from 0. With `PerItem` expressions see it as `item`, its place as `index`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ForEach {
@@ -273,6 +274,10 @@ pub struct ForEach {
     /// list. At most 1,000 items, of 512 KiB together. If there are none, the task is Skipped.
     #[schemars(schema_with = "schema::any_value")]
     pub items: Value,
+    /// What serves the items. Default: `Indexed`; of a task that runs a graph template always `PerItem`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<ForEachStrategy>")]
+    pub strategy: Option<ForEachStrategy>,
     /// How many items may run at once. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
@@ -282,10 +287,20 @@ pub struct ForEach {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1000))]
     pub max_failures: Option<u32>,
-    /// How often an item that failed is tried again, within the attempt. Default: 0.
+    /// How often an item that failed is tried again, within the attempt. Default: 0. Not for graph templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 100))]
     pub retries_per_item: Option<u32>,
+}
+
+/// What serves the items of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ForEachStrategy {
+    /// One Indexed Job with a pod for each item.
+    #[default]
+    Indexed,
+    /// A Job, or a child graph, for each item. `item` and `index` are known to its expressions.
+    PerItem,
 }
 
 /// How failed attempts are tried again.

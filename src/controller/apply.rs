@@ -27,9 +27,9 @@ use super::{
     volumes::{self, VOLUME_LOST},
 };
 use crate::{
-    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, VolumeStatus},
+    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ITEM, LABEL_ROLE, LABEL_TASK, VolumeStatus},
     engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, Role, payload::PayloadKind},
-    jobs::{self, ItemsMap, JobView, Order, Refused},
+    jobs::{self, Item, ItemsMap, JobView, Order, Refused},
     runtime::{lease::Leadership, metrics::Metrics},
 };
 
@@ -88,14 +88,8 @@ impl Hands {
         if live.metadata.uid.as_ref() != Some(uid) {
             return Ok(());
         }
-        let number = key.attempt.to_string();
-        let labels = BTreeMap::from([
-            (LABEL_GRAPH_UID, key.graph_uid),
-            (LABEL_ROLE, key.role),
-            (LABEL_TASK, key.task),
-            (LABEL_ATTEMPT, &number),
-        ]);
-        let pods = self.cluster.list_pods(&namespace, &labels).await?;
+        let labels = labels(&key);
+        let pods = self.cluster.list_pods(&namespace, &borrowed(&labels)).await?;
         if !jobs::goes_on(&live, &pods.iter().collect::<Vec<_>>()) {
             return Ok(());
         }
@@ -115,8 +109,10 @@ pub struct Hold {
     pub mailbox: Mailbox,
     /// Creates in flight of this graph: one graph's burst must not starve another's single task.
     pub creates: Arc<Semaphore>,
-    /// Which attempt.
+    /// Which attempt, or item of one.
     pub attempt: Attempt,
+    /// Whether each item of it has a Job or child graph of its own.
+    pub per_item: bool,
     /// Whether it does its task or undoes it.
     pub role: Role,
     /// Name of its task.
@@ -133,8 +129,8 @@ pub struct Hold {
     pub cancel: CancellationToken,
     /// Ends that, too: nobody waits for the answer any more.
     pub ended: CancellationToken,
-    /// Held by the launch while it runs: a stop must not look before the last create was answered.
-    pub gate: Arc<tokio::sync::Mutex<()>>,
+    /// Held by the launches of the attempt while they run: a stop must not look before the last create was answered.
+    pub gate: Arc<tokio::sync::RwLock<()>>,
 }
 
 /// Waits between tries: from 100 ms, doubled, to 5 s, with jitter, without end.
@@ -146,6 +142,22 @@ pub fn backoff() -> impl Iterator<Item = Duration> + Send {
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+/// The labels that a key was read from.
+fn labels(key: &jobs::Key<'_>) -> BTreeMap<&'static str, String> {
+    let fixed = [
+        (LABEL_GRAPH_UID, key.graph_uid.to_owned()),
+        (LABEL_ROLE, key.role.to_owned()),
+        (LABEL_TASK, key.task.to_owned()),
+        (LABEL_ATTEMPT, key.attempt.to_string()),
+    ];
+    fixed.into_iter().chain(key.item.map(|item| (LABEL_ITEM, item.to_string()))).collect()
+}
+
+/// Labels, as a selector takes them.
+pub(super) fn borrowed<'a>(labels: &'a BTreeMap<&'static str, String>) -> BTreeMap<&'a str, &'a str> {
+    labels.iter().map(|(key, value)| (*key, value.as_str())).collect()
 }
 
 /// What a launch creates.
@@ -177,7 +189,7 @@ pub(super) enum Try {
 impl Hold {
     /// Creates the attempt's Job, and its items before it, however often it takes. `since`: when the pod was seen to end that made it possible.
     pub async fn launch(self, order: Prepared, since: Option<Instant>) {
-        let _gate = self.gate.lock().await;
+        let _gate = self.gate.read().await;
         let Prepared { job, mut items } = order;
         let mut shown = None;
         for pause in backoff() {
@@ -208,6 +220,10 @@ impl Hold {
 
     fn count(&self, since: Option<Instant>) {
         let metrics = &self.hands.metrics;
+        if self.attempt.item.is_some_and(|index| index > 0) {
+            // the items of an attempt are one task
+            return;
+        }
         match (self.attempt.number, self.role) {
             (1, Role::Task) => _ = metrics.tasks_started.inc(),
             (1, Role::Compensation) => {}
@@ -344,6 +360,7 @@ impl Hold {
             role: self.role,
             task: &self.task,
             attempt: self.attempt.number,
+            item: self.attempt.item.map(|index| Item { index, retries: 0 }),
             definition: 0,
             timeout: None,
             kind: PayloadKind::Container,
@@ -353,6 +370,17 @@ impl Hold {
             volumes: &[],
         };
         order.is_ours(existing)
+    }
+
+    /// What stands on all objects of the attempt, or of the item.
+    pub(super) fn labels(&self) -> BTreeMap<&'static str, String> {
+        labels(&jobs::Key {
+            graph_uid: &self.identity.uid,
+            role: self.role.label(),
+            task: &self.task,
+            attempt: self.attempt.number,
+            item: self.attempt.item,
+        })
     }
 
     /// Notes a call that did not work; it is made again.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tracing::{debug, warn};
 
 use super::{
-    apply::{Hands, Hold, backoff},
+    apply::{Hands, Hold, backoff, borrowed},
     cluster::{CallError, LiveGraph},
     orphans::nothing_is_left,
     view::{ConditionHead, GraphView},
@@ -111,12 +111,28 @@ async fn try_stop(
 impl Hold {
     /// Calls the child off. True: it is final, or gone.
     pub(super) async fn try_stop_child(&self) -> Result<bool, CallError> {
-        try_stop(&self.hands, &self.identity.namespace, &self.job, |child| self.is_ours(&child.metadata)).await
+        self.try_stop_child_named(&self.job).await
+    }
+
+    /// As [`Self::try_stop_child`], of the child graph of an item.
+    pub(super) async fn try_stop_child_named(&self, name: &str) -> Result<bool, CallError> {
+        try_stop(&self.hands, &self.identity.namespace, name, |child| self.is_ours(&child.metadata)).await
+    }
+
+    /// The names of the attempt's child graphs that are not final.
+    pub(super) async fn children_that_go_on(&self) -> Result<Vec<String>, CallError> {
+        let labels = self.labels();
+        let children = self.hands.cluster.list_graphs(&self.identity.namespace, &borrowed(&labels)).await?;
+        let going = children.into_iter().filter(|child| self.is_ours(&child.metadata) && !child.is_finished());
+        Ok(going.filter_map(|child| child.metadata.name).collect())
     }
 
     /// Whether the child is final or gone.
     pub(super) async fn child_gone(&self) -> Result<bool, CallError> {
         let namespace = &self.identity.namespace;
+        if self.may_have_items() && !self.children_that_go_on().await?.is_empty() {
+            return Ok(false);
+        }
         match self.hands.cluster.get_graph(namespace, &self.job).await {
             Ok(child) => Ok(child.is_finished() || !self.is_ours(&child.metadata)),
             Err(error) if error.is_not_found() => nothing_is_left(&self.hands.cluster, namespace, &self.job).await,

@@ -320,6 +320,18 @@ impl Cluster {
         self.get(&Self::graph_path(namespace, name)).await
     }
 
+    /// Reads the child graphs that carry these labels, from etcd, not from a cache.
+    pub async fn list_graphs(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<&str, &str>,
+    ) -> Result<Vec<LiveGraph>, CallError> {
+        let path =
+            format!("/apis/{GROUP}/{VERSION}/namespaces/{namespace}/taskgraphs?labelSelector={}", selector(labels));
+        let _permit = self.lists.acquire().await;
+        Ok(self.get::<ObjectList<LiveGraph>>(&path).await?.items)
+    }
+
     /// Creates a child graph.
     pub async fn create_graph(&self, namespace: &str, graph: &Value) -> Result<Stored, CallError> {
         self.post(&format!("/apis/{GROUP}/{VERSION}/namespaces/{namespace}/taskgraphs"), graph).await
@@ -342,17 +354,6 @@ impl Cluster {
     /// Deletes exactly this child graph, and what it owns before it.
     pub async fn delete_child(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
         self.delete(&Self::graph_path(namespace, name), json!({"uid": uid}), "Foreground").await
-    }
-
-    /// Reads the graphs that carry these labels, from etcd, not from a cache.
-    pub async fn list_graphs(
-        &self,
-        namespace: &str,
-        labels: &BTreeMap<&str, &str>,
-    ) -> Result<Vec<LiveGraph>, CallError> {
-        let graphs = format!("/apis/{GROUP}/{VERSION}/namespaces/{namespace}/taskgraphs");
-        let _permit = self.lists.acquire().await;
-        Ok(self.get::<ObjectList<LiveGraph>>(&format!("{graphs}?labelSelector={}", selector(labels))).await?.items)
     }
 
     /// Replaces the status of a graph, if its resource version is still the given one. Returns the new one.

@@ -16,7 +16,7 @@ use crate::{
     jobs::{self, JobView, PodView},
 };
 
-/// An attempt by the labels of its Job.
+/// An attempt, or an item of one, by the labels of its Job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// Whether it does the task or undoes it.
@@ -25,6 +25,8 @@ pub struct Key {
     pub task: String,
     /// Number of the attempt.
     pub attempt: u32,
+    /// Place of the item, where each has a Job or child graph of its own.
+    pub item: Option<u32>,
 }
 
 /// What is cached of one attempt.
@@ -117,8 +119,7 @@ impl Indexed for JobView {
     }
 
     fn fits(&self, labels: &jobs::Key<'_>, graph: &str) -> bool {
-        let name = if self.is_indexed() { jobs::indexed_job_name } else { jobs::job_name };
-        let name = name(graph, labels.graph_uid, labels.role, labels.task, labels.attempt);
+        let name = labels.job_name(graph, self.is_indexed());
         self.metadata.name.as_ref() == Some(&name) && self.owner_uid() == Some(labels.graph_uid)
     }
 }
@@ -161,8 +162,8 @@ impl Indexed for GraphView {
     }
 
     fn fits(&self, labels: &jobs::Key<'_>, graph: &str) -> bool {
-        let name = jobs::job_name(graph, labels.graph_uid, labels.role, labels.task, labels.attempt);
-        self.name() == name && self.parent().is_some_and(|(parent, _)| parent == labels.graph_uid)
+        self.name() == labels.job_name(graph, false)
+            && self.parent().is_some_and(|(parent, _)| parent == labels.graph_uid)
     }
 }
 
@@ -302,7 +303,7 @@ fn place<T: Indexed>(object: &T) -> Option<(String, Key, ObjectRef<GraphView>)> 
     let labels = jobs::labels_of(object.meta()).filter(|labels| object.fits(labels, graph))?;
     let role = Role::of_label(labels.role)?;
     let reference = ObjectRef::new(graph).within(&object.namespace()?);
-    let key = Key { role, task: labels.task.to_owned(), attempt: labels.attempt };
+    let key = Key { role, task: labels.task.to_owned(), attempt: labels.attempt, item: labels.item };
     Some((labels.graph_uid.to_owned(), key, reference))
 }
 
@@ -346,7 +347,7 @@ mod tests {
 
         let changed = index.take_changed("uid-g");
         assert_eq!(changed.len(), 1, "one attempt, however many objects");
-        assert_eq!(changed[0].key, Key { role: Role::Task, task: "build".into(), attempt: 1 });
+        assert_eq!(changed[0].key, Key { role: Role::Task, task: "build".into(), attempt: 1, item: None });
         assert!(changed[0].cached.job.is_some() && changed[0].cached.pods.len() == 1);
         assert!(index.take_changed("uid-g").is_empty());
 
@@ -383,7 +384,12 @@ mod tests {
         let changed = index.take_changed("uid-g");
         assert_eq!(changed.len(), 1);
         assert!(changed[0].cached.job_vanished && changed[0].cached.pods.len() == 1, "pods have a watch of their own");
-        assert!(index.attempt("uid-g", &Key { role: Role::Task, task: "build".into(), attempt: 2 }).job.is_some());
+        assert!(
+            index
+                .attempt("uid-g", &Key { role: Role::Task, task: "build".into(), attempt: 2, item: None })
+                .job
+                .is_some()
+        );
     }
 
     #[test]
@@ -399,7 +405,7 @@ mod tests {
         let mut copy = pod("p1", "g");
         copy.metadata.owner_references = None;
         assert!(index.apply(copy).is_none());
-        let cached = index.attempt("uid-g", &Key { role: Role::Task, task: "build".into(), attempt: 1 });
+        let cached = index.attempt("uid-g", &Key { role: Role::Task, task: "build".into(), attempt: 1, item: None });
         assert!(cached.pods.is_empty());
         assert_eq!(cached.job.and_then(|job| job.uid()), Some("j1".into()));
     }

@@ -64,7 +64,7 @@ impl Hold {
     /// Deletes the items of the attempt, which is over.
     pub async fn drop_items(self) {
         // a create that was not answered yet may bring them back
-        let _gate = self.gate.lock().await;
+        let _gate = self.gate.write().await;
         let number = self.attempt.number.to_string();
         let labels = BTreeMap::from([
             (LABEL_GRAPH_UID, self.identity.uid.as_str()),

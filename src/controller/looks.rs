@@ -129,7 +129,7 @@ mod tests {
     use crate::engine::TaskId;
 
     fn attempt(task: u32) -> Attempt {
-        Attempt { task: TaskId(task), number: 1 }
+        Attempt::new(TaskId(task), 1)
     }
 
     fn seconds(seconds: f64) -> Duration {

@@ -152,7 +152,7 @@ mod tests {
         let view = GraphView::default();
         let slot = registry.slot(view.uid());
         let mailbox = registry.mailbox(&view, &slot);
-        mailbox.post(Note::Looked(Attempt { task: TaskId(0), number: 1 }));
+        mailbox.post(Note::Looked(Attempt::new(TaskId(0), 1)));
         assert_eq!(slot.take_notes().len(), 1);
         assert!(woken.try_recv().is_ok());
 
@@ -166,7 +166,7 @@ mod tests {
             "else what always panics would be tried ten times a second"
         );
         assert!(forgotten.upgrade().is_none());
-        mailbox.post(Note::Looked(Attempt { task: TaskId(0), number: 1 }));
+        mailbox.post(Note::Looked(Attempt::new(TaskId(0), 1)));
         assert!(woken.try_recv().is_err(), "nobody reads what is left for it");
         assert!(registry.slot(view.uid()).take_notes().is_empty());
         registry.remove(view.uid());

@@ -65,7 +65,7 @@ pub struct Session {
     creates: Arc<Semaphore>,
     /// Cancelled when nobody follows the graph here any more.
     ended: CancellationToken,
-    holds: BTreeMap<Attempt, (CancellationToken, Arc<tokio::sync::Mutex<()>>)>,
+    holds: BTreeMap<Attempt, (CancellationToken, Arc<tokio::sync::RwLock<()>>)>,
     /// Actions that wait until the run up to a sequence is stored.
     held: Vec<(u64, Vec<Action>)>,
     /// Jobs of attempts that are over and would go on, to be deleted once the run up to a sequence is stored.
@@ -313,7 +313,7 @@ impl Session {
         let reason = reason.as_deref().unwrap_or_default();
         // what still tries to launch an attempt that is over, its create unanswered, could bring it back to life
         let over = if to == TaskPhase::Running { attempt.saturating_sub(1) } else { attempt };
-        let all = Attempt { task, number: 0 }..=Attempt { task, number: over };
+        let all = Attempt::new(task, 0)..=Attempt::new(task, over);
         self.holds.range(all).for_each(|(_, (cancel, _))| cancel.cancel());
         if from == TaskPhase::Running && to != TaskPhase::Running {
             self.drop_items(task, attempt);
@@ -337,8 +337,7 @@ impl Session {
     }
 
     fn is_live(&self, attempt: Attempt) -> bool {
-        let task = self.run.task(attempt.task);
-        task.phase == TaskPhase::Running && task.attempts == attempt.number
+        self.run.is_live(attempt)
     }
 
     /// Whether the run knows an attempt, and that it ended.

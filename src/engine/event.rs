@@ -12,17 +12,42 @@ use super::{
 };
 use crate::api::{ItemsStatus, TaskPhase};
 
-/// One attempt of one task.
+/// One attempt of one task; or one item of it, where each has a Job or child graph of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Attempt {
     /// The task.
     pub task: TaskId,
     /// Number of the attempt, from 1.
     pub number: u32,
+    /// Place of the item, from 0; `None`: the attempt as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
+}
+
+impl Attempt {
+    /// An attempt as a whole.
+    pub const fn new(task: TaskId, number: u32) -> Self {
+        Self { task, number, item: None }
+    }
+
+    /// One item of it.
+    #[must_use]
+    pub const fn of_item(self, item: u32) -> Self {
+        Self { item: Some(item), ..self }
+    }
+
+    /// The attempt that it is, or is an item of.
+    #[must_use]
+    pub const fn whole(self) -> Self {
+        Self { item: None, ..self }
+    }
 }
 
 /// What was observed. Events may come late, twice and out of order; those that
 /// speak of a past attempt or a final task change nothing.
+///
+/// Of an attempt with a Job or child graph for each item, `Launched`, `Created`, `Started`, `Blocked` and `Finished` tell
+/// of one item, all else of the attempt as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// The attempt's Job, or child graph, exists: created, or found after a restart.
@@ -31,6 +56,13 @@ pub enum Event {
         attempt: Attempt,
         /// Name of the Job or child graph.
         job: String,
+    },
+    /// When the Job of an item was created: its `startTimeout` counts from then.
+    Created {
+        /// Which item.
+        attempt: Attempt,
+        /// As the API server says.
+        time: Timestamp,
     },
     /// The attempt's pod runs its containers, or its child graph was accepted.
     Started {
@@ -142,7 +174,8 @@ pub enum Action {
     /// Create the attempt's Job; answer with [`Event::Launched`], or [`Event::Blocked`] while trying again,
     /// or [`Event::Finished`] where it cannot be made.
     Launch(Launch),
-    /// Delete the attempt's Job (if any) and answer [`Event::Gone`]. A result that comes before counts if it is a success.
+    /// Delete the attempt's Job (if any), or those of its items that have not ended, and answer [`Event::Gone`]. A result
+    /// that comes before counts if it is a success.
     Stop {
         /// Which attempt.
         attempt: Attempt,
@@ -169,7 +202,7 @@ pub struct Launch {
     /// The container or pod template (see [`Payload::kind`](super::payload::Payload::kind)), or the arguments of the child
     /// graph, all expressions replaced by their values.
     pub rendered: Arc<Value>,
-    /// The items of a task with `forEach`: one at least.
+    /// The items of a task with `forEach` that one Job serves: one at least.
     pub items: Option<Arc<[Value]>>,
 }
 

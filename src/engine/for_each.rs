@@ -1,5 +1,9 @@
 //! What an attempt is launched with; and how far the items of one with `forEach` are.
 
+use std::sync::Arc;
+
+use serde_json::Value;
+
 use super::{
     event::{Attempt, Launch},
     expr::{EvalError, Scope},
@@ -14,6 +18,8 @@ use crate::api::ItemsStatus;
 pub(super) enum Launchable {
     /// A Job, or a child graph.
     Job(Launch),
+    /// A Job, or a child graph, for each of these.
+    Items(Arc<[Value]>),
     /// The list of `forEach` is empty.
     NoItems,
     /// The task has neither.
@@ -33,8 +39,26 @@ impl Run {
         if items.as_ref().is_some_and(|items| items.is_empty()) {
             return Ok(Launchable::NoItems);
         }
+        if let Some(list) = items.as_ref().filter(|_| task.is_per_item()) {
+            return Ok(Launchable::Items(Arc::clone(list)));
+        }
         let Some(rendered) = task.work.render(&scope) else { return Ok(Launchable::Nothing) };
         Ok(Launchable::Job(Launch { attempt, rendered: rendered?, items }))
+    }
+
+    /// Begins an attempt with a Job or child graph for each of these; not if one of them cannot be made.
+    pub(super) fn launch_each(
+        &mut self,
+        attempt: Attempt,
+        list: Arc<[Value]>,
+        round: &mut Round,
+    ) -> Result<(), EvalError> {
+        // before any runs; they are evaluated again each in its turn, and come out the same
+        for index in (0..).take(list.len()) {
+            self.render_item(attempt, index, &list)?;
+        }
+        self.begin_items(attempt, list, round);
+        Ok(())
     }
 
     /// Notes how many items there are, none of which has begun.

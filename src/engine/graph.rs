@@ -215,6 +215,11 @@ impl TaskDef {
         matches!(self.work, Work::Job(_)).then_some(self.start_timeout)
     }
 
+    /// Whether an attempt of it is a Job or child graph for each item.
+    pub fn is_per_item(&self) -> bool {
+        self.for_each.as_ref().is_some_and(|rule| rule.per_item)
+    }
+
     /// A task that is in no spec any more.
     fn removed(name: &str) -> Self {
         Self {
@@ -347,6 +352,8 @@ pub struct ForEachDef {
     pub max_failures: Option<u32>,
     /// How often an item that failed is tried again.
     pub retries_per_item: u32,
+    /// Whether each item has a Job or child graph of its own.
+    pub per_item: bool,
 }
 
 /// A branch of a decision.

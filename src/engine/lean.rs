@@ -36,10 +36,11 @@ fn bytes(task: &TaskStatus) -> usize {
     let marks = 2 * FIELD + (FIELD + 10) + (FIELD + 16);
     let fixed = text(&task.name) + 2 * FIELD + 2 * (FIELD + 10) + 2 * FIELD + marks;
     let texts: usize = texts.into_iter().flatten().map(|known| text(known)).sum();
-    let items = task
-        .items
-        .as_ref()
-        .map_or(0, |items| 5 * (FIELD + 10) + items.failed_indexes.as_ref().map_or(0, |indexes| text(indexes)));
+    let items = task.items.as_ref().map_or(0, |items| {
+        let lists =
+            [&items.failed_indexes, &items.launched, &items.ending.as_ref().map(|ending| ending.reason.clone())];
+        9 * (FIELD + 10) + lists.into_iter().flatten().map(|list| text(list)).sum::<usize>()
+    });
     fixed + texts + branches + items + times.into_iter().flatten().count() * (FIELD + TIME)
 }
 
@@ -49,7 +50,7 @@ fn escaped(byte: u8) -> bool {
 }
 
 /// A task told shortly: its phase, reason, attempts, outputs, and when it ended. A restart needs the Job's name and the
-/// start of what runs; the counts of its items the Job tells again.
+/// start of what runs, and which of its items were launched; the counts of its items the Jobs tell again.
 pub(super) fn lean(task: &TaskStatus) -> TaskStatus {
     let running = matches!(task.phase, TaskPhase::Running | TaskPhase::Waiting);
     // who approved stands nowhere else

@@ -16,6 +16,7 @@ pub mod graph;
 mod lean;
 mod observe;
 pub mod payload;
+mod per_item;
 pub mod policy;
 pub mod reason;
 mod record;

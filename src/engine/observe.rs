@@ -24,6 +24,7 @@ impl Run {
         let attempt = match event {
             Event::LookedUp { task, key, found } => return self.on_looked_up(task, key, found, round),
             Event::Launched { attempt, .. }
+            | Event::Created { attempt, .. }
             | Event::Started { attempt }
             | Event::Progress { attempt, .. }
             | Event::Blocked { attempt, .. }
@@ -35,9 +36,12 @@ impl Run {
         if attempt.task.index() >= self.tasks.len() || attempt.number == 0 {
             return;
         }
+        if let Some(index) = attempt.item {
+            return self.observe_item(attempt, index, event, round);
+        }
         let live = attempt == self.last_attempt(attempt.task) && self.task(attempt.task).phase == TaskPhase::Running;
         match event {
-            Event::Launched { job, .. } => self.on_launched(attempt, job, round),
+            Event::Launched { job, .. } => self.on_launched(attempt, Some(job), false, round),
             Event::Started { .. } if live => self.on_started(attempt.task, round),
             Event::Progress { progress, .. } if live => self.on_progress(attempt.task, progress, round),
             Event::Blocked { reason, message, cluster, .. } if live => {
@@ -51,7 +55,8 @@ impl Run {
         }
     }
 
-    fn on_launched(&mut self, attempt: Attempt, job: String, round: &mut Round) {
+    /// `by_item`: its Job, or child graph, is that of one item.
+    pub(super) fn on_launched(&mut self, attempt: Attempt, job: Option<String>, by_item: bool, round: &mut Round) {
         let (removed, jobless) = (self.is_removed(attempt.task), !self.has_job(attempt.task));
         let finished = self.is_finished();
         let task = &mut self.tasks[attempt.task.index()];
@@ -74,22 +79,22 @@ impl Run {
         } else if phase.is_final() {
             // an attempt that the status tells of
         } else if attempt.number > last {
-            self.adopt(attempt, job, round);
+            self.adopt(attempt, job, by_item, round);
         } else if attempt.number == last && phase == TaskPhase::Running {
             let task = &mut self.tasks[attempt.task.index()];
             if task.live.stop.is_some() {
                 // it may have been created after the stop found nothing to delete
                 round.stops.insert(attempt);
             }
-            if task.status.job.as_deref() != Some(&job) {
-                task.status.job = Some(job);
+            if job.is_some() && task.status.job != job {
+                task.status.job = job;
                 round.changed = true;
             }
         }
     }
 
     /// Takes over an attempt of which the status did not tell yet.
-    fn adopt(&mut self, attempt: Attempt, job: String, round: &mut Round) {
+    fn adopt(&mut self, attempt: Attempt, job: Option<String>, by_item: bool, round: &mut Round) {
         let id = attempt.task;
         let status = self.task(id);
         if status.phase == TaskPhase::Running && status.attempts > self.tasks[id.index()].ended {
@@ -97,11 +102,16 @@ impl Run {
         }
         let stop = if self.is_removed(id) {
             Some(StopCause::CallOff(reason::REMOVED))
+        } else if by_item != self.is_per_item(id) {
+            Some(StopCause::Again)
         } else {
             self.tasks[id.index()].live.stop.filter(|stop| *stop == StopCause::Again)
         };
         self.tasks[id.index()].status.attempts = attempt.number;
-        self.begin(id, Some(job), round);
+        self.begin(id, job, round);
+        if by_item && stop.is_none() {
+            self.restore_items(id);
+        }
         if let Some(stop) = stop {
             self.stop(id, stop, "being stopped: it was launched before the graph was edited", round);
         }
@@ -119,8 +129,7 @@ impl Run {
         status.start_time = Some(round.now);
         status.stale = false;
         status.definition = None;
-        let due = self.graph.task(id).starts_within().map(|limit| later(round.now, limit));
-        self.arm(id, due);
+        self.arm_running(id);
     }
 
     fn on_progress(&mut self, id: TaskId, progress: String, round: &mut Round) {
@@ -131,21 +140,21 @@ impl Run {
         }
     }
 
-    fn on_started(&mut self, id: TaskId, round: &mut Round) {
+    pub(super) fn on_started(&mut self, id: TaskId, round: &mut Round) {
         let task = &mut self.tasks[id.index()];
         if !task.live.started {
             task.live.started = true;
             task.live.blocked = None;
             let stopping = task.live.stop.is_some();
             self.blocked.remove(&id);
-            self.arm(id, None);
+            self.arm_running(id);
             if !stopping {
                 self.note(id, None, None, round);
             }
         }
     }
 
-    fn on_blocked(&mut self, id: TaskId, reason: &str, message: &str, cluster: bool, round: &mut Round) {
+    pub(super) fn on_blocked(&mut self, id: TaskId, reason: &str, message: &str, cluster: bool, round: &mut Round) {
         let live = &mut self.tasks[id.index()].live;
         if !live.started && live.stop.is_none() {
             live.blocked = Some(cluster);
@@ -154,7 +163,7 @@ impl Run {
         }
     }
 
-    fn on_finished(&mut self, id: TaskId, result: AttemptResult, time: Timestamp, round: &mut Round) {
+    pub(super) fn on_finished(&mut self, id: TaskId, result: AttemptResult, time: Timestamp, round: &mut Round) {
         let task = &self.tasks[id.index()];
         if matches!(task.live.stop, Some(StopCause::Again | StopCause::CallOff(reason::REMOVED))) {
             // however it ended, it counts for nothing
@@ -212,6 +221,10 @@ impl Run {
                 };
                 self.attempt_failed(id, failure, round.now, true, round);
             }
+            (TaskPhase::Running, Some(StopCause::Items)) => {
+                let failure = self.items_failure(id);
+                self.attempt_failed(id, failure, round.now, true, round);
+            }
             (TaskPhase::Retrying, _) => {
                 task.live.gone = true;
                 self.try_again(id, round);
@@ -236,7 +249,7 @@ impl Run {
     }
 
     /// The Job of an attempt was made from another definition than the one that the graph has now.
-    fn on_outdated(&mut self, attempt: Attempt, definition: u64, round: &mut Round) {
+    pub(super) fn on_outdated(&mut self, attempt: Attempt, definition: u64, round: &mut Round) {
         let current = self.graph.task(attempt.task).hash;
         let status = &mut self.tasks[attempt.task.index()].status;
         let counts = attempt.number == status.attempts && status.begun() && !status.removed;

@@ -40,6 +40,10 @@ pub const APPROVAL_TIMEOUT: &str = "ApprovalTimeout";
 pub const NO_ITEMS: &str = "NoItems";
 /// More items of `forEach` failed than may.
 pub const ITEMS_FAILED: &str = "ItemsFailed";
+/// The Job of an attempt, or of an item of it, was deleted while it ran.
+pub const JOB_LOST: &str = "JobLost";
+/// The same, of a child graph.
+pub const CHILD_LOST: &str = "ChildLost";
 /// A declared output without default is missing.
 pub const OUTPUT_MISSING: &str = "OutputMissing";
 /// An output is not of its declared type.
@@ -71,3 +75,8 @@ pub const RESUMED: &str = "Resumed";
 pub const FINISHED: &str = "Finished";
 /// The graph was accepted.
 pub const ACCEPTED: &str = "Accepted";
+
+/// Whether what ran was deleted by somebody: how it would have ended is not known.
+pub fn is_lost(failure: &super::Failure) -> bool {
+    failure.reason == JOB_LOST || failure.reason == CHILD_LOST
+}

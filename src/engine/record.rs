@@ -79,6 +79,7 @@ impl Run {
         self.arm(id, None);
         self.blocked.remove(&id);
         self.asking.remove(&id);
+        self.rolling.remove(&id);
         let task = &mut self.tasks[id.index()];
         let from = std::mem::replace(&mut task.status.phase, to);
         task.live = Live::default();
@@ -86,6 +87,13 @@ impl Run {
         task.status.message = message.map(clipped);
         if !matches!(to, TaskPhase::Retrying | TaskPhase::Waiting) {
             task.status.wake_at = None;
+        }
+        if let Some(items) = task.status.items.as_mut().filter(|_| to != TaskPhase::Running) {
+            // what only a restart of the attempt would need
+            if items.launched.take().is_some() {
+                items.active = 0;
+            }
+            items.ending = None;
         }
         if to == TaskPhase::Ready {
             task.status.ready_time = Some(round.now);
@@ -170,7 +178,7 @@ impl Run {
 
     /// Keeps a failed attempt, and drops those that are too old for the bounds of the status.
     pub(super) fn keep_failure(&mut self, id: TaskId, failure: FailedAttempt) {
-        let attempt = Attempt { task: id, number: failure.attempt };
+        let attempt = Attempt::new(id, failure.attempt);
         self.failure_bytes = self.failure_bytes.saturating_add(outputs::size(&failure));
         self.failures.push_back(attempt);
         let kept = &mut self.tasks[id.index()].status.failed_attempts;

@@ -8,18 +8,16 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
-
 use super::{
     compensation,
     edit::carry,
     event::{Attempt, Blame, Failure},
     for_each::Launchable,
     graph::{Graph, Identity, Role, Settings, TaskDef, Work},
-    policy::{outputs, returns},
+    policy::{indexes::MAX_TOLD, outputs, returns},
     reason,
     record::{MAX_FAILED_ATTEMPTS, MAX_HISTORY, MAX_MESSAGE, MAX_PROGRESS, MAX_REASON, Round, clipped},
-    state::{Run, StopCause, later, whole_millis},
+    state::{Run, StopCause, whole_millis},
     waiting::repaired_phase,
 };
 use crate::api::{CONDITION_SUSPENDED, TaskGraphStatus, TaskPhase, TaskStatus};
@@ -69,6 +67,11 @@ impl Run {
             .map(outputs::size)
             .sum();
         run.index();
+        for id in run.graph.ids() {
+            if run.is_per_item(id) && run.task(id).phase == TaskPhase::Running {
+                run.restore_items(id);
+            }
+        }
         run.restore_compensations(status);
         if run.open_tasks == 0 && !run.is_compensating() {
             run.finally_time = status.finally_time.map(whole_millis);
@@ -89,7 +92,6 @@ impl Run {
             let due = self.restore_waiting(id);
             return self.arm(id, due);
         }
-        let starts_within = self.graph.task(id).starts_within();
         let task = &mut self.tasks[id.index()];
         let status = &task.status;
         let reason = status.reason.as_deref();
@@ -103,8 +105,10 @@ impl Run {
                     Some(reason::RERUN) => Some(StopCause::Again),
                     reason => call_off_reason(reason).map(StopCause::CallOff),
                 };
-                let start = status.start_time.unwrap_or(Timestamp::MIN);
-                starts_within.filter(|_| task.live.stop.is_none()).map(|limit| later(start, limit))
+                if status.items.as_ref().is_some_and(|items| items.ending.is_some()) {
+                    task.live.stop = Some(StopCause::Items);
+                }
+                return self.arm_running(id);
             }
             TaskPhase::Retrying => {
                 if status.wake_at.is_none() {
@@ -145,6 +149,8 @@ impl Run {
                 TaskPhase::Running if task.live.stop.is_some() => {
                     round.stops.insert(attempt);
                 }
+                // which items are to be launched follows from what is known of the others
+                TaskPhase::Running if self.is_per_item(id) => {}
                 TaskPhase::Running if task.status.job.is_none() && !task.live.started && !fresh.contains(&attempt) => {
                     let error = match self.launchable(attempt) {
                         Ok(Launchable::Job(launch)) => {
@@ -152,8 +158,8 @@ impl Run {
                             round.launches.push(launch);
                             None
                         }
+                        Ok(Launchable::Items(_) | Launchable::Nothing) => None,
                         Ok(Launchable::NoItems) => Some("forEach.items: the list is empty now".to_owned()),
-                        Ok(Launchable::Nothing) => None,
                         Err(error) => Some(error.to_string()),
                     };
                     match error {
@@ -255,8 +261,14 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
         status.completion_time = None;
     }
     status.progress = status.progress.filter(|progress| progress.len() <= MAX_PROGRESS);
-    if let Some(indexes) = status.items.as_mut().and_then(|items| items.failed_indexes.as_mut()) {
-        indexes.truncate(indexes.floor_char_boundary(MAX_MESSAGE));
+    if let Some(items) = &mut status.items {
+        for indexes in [&mut items.failed_indexes, &mut items.launched].into_iter().flatten() {
+            indexes.truncate(indexes.floor_char_boundary(MAX_TOLD));
+        }
+        if let Some(ending) = &mut items.ending {
+            ending.reason.truncate(ending.reason.floor_char_boundary(MAX_REASON));
+        }
+        items.ending.take_if(|_| status.phase != TaskPhase::Running);
     }
     status.disruptions = status.disruptions.min(status.attempts);
     status.message = status.message.map(clipped);

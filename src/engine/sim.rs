@@ -6,6 +6,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
+    ops::RangeInclusive,
 };
 
 use jiff::Timestamp;
@@ -210,6 +211,11 @@ struct Simulation<'a, W> {
     attempts: BTreeMap<Attempt, Known>,
 }
 
+/// An attempt, and all of its items.
+fn with_items(attempt: Attempt) -> RangeInclusive<Attempt> {
+    attempt.whole()..=attempt.of_item(u32::MAX)
+}
+
 /// What the world said of an attempt.
 struct Known {
     ends: Option<Timestamp>,
@@ -234,17 +240,18 @@ impl<W: World> Simulation<'_, W> {
                 self.push(now, Event::LookedUp { task, key, found });
             }
             Action::Stop { attempt } => {
-                let Some(known) = self.attempts.get_mut(&attempt) else {
-                    return self.push(now, Event::Gone { attempt });
-                };
-                let gone = later(now, known.gone);
-                known.silent = Some(gone);
-                self.push(gone, Event::Gone { attempt });
+                let mut last = now;
+                for (_, known) in self.attempts.range_mut(with_items(attempt)) {
+                    let gone = later(now, known.gone);
+                    known.silent = Some(gone);
+                    last = last.max(gone);
+                }
+                self.push(last, Event::Gone { attempt });
             }
             Action::AwaitGone { attempt } => {
-                let gone =
-                    self.attempts.get(&attempt).map_or(now, |known| later(known.ends.unwrap_or(now), known.gone));
-                self.push(gone.max(now), Event::Gone { attempt });
+                let gone = |known: &Known| later(known.ends.unwrap_or(now), known.gone);
+                let last = self.attempts.range(with_items(attempt)).map(|(_, known)| gone(known)).max();
+                self.push(last.unwrap_or(now).max(now), Event::Gone { attempt });
             }
         }
     }
@@ -253,7 +260,8 @@ impl<W: World> Simulation<'_, W> {
         let attempt = launch.attempt;
         let fate = self.world.fate(launch, now);
         let created = later(now, fate.create);
-        let job = format!("{}-{}", self.run.graph().task(attempt.task).name, attempt.number);
+        let item = attempt.item.map(|index| format!("-{index}")).unwrap_or_default();
+        let job = format!("{}-{}{item}", self.run.graph().task(attempt.task).name, attempt.number);
         self.push(created, Event::Launched { attempt, job });
         if let Some(Block { reason, message, cluster }) = fate.blocked {
             self.push(created, Event::Blocked { attempt, reason, message, cluster });
@@ -272,7 +280,7 @@ impl<W: World> Simulation<'_, W> {
     /// Asks what becomes of the approvals that are asked for now.
     fn hear_decisions(&mut self, transitions: &[Transition], now: Timestamp) {
         for transition in transitions.iter().filter(|transition| transition.to == TaskPhase::Waiting) {
-            let asked = Attempt { task: transition.task, number: transition.attempt };
+            let asked = Attempt::new(transition.task, transition.attempt);
             if matches!(self.run.graph().task(asked.task).work, Work::Approval(_))
                 && let Some((delay, approval)) = self.world.decide(asked, now)
             {
@@ -302,6 +310,7 @@ impl<W: World> Simulation<'_, W> {
             let over = match &event {
                 Event::Gone { .. } | Event::LookedUp { .. } => None,
                 Event::Launched { attempt, .. }
+                | Event::Created { attempt, .. }
                 | Event::Started { attempt }
                 | Event::Progress { attempt, .. }
                 | Event::Blocked { attempt, .. }

@@ -14,6 +14,7 @@ use super::{
     event::Attempt,
     expr::TaskLookup,
     graph::{Graph, Identity, Settings, TaskId, Work},
+    per_item::LiveItems,
     policy::{
         returns::Returned,
         trigger::{Tally, Verdict},
@@ -75,6 +76,10 @@ pub struct Run {
     pub(super) overdue: BTreeSet<TaskId>,
     /// Approvals may have come.
     pub(super) approved: bool,
+    /// Running tasks of whose items some were told of, to be judged.
+    pub(super) touched: BTreeSet<TaskId>,
+    /// Running tasks of which further items may be launched: while the graph is suspended they stay.
+    pub(super) rolling: BTreeSet<TaskId>,
     /// What is due when: start timeouts of Running tasks, ends of Waiting ones, further attempts of Retrying ones.
     pub(super) timers: BTreeSet<(Timestamp, TaskId)>,
     /// Tasks to look at, since the counts of their dependencies changed.
@@ -143,6 +148,8 @@ pub(super) struct Live {
     pub gone: bool,
     /// Of a Ready task: whether an earlier success stands in for it.
     pub look_up: LookUp,
+    /// The items of an attempt with a Job or child graph for each.
+    pub items: Option<Box<LiveItems>>,
 }
 
 /// Why an attempt is being stopped.
@@ -157,6 +164,8 @@ pub(super) enum StopCause {
         /// Whether the cluster is to blame.
         cluster: bool,
     },
+    /// It failed by its items, as the status tells, and those that run are to end.
+    Items,
 }
 
 /// How many tasks are in which phase.
@@ -246,6 +255,8 @@ impl Run {
             asked: BTreeSet::new(),
             overdue: BTreeSet::new(),
             approved: true,
+            touched: BTreeSet::new(),
+            rolling: BTreeSet::new(),
             timers: BTreeSet::new(),
             worklist: VecDeque::new(),
             sweep: true,
@@ -312,7 +323,7 @@ impl Run {
     pub fn live(&self) -> impl Iterator<Item = LiveAttempt<'_>> {
         self.graph.ids().zip(&self.tasks).filter(|(_, task)| task.status.phase == TaskPhase::Running).map(
             |(id, task)| LiveAttempt {
-                attempt: Attempt { task: id, number: task.status.attempts },
+                attempt: Attempt::new(id, task.status.attempts),
                 job: task.status.job.as_deref(),
             },
         )
@@ -334,7 +345,7 @@ impl Run {
 
     /// The number of its last attempt, as an [`Attempt`].
     pub(super) fn last_attempt(&self, id: TaskId) -> Attempt {
-        Attempt { task: id, number: self.task(id).attempts }
+        Attempt::new(id, self.task(id).attempts)
     }
 
     /// Whether nothing new may be started. A cancelled graph cannot be suspended any more: it must come to its end.

@@ -59,10 +59,13 @@ impl Run {
     fn ring(&mut self, round: &mut Round) {
         while let Some((due, id)) = self.timers.first().copied().filter(|(due, _)| *due <= round.now) {
             self.timers.remove(&(due, id));
+            let per_item = self.is_per_item(id);
             let task = &mut self.tasks[id.index()];
             task.due = None;
             match task.status.phase {
-                TaskPhase::Running if !task.live.started && task.live.stop.is_none() => self.start_timed_out(id, round),
+                TaskPhase::Running if task.live.stop.is_some() => {}
+                TaskPhase::Running if per_item => self.ring_items(id, round),
+                TaskPhase::Running if !task.live.started => self.start_timed_out(id, round),
                 TaskPhase::Retrying => self.try_again(id, round),
                 TaskPhase::Ready => self.not_remembered(id),
                 TaskPhase::Waiting => _ = self.overdue.insert(id),
@@ -71,7 +74,7 @@ impl Run {
         }
     }
 
-    fn start_timed_out(&mut self, id: TaskId, round: &mut Round) {
+    pub(super) fn start_timed_out(&mut self, id: TaskId, round: &mut Round) {
         let limit = self.graph.task(id).start_timeout;
         let task = &self.tasks[id.index()];
         let cluster = task.live.blocked.unwrap_or(true);
@@ -91,8 +94,14 @@ impl Run {
             StopCause::Again => reason::RERUN,
             StopCause::StartTimeout { cluster: true } => reason::START_TIMEOUT_BY_CLUSTER,
             StopCause::StartTimeout { cluster: false } => reason::START_TIMEOUT,
+            StopCause::Items => reason::ITEMS_FAILED,
         };
-        self.tasks[id.index()].live.stop = Some(cause);
+        let task = &mut self.tasks[id.index()];
+        task.live.stop = Some(cause);
+        if let Some(items) = &mut task.status.items {
+            // of several causes the last counts, after a restart too
+            items.ending = None;
+        }
         self.blocked.remove(&id);
         self.arm(id, None);
         // shown, and read again after a restart
@@ -160,7 +169,9 @@ impl Run {
     fn settle(&mut self, round: &mut Round) {
         loop {
             // what follows from a task's own dependencies says more than that the graph is called off
-            if let Some(id) = self.worklist.pop_front() {
+            if let Some(id) = self.touched.pop_first() {
+                self.judge_items(id, round);
+            } else if let Some(id) = self.worklist.pop_front() {
                 self.tasks[id.index()].queued = false;
                 self.consider(id, round);
             } else if std::mem::take(&mut self.sweep) {
@@ -178,6 +189,8 @@ impl Run {
                 self.begin_compensations(round);
             } else if self.finally_is_due() {
                 self.begin_finally(round);
+            } else if let Some(id) = self.rolling.first().copied().filter(|_| self.starts()) {
+                self.launch_items(id, round);
             } else if let Some((_, id)) = self.ready.first().copied().filter(|_| self.starts() && self.has_slot()) {
                 self.launch(id, round);
             } else {
@@ -355,7 +368,13 @@ impl Run {
             let message = "attempt numbers are used up".to_owned();
             return self.enter(id, TaskPhase::Failed, Some(reason::TOO_MANY_ATTEMPTS), Some(message), round);
         };
-        match self.launchable(Attempt { task: id, number }) {
+        let attempt = Attempt::new(id, number);
+        match self.launchable(attempt) {
+            Ok(Launchable::Items(list)) => {
+                if let Err(error) = self.launch_each(attempt, list, round) {
+                    self.enter(id, TaskPhase::Failed, Some(reason::EXPRESSION_ERROR), Some(error.to_string()), round);
+                }
+            }
             Ok(Launchable::Job(launch)) => {
                 self.tasks[id.index()].status.attempts = number;
                 self.begin(id, None, round);
@@ -371,6 +390,13 @@ impl Run {
     }
 
     pub(super) fn scope(&self) -> Scope<'_> {
-        Scope { identity: &self.identity, arguments: &self.graph.arguments, tasks: self, attempt: None, failure: None }
+        Scope {
+            identity: &self.identity,
+            arguments: &self.graph.arguments,
+            tasks: self,
+            attempt: None,
+            item: None,
+            failure: None,
+        }
     }
 }

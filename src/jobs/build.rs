@@ -5,17 +5,30 @@ use serde_json::{Map, Value, json};
 
 use super::{
     items::{Items, ItemsMap},
-    name::{indexed_job_name, job_name, shard},
+    name::{indexed_job_name, item_job_name, job_name, shard},
     view::controller_uid,
     volumes,
 };
 use crate::{
     api::{
-        ANNOTATION_HASH, Duration, ENV_PREFIX, GROUP, LABEL_ATTEMPT, LABEL_GRAPH, LABEL_GRAPH_UID, LABEL_ROLE,
-        LABEL_SHARD, LABEL_TASK, MAIN_CONTAINER, MANAGER, PodDefaults, VERSION, VolumeUse,
+        ANNOTATION_HASH, Duration, ENV_PREFIX, GROUP, LABEL_ATTEMPT, LABEL_GRAPH, LABEL_GRAPH_UID, LABEL_ITEM,
+        LABEL_ROLE, LABEL_SHARD, LABEL_TASK, MAIN_CONTAINER, MANAGER, PodDefaults, VERSION, VolumeUse,
     },
     engine::{Identity, Launch, Role, graph::TaskDef, graph::Work, payload::PayloadKind},
 };
+
+/// How much longer than the attempt may take the Job of an item may: the operator is to end all of them together, with one
+/// reason, and this is for when there is none.
+const GRACE: u64 = 30;
+
+/// One item of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its place, from 0.
+    pub index: u32,
+    /// How often it is tried again.
+    pub retries: u32,
+}
 
 /// All that a Job is made from. The same order always gives the same Job.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +41,8 @@ pub struct Order<'a> {
     pub task: &'a str,
     /// Number of the attempt.
     pub attempt: u32,
+    /// The item that it is for, where each has a Job or child graph of its own.
+    pub item: Option<Item>,
     /// Hash of the task's definition.
     pub definition: u64,
     /// How long the attempt may take.
@@ -58,6 +73,7 @@ impl<'a> Order<'a> {
             role: task.role(),
             task: &task.name,
             attempt: launch.attempt.number,
+            item: Item::of(task, launch),
             definition: task.hash,
             timeout: task.timeout,
             kind: payload.kind,
@@ -70,6 +86,10 @@ impl<'a> Order<'a> {
 
     /// Name of the Job.
     pub fn name(&self) -> String {
+        if let Some(item) = self.item {
+            let Identity { name, uid, .. } = self.graph;
+            return item_job_name(name, uid, self.role.label(), self.task, self.attempt, item.index);
+        }
         let name = if self.items.is_some() { indexed_job_name } else { job_name };
         name(&self.graph.name, &self.graph.uid, self.role.label(), self.task, self.attempt)
     }
@@ -81,24 +101,30 @@ impl<'a> Order<'a> {
         let mut metadata = self.metadata();
         metadata.insert("name".into(), self.name().into());
         metadata.insert("annotations".into(), json!({ANNOTATION_HASH: self.hash()}));
-        let mut spec = self.items.map_or_else(
-            || {
-                json!({
-                    "backoffLimit": 0,
-                    "podReplacementPolicy": "Failed",
-                    // a disruption shows as a reason of its own, since it uses up no retry
-                    "podFailurePolicy": {"rules": [
-                        {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    ]},
-                })
-            },
-            |items| items.job_spec(),
-        );
+        let mut spec = self.items.map_or_else(|| self.job_spec(), |items| items.job_spec());
         if let Some(timeout) = self.timeout {
-            spec["activeDeadlineSeconds"] = timeout.secs_ceil().into();
+            let grace = if self.item.is_some() { GRACE } else { 0 };
+            spec["activeDeadlineSeconds"] = timeout.secs_ceil().saturating_add(grace).into();
         }
         spec["template"] = self.template(&self.labels());
         json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
+    }
+
+    /// What the spec of a Job with one pod at a time begins with.
+    fn job_spec(&self) -> Value {
+        let (retries, action) = match self.item {
+            // a disruption is not the item's fault: it gets another pod
+            Some(item) => (item.retries, "Ignore"),
+            // it shows as a reason of its own, since it uses up no retry
+            None => (0, "FailJob"),
+        };
+        json!({
+            "backoffLimit": retries,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": [
+                {"action": action, "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            ]},
+        })
     }
 
     /// The `ConfigMap` that must be there before the Job, if the task has items.
@@ -153,6 +179,7 @@ impl<'a> Order<'a> {
             (LABEL_SHARD, shard(&self.graph.uid).to_string()),
         ]
         .into_iter()
+        .chain(self.item.map(|item| (LABEL_ITEM, item.index.to_string())))
         .map(|(key, value)| (key.to_owned(), value.into()))
         .collect()
     }
@@ -209,6 +236,13 @@ impl<'a> Order<'a> {
         }
         container.insert("env".into(), env.into());
         set_default(container, "terminationMessagePolicy", || "FallbackToLogsOnError".into());
+    }
+}
+
+impl Item {
+    pub(super) fn of(task: &TaskDef, launch: &Launch) -> Option<Self> {
+        let retries = task.for_each.as_ref().map_or(0, |rule| rule.retries_per_item);
+        launch.attempt.item.map(|index| Self { index, retries })
     }
 }
 

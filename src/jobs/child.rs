@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::build::Order;
+use super::build::{Item, Order};
 use crate::{
     api::{ANNOTATION_HASH, ANNOTATION_REVISION, GROUP, MANAGER, PodDefaults, TaskTemplateSpec, TemplateRef, VERSION},
     engine::{Identity, Launch, graph::TaskDef, payload::PayloadKind},
@@ -21,8 +21,10 @@ impl<'a> Order<'a> {
             role: task.role(),
             task: &task.name,
             attempt: launch.attempt.number,
+            item: Item::of(task, launch),
             definition: task.hash,
-            timeout: task.timeout,
+            // that of an attempt with items covers all of them, and its operator ends them
+            timeout: task.timeout.filter(|_| launch.attempt.item.is_none()),
             // of a child graph nothing is made from it
             kind: PayloadKind::Container,
             rendered: &launch.rendered,

@@ -4,7 +4,6 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    name::{indexed_job_name, job_name},
     observe::labels_of,
     view::{JobView, PodView},
 };
@@ -18,13 +17,13 @@ const SUFFIX_LENGTH: usize = 5;
 /// Whether a Job is not called as its labels say. Whether it still has an owner does not matter: `--cascade=orphan`
 /// takes that away.
 pub fn is_copied_job(job: &JobView) -> bool {
-    let name = jobs_name(&job.metadata, if job.is_indexed() { indexed_job_name } else { job_name });
+    let name = jobs_name(&job.metadata, job.is_indexed());
     name.is_none() || name != job.metadata.name
 }
 
 /// Whether a graph is not called as the child graph that its labels speak of.
 pub fn is_copied_child(metadata: &ObjectMeta) -> bool {
-    let name = jobs_name(metadata, job_name);
+    let name = jobs_name(metadata, false);
     name.is_none() || name != metadata.name
 }
 
@@ -36,16 +35,13 @@ pub fn is_copied_pod(pod: &PodView) -> bool {
         job.and_then(|job| name.strip_prefix(&job)?.strip_prefix('-')).is_some_and(|rest| is_suffix(rest, indexed))
     };
     pod.owner_uid().is_none()
-        && !is_called(jobs_name(&pod.metadata, job_name), false)
-        && !is_called(jobs_name(&pod.metadata, indexed_job_name), true)
+        && !is_called(jobs_name(&pod.metadata, false), false)
+        && !is_called(jobs_name(&pod.metadata, true), true)
 }
 
-type Name = fn(&str, &str, &str, &str, u32) -> String;
-
 /// The name of the Job that the labels speak of.
-fn jobs_name(metadata: &ObjectMeta, name: Name) -> Option<String> {
-    let (graph, key) = (metadata.labels.as_ref()?.get(LABEL_GRAPH)?, labels_of(metadata)?);
-    Some(name(graph, key.graph_uid, key.role, key.task, key.attempt))
+fn jobs_name(metadata: &ObjectMeta, indexed: bool) -> Option<String> {
+    Some(labels_of(metadata)?.job_name(metadata.labels.as_ref()?.get(LABEL_GRAPH)?, indexed))
 }
 
 /// `x7k2p`, or with the place of an item `12-x7k2p`.
@@ -63,6 +59,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::jobs::{indexed_job_name, job_name};
 
     fn metadata(name: &str, more: Value) -> Value {
         let mut metadata = json!({"name": name, "labels": {

@@ -3,7 +3,7 @@
 //! Here the Job's own status decides, and pods only tell what items left behind: which pods of an item still count,
 //! and when an item has failed for good, the Job controller alone knows.
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -14,60 +14,12 @@ use super::{
 };
 use crate::{
     api::ItemsStatus,
-    engine::{Attempt, AttemptResult, Blame, Event, Failure, policy::items, reason},
+    engine::{
+        Attempt, AttemptResult, Blame, Event, Failure,
+        policy::{indexes::Indexes, items, per_item::of_item},
+        reason,
+    },
 };
-
-/// The longest list of indexes that is told, in bytes.
-const MAX_INDEXES: usize = 256;
-
-/// Places of items, as a Job's status lists them: `1,3-5`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Indexes(Vec<RangeInclusive<u32>>);
-
-impl Indexes {
-    /// Reads a list; what is none, or is beyond `total`, is left out.
-    pub fn read(text: Option<&str>, total: u32) -> Self {
-        let range = |part: &str| {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-            (first <= last && last < total).then_some(first..=last)
-        };
-        Self(text.unwrap_or_default().split(',').filter_map(range).collect())
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> u32 {
-        self.0.iter().fold(0, |sum, range| sum.saturating_add(range.end() - range.start()).saturating_add(1))
-    }
-
-    /// Whether one is among them.
-    pub fn holds(&self, index: u32) -> bool {
-        self.0.iter().any(|range| range.contains(&index))
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().cloned().flatten()
-    }
-
-    /// `1,3-5`, cut where it is too long; `None` where there are none.
-    fn told(&self) -> Option<String> {
-        let mut text = String::new();
-        for range in &self.0 {
-            let comma = if text.is_empty() { "" } else { "," };
-            let part = match (range.start(), range.end()) {
-                (first, last) if first == last => format!("{comma}{first}"),
-                (first, last) => format!("{comma}{first}-{last}"),
-            };
-            if text.len() + part.len() + ",…".len() > MAX_INDEXES {
-                text.push_str(",…");
-                break;
-            }
-            text.push_str(&part);
-        }
-        Some(text).filter(|text| !text.is_empty())
-    }
-}
 
 /// What a Job says of its items.
 struct Standing {
@@ -90,6 +42,7 @@ impl Standing {
             failed: self.failed.count(),
             active: u32::try_from(job.status.active).unwrap_or(0),
             failed_indexes: self.failed.told(),
+            ..ItemsStatus::default()
         }
     }
 
@@ -183,11 +136,9 @@ fn failure(job: &JobView, standing: &Standing, pods: &BTreeMap<u32, &PodView>) -
     let first = failures.next();
     let by_cluster = first.as_ref().is_some_and(|(_, failure)| failure.blame == Blame::Cluster)
         && failures.all(|(_, failure)| failure.blame == Blame::Cluster);
-    let mut message = standing.sentence();
+    let mut message = standing.failed.failed_of(standing.total);
     if let Some((index, failure)) = &first {
-        let code = failure.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
-        let text = failure.message.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
-        message = format!("{message}; item {index}: {}{code}{text}", failure.reason);
+        message = format!("{message}; {}", of_item(*index, failure.clone()).message.unwrap_or_default());
     }
     AttemptResult::Failed(Failure {
         reason: reason::ITEMS_FAILED.to_owned(),
@@ -195,17 +146,6 @@ fn failure(job: &JobView, standing: &Standing, pods: &BTreeMap<u32, &PodView>) -
         exit_code: first.and_then(|(_, failure)| failure.exit_code),
         blame: if by_cluster { Blame::Cluster } else { Blame::Task },
     })
-}
-
-impl Standing {
-    /// `2 of 10 items failed: 3,7`
-    fn sentence(&self) -> String {
-        let indexes = self.failed.told().unwrap_or_default();
-        // the first few, in a message of bounded length
-        let short: String = indexes.chars().take(40).collect();
-        let more = if short.len() < indexes.len() { "…" } else { "" };
-        format!("{} of {} items failed: {short}{more}", self.failed.count(), self.total)
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! | [`build`] | an attempt as a Job |
 //! | [`child`] | an attempt as a child graph |
 //! | [`copied`] | what somebody copied of a Job, pod or child graph |
+//! | [`item`] | the Job of one item, where each has its own |
 //! | [`items`] | the items of a task with `forEach`, in a `ConfigMap` and in the Job |
 //! | [`view`] | what we read of a Job and a Pod |
 //! | [`mod@observe`] | a Job and its Pods as events of the engine |
@@ -21,6 +22,7 @@ pub mod check;
 pub mod child;
 pub mod copied;
 pub mod indexed;
+mod item;
 pub mod items;
 pub mod name;
 pub mod observe;
@@ -31,10 +33,10 @@ pub mod strict;
 pub mod view;
 pub mod volumes;
 
-pub use build::{Order, definition_of};
+pub use build::{Item, Order, definition_of};
 pub use copied::{is_copied_child, is_copied_job, is_copied_pod};
 pub use items::{Items, ItemsMap};
-pub use name::{event_name, indexed_job_name, job_name, shard};
+pub use name::{event_name, indexed_job_name, item_job_name, job_name, shard};
 pub use observe::{Key, goes_on, labels_of, needs_live_pods, observe};
 pub use refuse::{Refused, blocked_by_events, refusal};
 pub use view::{JobView, PodView};

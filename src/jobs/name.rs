@@ -19,17 +19,32 @@ const INDEX_LENGTH: usize = 4;
 /// names even where what can be read of them was cut to the same text, since the hash is over
 /// everything uncut, with the graph's UID. `graph` and `task` must be DNS labels (see [`check`]).
 pub fn job_name(graph: &str, graph_uid: &str, role: &str, task: &str, attempt: u32) -> String {
-    shortened_name(graph, graph_uid, role, task, attempt, MAX_NAME)
+    shortened_name(graph, graph_uid, role, task, (attempt, None), MAX_NAME)
+}
+
+/// As [`job_name`], of one item of an attempt that has a Job, or child graph, for each.
+pub fn item_job_name(graph: &str, graph_uid: &str, role: &str, task: &str, attempt: u32, item: u32) -> String {
+    shortened_name(graph, graph_uid, role, task, (attempt, Some(item)), MAX_NAME)
 }
 
 /// As [`job_name`], of an Indexed Job: shorter, since the host name of each of its pods is the Job's name with the index.
 pub fn indexed_job_name(graph: &str, graph_uid: &str, role: &str, task: &str, attempt: u32) -> String {
-    shortened_name(graph, graph_uid, role, task, attempt, MAX_NAME - INDEX_LENGTH)
+    shortened_name(graph, graph_uid, role, task, (attempt, None), MAX_NAME - INDEX_LENGTH)
 }
 
-fn shortened_name(graph: &str, graph_uid: &str, role: &str, task: &str, attempt: u32, longest: usize) -> String {
+fn shortened_name(
+    graph: &str,
+    graph_uid: &str,
+    role: &str,
+    task: &str,
+    (attempt, item): (u32, Option<u32>),
+    longest: usize,
+) -> String {
     let mut hasher = hasher([graph, graph_uid, role, task]);
     hasher.update(&attempt.to_le_bytes());
+    if let Some(item) = item {
+        hasher.update(&item.to_le_bytes());
+    }
     let hash = base32(hasher.digest());
 
     let number = attempt.to_string();
@@ -135,6 +150,12 @@ mod tests {
         // pinned: a change would orphan the Jobs of running graphs when the operator is upgraded
         assert_eq!(job_name("data-processing", UID, "task", "extract", 1), "data-processing-extract-1-hcha2c7cpkml");
         assert_eq!(shard(UID), 47);
+        let item = |place| item_job_name("data-processing", UID, "task", "extract", 1, place);
+        assert!(
+            item(0) != item(1)
+                && item(0).starts_with("data-processing-extract-1-")
+                && item(0) != job_name("data-processing", UID, "task", "extract", 1)
+        );
         // where nothing was cut, the form of the Job does not show
         let name = indexed_job_name("data-processing", UID, "task", "extract", 1);
         assert_eq!(name, "data-processing-extract-1-hcha2c7cpkml");

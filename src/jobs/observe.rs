@@ -3,11 +3,13 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    indexed, outcome,
+    indexed, item,
+    name::{indexed_job_name, item_job_name, job_name},
+    outcome,
     view::{ContainerStatusView, JobView, PodView},
 };
 use crate::{
-    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK},
+    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ITEM, LABEL_ROLE, LABEL_TASK},
     engine::{Attempt, AttemptResult, Event},
 };
 
@@ -22,18 +24,34 @@ pub struct Key<'a> {
     pub task: &'a str,
     /// Number of the attempt.
     pub attempt: u32,
+    /// Place of the item, where each has a Job or child graph of its own.
+    pub item: Option<u32>,
+}
+
+impl Key<'_> {
+    /// The name of the Job, or child graph, that these are the labels of.
+    pub fn job_name(&self, graph: &str, indexed: bool) -> String {
+        let Self { graph_uid, role, task, attempt, item } = *self;
+        match item {
+            Some(item) => item_job_name(graph, graph_uid, role, task, attempt, item),
+            None if indexed => indexed_job_name(graph, graph_uid, role, task, attempt),
+            None => job_name(graph, graph_uid, role, task, attempt),
+        }
+    }
 }
 
 /// Reads our labels. `None` where one is missing or broken: then the object is none of ours, whatever else it says.
 pub fn labels_of(metadata: &ObjectMeta) -> Option<Key<'_>> {
     let labels = metadata.labels.as_ref()?;
     let text = |key: &str| labels.get(key).map(String::as_str).filter(|text| !text.is_empty());
-    let number = text(LABEL_ATTEMPT)?;
-    let attempt: u32 = number.parse().ok()?;
     // only as we write it: no sign, no leading zero
-    let exact = attempt > 0 && attempt.to_string() == number;
-    let key = Key { graph_uid: text(LABEL_GRAPH_UID)?, role: text(LABEL_ROLE)?, task: text(LABEL_TASK)?, attempt };
-    exact.then_some(key)
+    let exact = |text: &str| text.parse().ok().filter(|number: &u32| number.to_string() == text);
+    let attempt = exact(text(LABEL_ATTEMPT)?).filter(|number| *number > 0)?;
+    let item = match labels.get(LABEL_ITEM) {
+        Some(place) => Some(exact(place)?),
+        None => None,
+    };
+    Some(Key { graph_uid: text(LABEL_GRAPH_UID)?, role: text(LABEL_ROLE)?, task: text(LABEL_TASK)?, attempt, item })
 }
 
 /// Whether a Job and Pods from a cache leave out something that only a live list of Pods can tell: the Job ended, and
@@ -43,13 +61,16 @@ pub fn needs_live_pods(job: &JobView, pods: &[&PodView]) -> bool {
     if job.is_indexed() {
         return indexed::needs_live_pods(job, pods);
     }
+    if job.is_of_item() {
+        return item::needs_live_pods(job, pods);
+    }
     job.ended() && owned(job, pods).is_empty()
 }
 
 /// What a Job and its Pods mean for `attempt`. The same objects always mean the same events.
 ///
 /// Of a Job with many items (`forEach`) the Job's status decides, and pods tell what items left behind; see
-/// [`indexed`]. Of any other:
+/// [`indexed`]. That of a single item is another matter, too; see [`item`]. Of any other:
 ///
 /// - `job` is `None` where the Job is not seen (yet, or any more): then nothing follows. That a Job is lost can only be
 ///   told by whoever knows that it was created and asks the API server.
@@ -62,6 +83,9 @@ pub fn observe(attempt: Attempt, job: Option<&JobView>, pods: &[&PodView]) -> Ve
     let Some(job) = job else { return Vec::new() };
     if job.is_indexed() {
         return indexed::observe(attempt, job, pods);
+    }
+    if job.is_of_item() {
+        return item::observe(attempt, job, pods);
     }
     let pods = owned(job, pods);
     let name = job.metadata.name.clone().unwrap_or_default();
@@ -78,11 +102,16 @@ pub fn observe(attempt: Attempt, job: Option<&JobView>, pods: &[&PodView]) -> Ve
 }
 
 /// Whether a Job whose attempt is over may still run something: it did not end, nobody deletes it, and no pod of it has
-/// ended, which would end it soon (if it is not one with many items). It was created late, by an operator that was held up, or its controller tries
+/// ended, which would end it soon (if it is not one with many items; of one that tries its item again, if it Succeeded). It was created late, by an operator that was held up, or its controller tries
 /// for ever to make a pod that is refused.
 pub fn goes_on(job: &JobView, pods: &[&PodView]) -> bool {
     let deleting = job.metadata.deletion_timestamp.is_some();
-    let ends = || !job.is_indexed() && owned(job, pods).iter().any(|pod| pod.terminal());
+    let ends = || {
+        if job.is_of_item() {
+            return item::ends(job, pods);
+        }
+        !job.is_indexed() && owned(job, pods).iter().any(|pod| pod.terminal())
+    };
     !job.ended() && !deleting && !ends()
 }
 

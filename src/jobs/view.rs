@@ -13,7 +13,7 @@ use k8s_openapi::{
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
-use crate::api::{DEFAULT_CONTAINER, LABEL_PREFIX, MAIN_CONTAINER};
+use crate::api::{DEFAULT_CONTAINER, LABEL_ITEM, LABEL_PREFIX, MAIN_CONTAINER};
 
 /// Label on a pod of an Indexed Job: the place of its item.
 pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
@@ -227,6 +227,11 @@ impl JobView {
     /// Whether it has a pod for each of many items: the Job of a task with `forEach`.
     pub fn is_indexed(&self) -> bool {
         self.spec.completion_mode.as_deref() == Some("Indexed")
+    }
+
+    /// Whether it is for one item of a task that has a Job for each.
+    pub fn is_of_item(&self) -> bool {
+        self.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_ITEM))
     }
 
     /// UID of the object that controls it.

@@ -83,7 +83,8 @@ async fn each_item_has_a_pod_and_leaves_an_output() -> Result<()> {
     let each = status_of(&graph, "each");
     let outputs = json!({"odd": [true, null, null, null], "size": [10, 11, null, null]});
     assert_eq!(Value::Object(each.outputs), outputs);
-    let items = ItemsStatus { total: 4, succeeded: 3, failed: 1, active: 0, failed_indexes: Some("2".into()) };
+    let items =
+        ItemsStatus { total: 4, succeeded: 3, failed: 1, failed_indexes: Some("2".into()), ..ItemsStatus::default() };
     assert_eq!(each.items, Some(items));
     let jobs = serde_json::to_string(&fixture.namespace.jobs().list(&ListParams::default()).await?.items)?;
     assert!(jobs.contains("[10,11,null,null]"), "what follows reads the lists");

@@ -19,6 +19,7 @@ mod harness;
 mod histories;
 mod items;
 mod leftovers;
+mod per_item;
 mod runs;
 mod sagas;
 mod takeover;

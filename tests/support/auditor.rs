@@ -44,7 +44,7 @@ impl Auditor {
 struct Life {
     key: Key,
     created: u64,
-    /// Place of a pod's item, in a Job with many.
+    /// Place of its item.
     item: Option<usize>,
     /// A Job's deletion; a pod's end.
     ended: Option<u64>,
@@ -77,7 +77,7 @@ pub fn violations(seen: &[Sighting]) -> Vec<String> {
                 let pod = pods.entry(&one.uid).or_insert_with(|| Life {
                     key: key.clone(),
                     created: one.version,
-                    item: state.item,
+                    item: state.item.or(key.item),
                     ended: None,
                 });
                 if one.gone || state.is_terminal() {
@@ -94,7 +94,7 @@ pub fn violations(seen: &[Sighting]) -> Vec<String> {
                 let over = one.gone || finished(graph).is_some();
                 for lives in [&mut jobs, &mut pods] {
                     let child = lives.entry(&one.uid).or_insert_with(|| Life {
-                        item: None,
+                        item: key.item,
                         key: key.clone(),
                         created: one.version,
                         ended: None,

@@ -11,7 +11,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Value, json};
-use taskgraph::api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, ROLE_COMPENSATION};
+use taskgraph::api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ITEM, LABEL_ROLE, LABEL_TASK, ROLE_COMPENSATION};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::namespace::Namespace;
@@ -97,7 +97,8 @@ impl Player {
     pub fn start(namespace: &Namespace, script: impl Fn(&str, u32) -> Play + Send + Sync + 'static) -> Self {
         Self::of_pods(namespace, move |pod| {
             let label = |name: &str| pod.labels().get(name).cloned().unwrap_or_default();
-            let item = pod.labels().get(LABEL_INDEX).map(|index| format!("/{index}")).unwrap_or_default();
+            let item = pod.labels().get(LABEL_INDEX).or_else(|| pod.labels().get(LABEL_ITEM));
+            let item = item.map(|index| format!("/{index}")).unwrap_or_default();
             let undo = if label(LABEL_ROLE) == ROLE_COMPENSATION { "undo:" } else { "" };
             script(&format!("{undo}{}{item}", label(LABEL_TASK)), label(LABEL_ATTEMPT).parse().unwrap_or_default())
         })

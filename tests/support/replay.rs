@@ -122,14 +122,16 @@ pub fn phases(graph: &TaskGraph, templates: &Templates, seen: &[Sighting]) -> Re
 /// What was seen of the graph.
 struct Recorded {
     graph: Arc<Graph>,
-    attempts: BTreeMap<(String, u32), Seen>,
+    attempts: BTreeMap<Place, Seen>,
     status: TaskGraphStatus,
     approvals: Arc<Approvals>,
 }
 
 impl World for Recorded {
     fn fate(&mut self, launch: &Launch, _: Timestamp) -> Fate {
-        fate(self.attempts.get(&(name(&self.graph, launch.attempt.task), launch.attempt.number)))
+        let Attempt { task, number, item } = launch.attempt;
+        let item = item.and_then(|index| usize::try_from(index).ok());
+        fate(self.attempts.get(&(name(&self.graph, task), number, item)))
     }
 
     fn decide(&mut self, asked: Attempt, _: Timestamp) -> Option<(Duration, Approval)> {
@@ -153,8 +155,11 @@ fn name(graph: &Graph, id: TaskId) -> String {
 /// The phase of each task, and of what undoes it.
 pub type Phases = BTreeMap<String, TaskPhase>;
 
-fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
-    let mut attempts = BTreeMap::<(String, u32), Seen>::new();
+/// `TASK` or `undo:TASK`, number of the attempt, and place of the item where each has a Job of its own.
+type Place = (String, u32, Option<usize>);
+
+fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<Place, Seen> {
+    let mut attempts = BTreeMap::<Place, Seen>::new();
     for one in seen {
         let key = match &one.object {
             Object::Job(key) | Object::Pod(key, _) | Object::Items(key, _) => key.clone(),
@@ -164,7 +169,7 @@ fn attempts(uid: &str, seen: &[Sighting]) -> BTreeMap<(String, u32), Seen> {
             continue;
         }
         let undo = if key.role == ROLE_COMPENSATION { "undo:" } else { "" };
-        let attempt = attempts.entry((format!("{undo}{}", key.task), key.attempt)).or_default();
+        let attempt = attempts.entry((format!("{undo}{}", key.task), key.attempt, key.item)).or_default();
         match &one.object {
             Object::Job(_) | Object::Graph(_) if one.gone => attempt.job_gone = Some(one.at),
             Object::Job(_) => _ = attempt.stored.get_or_insert(one.at),

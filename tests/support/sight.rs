@@ -15,7 +15,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use taskgraph::api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK, TaskGraph};
+use taskgraph::api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ITEM, LABEL_ROLE, LABEL_TASK, TaskGraph};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
@@ -34,6 +34,8 @@ pub struct Key {
     pub task: String,
     /// Number of the attempt.
     pub attempt: u32,
+    /// Place of the item, where each has a Job or child graph of its own.
+    pub item: Option<usize>,
 }
 
 /// One version of one object.
@@ -250,6 +252,7 @@ pub fn key(object: &impl ResourceExt) -> Key {
         role: label(LABEL_ROLE),
         task: label(LABEL_TASK),
         attempt: label(LABEL_ATTEMPT).parse().unwrap_or_default(),
+        item: label(LABEL_ITEM).parse().ok(),
     }
 }
 

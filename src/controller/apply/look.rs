@@ -1,15 +1,14 @@
 //! Looks live into attempts of which the caches do not show enough.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
-use super::{Hold, backoff};
+use super::{Hold, backoff, borrowed};
 use crate::{
-    api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ROLE, LABEL_TASK},
     controller::{cluster::CallError, registry::Note},
-    engine::{Blame, Failure},
+    engine::{Blame, Failure, reason},
     jobs::{self, Refused},
 };
 
@@ -22,7 +21,8 @@ impl Hold {
             }
             match self.try_confirm_lost().await {
                 Ok(Some(true)) => {
-                    let (reason, kind) = if self.is_child { ("ChildLost", "child graph") } else { ("JobLost", "Job") };
+                    let (reason, kind) =
+                        if self.is_child { (reason::CHILD_LOST, "child graph") } else { (reason::JOB_LOST, "Job") };
                     return self.mailbox.event(self.failed(Failure {
                         reason: reason.into(),
                         message: Some(format!("the {kind} {} was deleted while the attempt ran", self.job)),
@@ -43,7 +43,7 @@ impl Hold {
         if self.is_there().await? {
             return Ok(Some(false));
         }
-        Ok(self.pods_gone(Some(self.attempt.number), true).await?.then_some(true))
+        Ok(self.pods_gone(true, true).await?.then_some(true))
     }
 
     /// Whether the attempt's Job, or child graph, exists.
@@ -99,17 +99,11 @@ impl Hold {
             if !self.may_act() {
                 return;
             }
-            let number = self.attempt.number.to_string();
-            let labels = BTreeMap::from([
-                (LABEL_GRAPH_UID, self.identity.uid.as_str()),
-                (LABEL_ROLE, self.role.label()),
-                (LABEL_TASK, &*self.task),
-                (LABEL_ATTEMPT, &number),
-            ]);
+            let labels = self.labels();
             // the pods after the Job: what the Job's end followed from is there, or gone for good
             let seen = async {
                 let job = self.hands.cluster.get_job(namespace, &self.job).await?;
-                Ok::<_, CallError>((job, self.hands.cluster.list_pods(namespace, &labels).await?))
+                Ok::<_, CallError>((job, self.hands.cluster.list_pods(namespace, &borrowed(&labels)).await?))
             };
             match seen.await {
                 Ok((job, pods)) => {

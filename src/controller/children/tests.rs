@@ -6,7 +6,7 @@ use super::*;
 use crate::engine::TaskId;
 
 fn attempt() -> Attempt {
-    Attempt { task: TaskId(0), number: 1 }
+    Attempt::new(TaskId(0), 1)
 }
 
 fn child(spec: Value, status: Value) -> GraphView {
@@ -34,7 +34,9 @@ fn words(status: Value) -> Vec<String> {
             format!("failed {} {:?} {}", failure.reason, failure.blame, failure.message.unwrap_or_default())
         }
         Event::Gone { .. } => "gone".to_owned(),
-        Event::LookedUp { .. } | Event::Items { .. } | Event::Outdated { .. } => "never told here".to_owned(),
+        Event::LookedUp { .. } | Event::Items { .. } | Event::Created { .. } | Event::Outdated { .. } => {
+            "never told here".to_owned()
+        }
     };
     observe(attempt(), &child(json!({}), status), Timestamp::UNIX_EPOCH).into_iter().map(word).collect()
 }

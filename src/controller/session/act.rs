@@ -23,16 +23,18 @@ impl Session {
 
     pub(super) fn key(&self, attempt: Attempt) -> Key {
         let task = self.graph.task(attempt.task);
-        Key { role: task.role(), task: task.name.to_string(), attempt: attempt.number }
+        Key { role: task.role(), task: task.name.to_string(), attempt: attempt.number, item: attempt.item }
     }
 
     /// The name of an attempt's Job: the one that the run was told, else the one that it will have.
     pub(super) fn job_name(&self, attempt: Attempt) -> String {
         let (task, status) = (self.graph.task(attempt.task), self.run.task(attempt.task));
-        let name = if task.for_each.is_some() { jobs::indexed_job_name } else { jobs::job_name };
-        let known = status.job.clone().filter(|_| status.attempts == attempt.number);
+        let known = status.job.clone().filter(|_| status.attempts == attempt.number && attempt.item.is_none());
         known.unwrap_or_else(|| {
-            name(&self.identity.name, &self.identity.uid, task.role().label(), &task.name, attempt.number)
+            let Attempt { number, item, .. } = attempt;
+            let (graph_uid, role) = (&*self.identity.uid, task.role().label());
+            let key = jobs::Key { graph_uid, role, task: &task.name, attempt: number, item };
+            key.job_name(&self.identity.name, task.for_each.is_some())
         })
     }
 
@@ -40,13 +42,16 @@ impl Session {
         let task = self.graph.task(attempt.task);
         let role = task.role();
         let fresh = || (self.ended.child_token(), Arc::default());
-        let (cancel, gate) = self.holds.entry(attempt).or_insert_with(fresh).clone();
+        let (cancel, gate) = self.holds.entry(attempt.whole()).or_insert_with(fresh).clone();
+        // what ends the attempt ends its items, not the other way round
+        let cancel = if attempt.item.is_some() { cancel.child_token() } else { cancel };
         Hold {
             hands: Arc::clone(&self.hands),
             identity: Arc::clone(&self.identity),
             mailbox: self.mailbox.clone(),
             creates: Arc::clone(&self.creates),
             attempt,
+            per_item: task.is_per_item(),
             role,
             task: Arc::clone(&task.name),
             is_child: matches!(task.work, Work::Graph(_)),
@@ -103,8 +108,9 @@ impl Session {
 
     /// Has the items of an attempt of a task deleted, if it has any: the attempt is over, and nothing reads them any more.
     pub fn drop_items(&mut self, task: TaskId, number: u32) {
-        if self.graph.task(task).for_each.is_some() && number > 0 {
-            let hold = self.hold(Attempt { task, number });
+        let one_job = self.graph.task(task).for_each.as_ref().is_some_and(|rule| !rule.per_item);
+        if one_job && number > 0 {
+            let hold = self.hold(Attempt::new(task, number));
             self.hands.tracker.spawn(hold.drop_items());
         }
     }

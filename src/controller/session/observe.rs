@@ -20,7 +20,7 @@ impl Session {
         let Some(task) = self.graph.find_in_role(changed.key.role, &changed.key.task) else {
             return self.clear_away(changed);
         };
-        let attempt = Attempt { task, number: changed.key.attempt };
+        let attempt = Attempt { task, number: changed.key.attempt, item: changed.key.item };
         if let Some(child) = &changed.cached.child {
             seen.events.extend(children::observe(attempt, child, now));
             self.tell_outdated(attempt, jobs::definition_of(&child.metadata), seen);
@@ -30,8 +30,8 @@ impl Session {
         let pods: Vec<_> = changed.cached.pods.values().map(AsRef::as_ref).collect();
         if let Some(job) = &changed.cached.job {
             if jobs::needs_live_pods(job, &pods) {
-                if attempt.number > self.run.task(task).attempts {
-                    // launched by an operator that could not store it any more
+                if attempt.number > self.run.task(task).attempts || attempt.item.is_some() {
+                    // launched by an operator that could not store it any more; of an item it may not be known either
                     let job = job.metadata.name.clone().unwrap_or_default();
                     seen.events.push(Event::Launched { attempt, job });
                 }
@@ -40,6 +40,10 @@ impl Session {
             }
             if self.is_over(attempt) && jobs::goes_on(job, &pods) {
                 self.discard(job);
+            }
+            if self.is_over(attempt) && attempt.item.is_some() && job.ended() {
+                // it stays as long as its graph, and has nothing more to tell
+                return;
             }
             if self.is_over(attempt) && job.is_indexed() {
                 // of its many pods nothing more is asked; that it is there may be too much
@@ -128,6 +132,7 @@ impl Session {
                 Event::Started { attempt } | Event::Finished { attempt, .. } => self.looks.settle(*attempt, now),
                 Event::Gone { attempt } => self.looks.forget(*attempt),
                 Event::Blocked { .. }
+                | Event::Created { .. }
                 | Event::Progress { .. }
                 | Event::Outdated { .. }
                 | Event::Items { .. }
@@ -163,7 +168,8 @@ impl Session {
     /// Looks live for the Jobs that the status tells of and the cache does not show: they may have been deleted while
     /// no operator ran.
     pub fn search_for_missing(&mut self, index: &Index) {
-        let known: Vec<_> = self.run.live().filter(|live| live.job.is_some()).map(|live| live.attempt).collect();
+        let live = self.run.live().filter(|live| live.job.is_some()).map(|live| live.attempt);
+        let known: Vec<_> = live.chain(self.run.live_items()).collect();
         let over: Vec<_> = self
             .graph
             .ids()

@@ -27,7 +27,7 @@ impl Session {
                 // its end must not be mistaken for the attempt's, which is not stored yet
                 self.held.push((self.run.sequence(), vec![Action::Stop { attempt }]));
             } else if let Some(wanted) = children::wanted(&child, suspended)
-                && !self.stopping.contains(&attempt)
+                && ![attempt, attempt.whole()].iter().any(|stopped| self.stopping.contains(stopped))
             {
                 let hold = self.hold(attempt);
                 self.hands.tracker.spawn(hold.steer(child.uid().to_owned(), wanted));

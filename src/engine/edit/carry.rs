@@ -121,7 +121,8 @@ struct Change<'a> {
 impl<'a> Change<'a> {
     fn between(old: &Graph, before: &'a TaskDef, new: &Graph, after: &'a TaskDef) -> Self {
         let kind = mem::discriminant(&before.work) != mem::discriminant(&after.work)
-            || before.for_each.is_some() != after.for_each.is_some();
+            || before.for_each.is_some() != after.for_each.is_some()
+            || before.is_per_item() != after.is_per_item();
         let differs = |name: Option<&str>| match name {
             Some(name) => old.arguments.get(name) != new.arguments.get(name),
             None => old.arguments != new.arguments,
@@ -150,7 +151,9 @@ fn keep(status: &mut TaskStatus, change: &Change<'_>, edited: &mut Edited) {
         edited.changed.push(name());
     }
     let begun = status.begun() || status.is_under_way();
-    if change.kind && begun {
+    // the items that are still to be launched would not be what the others were
+    let mixed = change.attempts && change.after.is_per_item() && status.phase == TaskPhase::Running;
+    if (change.kind || mixed) && begun {
         edited.again.push(name());
         start_afresh(status);
     } else if begun {
@@ -229,6 +232,9 @@ pub fn start_afresh(status: &mut TaskStatus) {
     }
     status.completion_time = None;
     status.wake_at = None;
+    if let Some(items) = &mut status.items {
+        items.ending = None;
+    }
     status.reason = Some(reason::RERUN.to_owned());
     status.message = Some("being stopped, to start afresh".to_owned());
 }
@@ -291,12 +297,10 @@ fn retry(task: &TaskDef) -> (u32, u64, u64, u64, Option<&str>) {
 
 /// The expressions over the graph's arguments that decide what an attempt is made from, or which branch is taken.
 fn work_expressions(task: &TaskDef) -> Box<dyn Iterator<Item = &Expression> + '_> {
+    let items = task.for_each.iter().flat_map(|rule| rule.items.expressions());
     match &task.work {
-        Work::Job(payload) => {
-            let items = task.for_each.iter().flat_map(|rule| rule.items.expressions());
-            Box::new(payload.graph_expressions().chain(items))
-        }
-        Work::Graph(child) => Box::new(child.arguments.expressions()),
+        Work::Job(payload) => Box::new(payload.graph_expressions().chain(items)),
+        Work::Graph(child) => Box::new(child.arguments.expressions().chain(items)),
         Work::Decision { branches, .. } => Box::new(branches.iter().filter_map(|branch| branch.when.as_ref())),
         Work::Delay(_) | Work::Approval(_) | Work::Removed => Box::new(std::iter::empty()),
     }

@@ -13,10 +13,7 @@ use super::{
     limits,
     reference::{GraphField, Key, Reference, Root, TaskField},
 };
-use crate::{
-    api::{ITEM_INDEX_VARIABLE, ITEM_PATH},
-    engine::{graph::TaskId, validate::suggest},
-};
+use crate::engine::{graph::TaskId, validate::suggest};
 
 /// How deep macros may nest in one another.
 const MAX_LOOPS: usize = 2;
@@ -42,7 +39,7 @@ pub fn loop_variable(place: usize) -> String {
     format!("@loop{place}")
 }
 
-const VARIABLES: [&str; 6] = ["args", "tasks", "graph", "attempt", "exitCode", "reason"];
+const VARIABLES: [&str; 8] = ["args", "tasks", "graph", "attempt", "exitCode", "reason", "item", "index"];
 const GRAPH_FIELDS: [(&str, GraphField); 3] =
     [("name", GraphField::Name), ("namespace", GraphField::Namespace), ("uid", GraphField::Uid)];
 const TASK_FIELDS: [(&str, TaskField); 3] =
@@ -251,6 +248,8 @@ impl Rewriter<'_> {
             }
             "attempt" => Root::Attempt,
             "exitCode" => Root::ExitCode,
+            "item" => return Ok(Reference { root: Root::Item, path: keys, presence }),
+            "index" => Root::Index,
             _ => Root::Reason,
         };
         let has_members = matches!(root, Root::Arguments | Root::Task { field: Some(TaskField::Outputs), .. });
@@ -271,12 +270,7 @@ impl Rewriter<'_> {
     fn identifier(&mut self, name: String) -> Expr {
         // names with an @ are those that macros expand to; no text can hold one
         let known = name.starts_with('@') || self.bound.contains(&name) || functions::TYPES.contains(&name.as_str());
-        if !known && matches!(name.as_str(), "item" | "index") {
-            self.problem(format!(
-                "{name} is known to no expression: in a task with forEach, each pod finds its item in the file {ITEM_PATH} \
-                 and its place in the variable {ITEM_INDEX_VARIABLE}"
-            ));
-        } else if !known {
+        if !known {
             let hint = suggest(&name, VARIABLES.iter().copied());
             self.problem(format!("there is no variable {name:?}{}", hint.unwrap_or_default()));
         }
@@ -335,7 +329,10 @@ impl Rewriter<'_> {
     }
 
     fn comprehension(&mut self, mut macro_: ComprehensionExpr) -> Expr {
-        if VARIABLES.contains(&macro_.iter_var.as_str()) || functions::TYPES.contains(&macro_.iter_var.as_str()) {
+        let name = macro_.iter_var.as_str();
+        // `item` and `index` mean something in few places only, and are good names in a macro
+        let taken = VARIABLES.contains(&name) && !matches!(name, "item" | "index");
+        if taken || functions::TYPES.contains(&name) {
             self.problem(format!(
                 "{:?} has a meaning of its own: give the macro's variable another name",
                 macro_.iter_var

@@ -40,6 +40,8 @@ pub struct Scope<'a> {
     pub tasks: &'a dyn TaskLookup,
     /// `attempt`, where there is one.
     pub attempt: Option<u32>,
+    /// `index` and `item`, in what runs for one item.
+    pub item: Option<(u32, &'a Value)>,
     /// `exitCode` (null where no container ran to its end) and `reason`, in `retry.when`.
     pub failure: Option<(Option<i32>, &'a str)>,
 }

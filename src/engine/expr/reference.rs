@@ -40,6 +40,10 @@ pub enum Root {
     ExitCode,
     /// `reason`
     Reason,
+    /// `item`
+    Item,
+    /// `index`
+    Index,
 }
 
 /// Fields of `graph`.
@@ -92,6 +96,8 @@ impl Root {
             Self::Attempt => "attempt",
             Self::ExitCode => "exitCode",
             Self::Reason => "reason",
+            Self::Item => "item",
+            Self::Index => "index",
         }
     }
 }
@@ -150,6 +156,14 @@ impl Reference {
                 Some((_, reason)) => owned(reason.into()),
                 None => Err("there is no reason here".to_owned()),
             },
+            Root::Item => match scope.item {
+                Some((_, item)) => follow(item, &self.path, "the item").map(Cow::Borrowed),
+                None => Err("there is no item here".to_owned()),
+            },
+            Root::Index => match scope.item {
+                Some((index, _)) => owned(index.into()),
+                None => Err("there is no index here".to_owned()),
+            },
         }
     }
 
@@ -165,21 +179,22 @@ impl Reference {
         let Key::Member(name) = first else {
             return Err(format!("{first} is asked of what is no list"));
         };
-        let mut value = object.get(name).ok_or_else(|| missing(name))?;
-        for key in rest {
-            let inner = match key {
-                Key::Member(name) => value.get(name),
-                Key::Place(place) => value.get(place),
-            };
-            value = inner.ok_or_else(|| {
-                format!(
-                    "{} {name:?} has no {key}",
-                    if matches!(self.root, Root::Arguments) { "argument" } else { "output" }
-                )
-            })?;
-        }
-        Ok(Cow::Borrowed(value))
+        let value = object.get(name).ok_or_else(|| missing(name))?;
+        let what = if matches!(self.root, Root::Arguments) { "argument" } else { "output" };
+        follow(value, rest, &format!("{what} {name:?}")).map(Cow::Borrowed)
     }
+}
+
+/// Follows a path from a value on, which is `what`.
+fn follow<'a>(mut value: &'a Value, path: &[Key], what: &str) -> Result<&'a Value, String> {
+    for key in path {
+        let inner = match key {
+            Key::Member(name) => value.get(name),
+            Key::Place(place) => value.get(place),
+        };
+        value = inner.ok_or_else(|| format!("{what} has no {key}"))?;
+    }
+    Ok(value)
 }
 
 /// What a task left, for the message about what it did not leave.

@@ -60,6 +60,7 @@ fn eval_with(text: &str, arguments: Value) -> Result<Value, String> {
         arguments: &arguments,
         tasks: &tasks,
         attempt: Some(2),
+        item: None,
         failure: Some((Some(137), "OOMKilled")),
     };
     expression.eval(&scope).map_err(|error| error.0)
@@ -174,8 +175,14 @@ fn conditions_must_be_booleans() {
     let expression = parsed("args.n").unwrap();
     let identity = Identity::default();
     let arguments = object(json!({"n": 3}));
-    let scope =
-        Scope { identity: &identity, arguments: &arguments, tasks: &Tasks(vec![]), attempt: None, failure: None };
+    let scope = Scope {
+        identity: &identity,
+        arguments: &arguments,
+        tasks: &Tasks(vec![]),
+        attempt: None,
+        item: None,
+        failure: None,
+    };
     assert_eq!(
         expression.eval_bool(&scope).unwrap_err().0,
         "`args.n`: the value is the number 3, and must be true or false"

@@ -32,8 +32,14 @@ fn rendered(spec: Value, template: Option<Value>, outputs: Value) -> Result<Valu
     let Value::Object(outputs) = outputs else { panic!("an object") };
     let identity = Identity { name: "g".into(), namespace: "ns".into(), uid: "u".into() };
     let tasks = One(outputs);
-    let scope =
-        Scope { identity: &identity, arguments: &plan.graph.arguments, tasks: &tasks, attempt: Some(3), failure: None };
+    let scope = Scope {
+        identity: &identity,
+        arguments: &plan.graph.arguments,
+        tasks: &tasks,
+        attempt: Some(3),
+        item: None,
+        failure: None,
+    };
     payload.render(&scope).map(|value| Value::clone(&value)).map_err(|error| error.0)
 }
 

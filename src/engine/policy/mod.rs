@@ -3,8 +3,10 @@
 pub mod calloff;
 pub mod compensation;
 pub mod guard;
+pub mod indexes;
 pub mod items;
 pub mod outputs;
+pub mod per_item;
 pub mod retry;
 pub mod returns;
 pub mod trigger;

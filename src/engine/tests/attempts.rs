@@ -98,7 +98,7 @@ fn the_cluster_may_fail_a_task_twenty_times_beside_its_limit() {
 fn a_job_that_should_not_exist_is_stopped() {
     let mut driver = one(0);
     driver.ok("a");
-    let attempt = Attempt { task: driver.id("a"), number: 2 };
+    let attempt = Attempt::new(driver.id("a"), 2);
     driver.step([Event::Launched { attempt, job: "stray".into() }]);
     assert_eq!(driver.actions(), ["stop a/2"]);
     driver.step([driver.launched("a")]);

@@ -142,7 +142,7 @@ fn an_attempt_that_nobody_knew_of_when_its_task_was_removed_is_stopped_and_count
     let mut driver = Driver::of(tasks(&[task("a", &[]), task("b", &[])]));
     driver.ok("a");
     driver.edit(tasks(&[task("b", &[])]));
-    let attempt = Attempt { task: driver.id("a"), number: 2 };
+    let attempt = Attempt::new(driver.id("a"), 2);
     driver.step([Event::Launched { attempt, job: "g-a-2".into() }]);
     assert_eq!((driver.actions(), driver.last.store_first), (vec!["stop a/2".to_owned()], true));
     assert_eq!(status(&driver, "a").attempts, 2);

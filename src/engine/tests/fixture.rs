@@ -148,7 +148,16 @@ impl TaskBuild<'_> {
     pub fn for_each(self, items: usize) -> Self {
         let items =
             Arguments { values: Map::from_iter([("items".to_owned(), json!(vec![1; items]))]), ..Arguments::default() };
-        self.def.for_each = Some(ForEachDef { items, parallelism: None, max_failures: None, retries_per_item: 0 });
+        self.def.for_each =
+            Some(ForEachDef { items, parallelism: None, max_failures: None, retries_per_item: 0, per_item: false });
+        self
+    }
+
+    /// With a Job, or child graph, for each of its items.
+    pub fn per_item(self, parallelism: Option<u32>, max_failures: Option<u32>) -> Self {
+        if let Some(rule) = &mut self.def.for_each {
+            *rule = ForEachDef { parallelism, max_failures, per_item: true, ..rule.clone() };
+        }
         self
     }
 
@@ -372,7 +381,7 @@ impl Driver {
     /// The last attempt of a task.
     pub fn attempt(&self, name: &str) -> Attempt {
         let id = self.id(name);
-        Attempt { task: id, number: self.run.task(id).attempts }
+        Attempt::new(id, self.run.task(id).attempts)
     }
 
     pub fn phase(&self, name: &str) -> TaskPhase {

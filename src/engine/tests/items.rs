@@ -45,7 +45,14 @@ fn launched_items(driver: &Driver) -> Option<Value> {
 }
 
 fn counted(succeeded: u32, failed: u32) -> ItemsStatus {
-    ItemsStatus { total: 3, succeeded, failed, active: 1, failed_indexes: (failed > 0).then(|| "1".to_owned()) }
+    ItemsStatus {
+        total: 3,
+        succeeded,
+        failed,
+        active: 1,
+        failed_indexes: (failed > 0).then(|| "1".to_owned()),
+        ..ItemsStatus::default()
+    }
 }
 
 fn items(driver: &Driver, items: ItemsStatus) -> Event {
@@ -148,7 +155,7 @@ fn a_restart_launches_the_same_items() {
     let mut status = before.clone();
     status.tasks[1] = crate::api::TaskStatus { name: "each".into(), phase: TaskPhase::Ready, ..Default::default() };
     driver = driver.restored_from(&status);
-    let attempt = crate::engine::Attempt { task: driver.id("each"), number: 1 };
+    let attempt = crate::engine::Attempt::new(driver.id("each"), 1);
     driver.step([Event::Launched { attempt, job: "g-each".into() }, Event::Items { attempt, items: counted(0, 0) }]);
     assert_eq!(driver.status().tasks[1].items, Some(counted(0, 0)));
 }
@@ -179,8 +186,14 @@ fn the_largest_graph_of_such_tasks_keeps_its_status_small() {
         build.task(&name(place)).for_each(3);
     }
     let mut driver = Driver::new(build);
-    let counts =
-        ItemsStatus { total: 1000, succeeded: 400, failed: 499, active: 101, failed_indexes: Some("1,".repeat(128)) };
+    let counts = ItemsStatus {
+        total: 1000,
+        succeeded: 400,
+        failed: 499,
+        active: 101,
+        failed_indexes: Some("1,".repeat(128)),
+        ..ItemsStatus::default()
+    };
     let events: Vec<_> = (0..2000)
         .flat_map(|place| {
             let attempt = driver.attempt(&name(place));

@@ -14,6 +14,7 @@ mod expressions;
 mod failure;
 mod items;
 mod outputs;
+mod per_item;
 mod reruns;
 mod restarts;
 mod retries;

@@ -200,7 +200,7 @@ fn what_was_undone_is_done_once_more_and_may_be_undone_once_more() {
     driver.fail_by("ship", Blame::Final);
     let undo = driver.graph.compensations().next().expect("one");
     for round in 1..=2 {
-        let attempt = crate::engine::Attempt { task: undo, number: round };
+        let attempt = crate::engine::Attempt::new(undo, round);
         assert_eq!(driver.run.task(undo).attempts, round);
         let done = crate::engine::AttemptResult::Succeeded { outputs: serde_json::Map::new(), message: None };
         driver.step([Event::Finished { attempt, result: done, time: driver.now }]);

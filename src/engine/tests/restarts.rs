@@ -51,7 +51,7 @@ fn an_attempt_beyond_the_stored_one_is_adopted() {
     let stored = driver.status();
     driver.ok("a");
     let mut restarted = driver.restored_from(&stored);
-    let attempt = Attempt { task: driver.id("b"), number: 1 };
+    let attempt = Attempt::new(driver.id("b"), 1);
     let finished = driver.finished("b", crate::engine::AttemptResult::Succeeded { outputs: Map::new(), message: None });
     restarted.step([Event::Launched { attempt, job: "g-b".into() }, finished, restarted.launched("a")]);
     assert_eq!(restarted.phase("b"), TaskPhase::Succeeded);
@@ -62,11 +62,11 @@ fn an_attempt_beyond_the_stored_one_is_adopted() {
 fn an_older_attempt_that_is_not_known_to_have_ended_is_stopped() {
     let mut driver = Driver::new(build());
     let a = driver.id("a");
-    driver.step([Event::Launched { attempt: Attempt { task: a, number: 3 }, job: "g-a-3".into() }]);
+    driver.step([Event::Launched { attempt: Attempt::new(a, 3), job: "g-a-3".into() }]);
     assert_eq!(driver.actions(), ["stop a/1"]);
-    driver.step([Event::Launched { attempt: Attempt { task: a, number: 2 }, job: "g-a-2".into() }]);
+    driver.step([Event::Launched { attempt: Attempt::new(a, 2), job: "g-a-2".into() }]);
     assert_eq!(driver.actions(), ["stop a/2"]);
-    driver.step([Event::Gone { attempt: Attempt { task: a, number: 1 } }]);
+    driver.step([Event::Gone { attempt: Attempt::new(a, 1) }]);
     assert_eq!(driver.line(), "a=Running b=Pending choice=Pending c=Pending end=Pending");
 }
 
@@ -190,7 +190,7 @@ fn an_attempt_that_overtakes_a_stored_one_has_it_stopped() {
     let mut driver = Driver::new(build());
     driver.step([driver.launched("a")]);
     let mut restarted = driver.restarted();
-    let attempt = Attempt { task: driver.id("a"), number: 2 };
+    let attempt = Attempt::new(driver.id("a"), 2);
     restarted.step([driver.launched("a"), Event::Launched { attempt, job: "g-a-2".into() }]);
     assert_eq!(restarted.actions(), ["stop a/1"]);
     assert_eq!(restarted.attempt("a").number, 2);
@@ -202,7 +202,7 @@ fn an_attempt_that_is_found_after_its_task_was_called_off_is_stopped() {
     driver.fail("a");
     driver.set(|settings| settings.desired_state = DesiredState::Cancel);
     assert_eq!(driver.phase("a"), TaskPhase::Retrying, "its pods are not gone");
-    let attempt = Attempt { task: driver.id("a"), number: 2 };
+    let attempt = Attempt::new(driver.id("a"), 2);
     driver.step([Event::Launched { attempt, job: "g-a-2".into() }]);
     assert_eq!(driver.actions(), ["stop a/2"]);
     driver.gone("a");
@@ -217,7 +217,7 @@ fn a_success_lost_with_its_job_comes_before_a_further_attempt_of_what_follows() 
     // `a` succeeded and `b` was launched, of which nothing was stored; then the operator crashed, and somebody deleted
     // the Job of `a`
     let mut restarted = driver.restored_from(&stored);
-    let b = Attempt { task: driver.id("b"), number: 1 };
+    let b = Attempt::new(driver.id("b"), 1);
     let lost = driver.finished("a", failed(Blame::Cluster));
     restarted.step([Event::Launched { attempt: b, job: "g-b".into() }, lost]);
     assert_eq!(restarted.phase("b"), TaskPhase::Running);

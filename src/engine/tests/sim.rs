@@ -71,7 +71,7 @@ fn a_recorded_run_comes_to_the_same_end() {
     build.task("a").retries(1);
     build.task("b").after(&["a"]);
     let graph = build.graph();
-    let event = |task: u32, number| crate::engine::Attempt { task: crate::engine::TaskId(task), number };
+    let event = |task: u32, number| crate::engine::Attempt::new(crate::engine::TaskId(task), number);
     let ok = || crate::engine::AttemptResult::Succeeded { outputs: serde_json::Map::new(), message: None };
     let recorded = [
         (at(1), Event::Finished { attempt: event(0, 1), result: failed(Blame::Task), time: at(1) }),
@@ -130,7 +130,7 @@ fn recorded_approvals_are_played_again() {
         Told::from(Approval { task: "ask".into(), attempt, decision, by: "ann".into(), message: None })
     };
     let ok = crate::engine::AttemptResult::Succeeded { outputs: serde_json::Map::new(), message: None };
-    let deploy = Attempt { task: crate::engine::TaskId(2), number: 1 };
+    let deploy = Attempt::new(crate::engine::TaskId(2), 1);
     let recorded = [
         (at(90), approval(1, ApprovalDecision::Rejected)),
         (at(200), approval(2, ApprovalDecision::Approved)),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{names::Names, problems::Problems};
 use crate::{
-    api::Task,
+    api::{ITEM_INDEX_VARIABLE, ITEM_PATH, Task},
     engine::{
         expr::{
             Expression, compile,
@@ -24,6 +24,10 @@ pub enum Site<'a> {
     Condition(usize),
     /// A payload or the arguments of a task, or of what undoes one; its place in the graph.
     Attempt(usize),
+    /// The same, of a task with a Job or child graph for each item.
+    Item(usize),
+    /// The items of a task; its place.
+    Items(usize),
     /// The payload of a template with these parameters.
     Template(&'a [&'a str]),
     /// `retry.when`
@@ -134,8 +138,9 @@ impl<'a> Expressions<'a> {
         problems: &mut Problems,
     ) -> Result<(), String> {
         match (&reference.root, site) {
-            (Root::Attempt, Site::Retry | Site::Attempt(_) | Site::Template(_))
-            | (Root::ExitCode | Root::Reason, Site::Retry) => Ok(()),
+            (Root::Attempt, Site::Retry | Site::Attempt(_) | Site::Item(_) | Site::Items(_) | Site::Template(_))
+            | (Root::ExitCode | Root::Reason, Site::Retry)
+            | (Root::Item | Root::Index, Site::Item(_)) => Ok(()),
             (_, Site::Retry) => Err(format!(
                 "retry.when knows only exitCode, reason and attempt, and no {:?}",
                 reference.root.variable()
@@ -145,6 +150,7 @@ impl<'a> Expressions<'a> {
             (Root::ExitCode | Root::Reason, _) => {
                 Err(format!("{} is known only in retry.when", reference.root.variable()))
             }
+            (Root::Item | Root::Index, site) => Err(self.no_item(&reference.root, site)),
             (Root::Graph(_), _) => Ok(()),
             (Root::Arguments, Site::Template(parameters)) => check_argument(
                 reference,
@@ -160,11 +166,40 @@ impl<'a> Expressions<'a> {
             (Root::Task { name, .. }, Site::Template(_)) => Err(format!(
                 "a template sees its arguments and no tasks: hand what task {name:?} leaves over as an argument"
             )),
-            (Root::Task { id, name, field }, Site::Condition(own) | Site::Attempt(own)) => {
+            (
+                Root::Task { id, name, field },
+                Site::Condition(own) | Site::Attempt(own) | Site::Item(own) | Site::Items(own),
+            ) => {
                 self.check_task(id.index(), name, own)?;
                 self.check_outputs(*id, name, *field, reference)
             }
             (Root::Task { id, name, field }, Site::Output) => self.check_outputs(*id, name, *field, reference),
+        }
+    }
+
+    /// Why there is no `item` or `index` here, and what to do.
+    fn no_item(&self, root: &Root, site: Site<'_>) -> String {
+        let variable = root.variable();
+        let for_each = |own: usize| self.tasks.get(own).is_some_and(|task| task.for_each.is_some());
+        match site {
+            Site::Attempt(own) if for_each(own) => {
+                let instead = if *root == Root::Item {
+                    format!("each pod finds its item in the file {ITEM_PATH}")
+                } else {
+                    format!("each pod finds its place in the variable {ITEM_INDEX_VARIABLE}")
+                };
+                format!(
+                    "one Job serves all items, so no expression knows {variable}: {instead}; or write `strategy: PerItem`, and each item has its own Job"
+                )
+            }
+            Site::Condition(own) if for_each(own) => {
+                format!("this is looked at once for all items: {variable} is known only in what runs for one of them")
+            }
+            Site::Items(_) => format!("{variable} is known in what runs for an item, not in the list itself"),
+            Site::Template(_) => {
+                format!("a template sees only its arguments: hand {variable} over as one, `${{{{ {variable} }}}}`")
+            }
+            _ => format!("{variable} is known only in a task with `forEach` and `strategy: PerItem`"),
         }
     }
 

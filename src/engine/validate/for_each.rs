@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{Checker, expressions::Site, problems::Problems, tasks::Reported};
+use super::{Checker, expressions::Site, problems::Problems, tasks::Reported, templates::Template};
 use crate::{
-    api::{ForEach, ITEM_INDEX_VARIABLE, ITEM_PATH, ITEM_VOLUME, Task},
+    api::{ForEach, ForEachStrategy, ITEM_INDEX_VARIABLE, ITEM_PATH, ITEM_VOLUME, Task},
     engine::{
         graph::{ForEachDef, Work},
         payload::{
@@ -18,6 +18,28 @@ use crate::{
 
 /// Most retries of one item.
 const MAX_RETRIES: u32 = 100;
+
+/// Where the expressions in the payload or arguments of a task stand.
+pub(super) fn site<'a>(number: usize, task: &Task, template: Option<&Template>) -> Site<'a> {
+    let per_item = task.for_each.as_ref().is_some_and(|rule| match rule.strategy {
+        Some(strategy) => strategy == ForEachStrategy::PerItem,
+        // of a template that is not there it is not known
+        None => task.template_ref.is_some() && template.is_none_or(|template| template.spec.graph.is_some()),
+    });
+    if per_item { Site::Item(number) } else { Site::Attempt(number) }
+}
+
+/// What a graph template cannot have said of its items.
+fn check_children(rule: &ForEach, path: &str, problems: &mut Problems) {
+    if rule.strategy == Some(ForEachStrategy::Indexed) {
+        let problem = "a graph template runs as a child graph for each item: write PerItem, or leave strategy out";
+        problems.add(format!("{path}.strategy"), problem);
+    }
+    if rule.retries_per_item.is_some_and(|retries| retries > 0) {
+        let problem = "a child graph is not tried again for its item: give the tasks of the template a retry";
+        problems.add(format!("{path}.retriesPerItem"), problem);
+    }
+}
 
 impl Checker<'_> {
     /// The items of a task, if it has any.
@@ -35,13 +57,19 @@ impl Checker<'_> {
             self.problems.add(&path, "forEach is for a task with container, job or templateRef");
         }
         check_numbers(rule, &path, &mut self.problems);
-        if task.volumes.iter().any(|volume| volume.name == ITEM_VOLUME || is_item_path(&volume.mount_path)) {
+        let is_graph = matches!(work, Some(Work::Graph(_)));
+        let per_item = is_graph || rule.strategy == Some(ForEachStrategy::PerItem);
+        if is_graph {
+            check_children(rule, &path, &mut self.problems);
+        }
+        if !per_item && task.volumes.iter().any(|volume| volume.name == ITEM_VOLUME || is_item_path(&volume.mount_path))
+        {
             self.problems.add(
                 &path,
                 format!("{ITEM_VOLUME:?} and {ITEM_PATH} are the items': mount another volume at another path"),
             );
         }
-        if let Some(Work::Job(payload)) = work {
+        if let Some(Work::Job(payload)) = work.filter(|_| !per_item) {
             check_payload(payload, &path, &mut self.problems);
         }
         let items = self.items(number, &rule.items, &format!("{path}.items"));
@@ -53,6 +81,7 @@ impl Checker<'_> {
             parallelism: rule.parallelism,
             max_failures: rule.max_failures,
             retries_per_item: rule.retries_per_item.unwrap_or(0),
+            per_item,
         }))
     }
 
@@ -83,7 +112,7 @@ impl Checker<'_> {
                 self.problems.add(at, "`${{ }}` may not stand in the name of a field");
                 continue;
             }
-            let Some(text) = self.expressions.text(text, Site::Attempt(number), &at, &mut self.problems) else {
+            let Some(text) = self.expressions.text(text, Site::Items(number), &at, &mut self.problems) else {
                 continue;
             };
             if pointer.is_empty() && !matches!(text.0.as_slice(), [Part::Expression(_)]) {

@@ -125,6 +125,7 @@ fn exercise(plan: &Plan) {
         arguments: &plan.graph.arguments,
         tasks: &tasks,
         attempt: Some(1),
+        item: Some((0, &serde_json::Value::Null)),
         failure: Some((Some(1), "x")),
     };
     for id in plan.graph.ids() {

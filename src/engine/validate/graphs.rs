@@ -300,11 +300,7 @@ impl Checker<'_> {
             let problem = "a child graph has no pod to wait for: its own tasks have a startTimeout each";
             self.problems.add(format!("{path}.startTimeout"), problem);
         }
-        let of_pods = [
-            ("cache", task.cache.is_some()),
-            ("forEach", task.for_each.is_some()),
-            ("volumes", !task.volumes.is_empty()),
-        ];
+        let of_pods = [("cache", task.cache.is_some()), ("volumes", !task.volumes.is_empty())];
         for (field, given) in of_pods {
             if given {
                 let problem = format!("a child graph has no {field}: its own tasks have them, in the template");

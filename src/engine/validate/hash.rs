@@ -75,11 +75,15 @@ pub fn definition(
             hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
         }
     }
-    if let Some(ForEachDef { items, parallelism, max_failures, retries_per_item }) = for_each {
+    if let Some(ForEachDef { items, parallelism, max_failures, retries_per_item, per_item }) = for_each {
         hasher.update(b"forEach");
         object(&mut hasher, &items.values);
         for number in [*parallelism, *max_failures, Some(*retries_per_item)] {
             hasher.update(&number.map_or(u64::MAX, u64::from).to_le_bytes());
+        }
+        // nothing for one Job of all: so did versions that knew of no other form
+        if *per_item {
+            hasher.update(b"perItem");
         }
     }
     // nothing at all where there are none: so did versions that knew of no volumes

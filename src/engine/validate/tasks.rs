@@ -6,7 +6,7 @@ use super::{
     Checker,
     dependencies::{self, Waiting},
     expressions::Site,
-    hash,
+    for_each, hash,
     names::{label_problem, member_problem},
     payloads::{self, PayloadSource},
     problems::Problems,
@@ -238,15 +238,16 @@ impl<'a> Checker<'a> {
             self.problems.add(format!("{path}.arguments"), "arguments are for a task with templateRef");
         }
         let mut work = None;
+        let site = for_each::site(number, task, template);
         if let Some(container) = &task.container {
-            work = Some(self.payload(PayloadKind::Container, container, number, format!("{path}.container")));
+            work = Some(self.payload(PayloadKind::Container, container, site, format!("{path}.container")));
         }
         if let Some(job) = &task.job {
-            work = Some(self.payload(PayloadKind::PodTemplate, &job.template, number, format!("{path}.job.template")));
+            work = Some(self.payload(PayloadKind::PodTemplate, &job.template, site, format!("{path}.job.template")));
         }
         if let (Some(reference), Some(template)) = (&task.template_ref, template) {
             let arguments_path = format!("{path}.arguments");
-            let given = Given { reference, arguments: task.arguments.as_ref(), task: number, path: &arguments_path };
+            let given = Given { reference, arguments: task.arguments.as_ref(), site, path: &arguments_path };
             let arguments = templates::merge(given, &template.spec, &mut self.expressions, &mut self.problems);
             work = match (&template.payload, &template.graph) {
                 (Some(payload), _) => Some(Work::Job(Payload {
@@ -261,7 +262,6 @@ impl<'a> Checker<'a> {
         }
         if let (Some(arguments), None) = (&task.arguments, template) {
             // without the template, what can be told is whether their expressions are right
-            let site = Site::Attempt(number);
             templates::check_expressions(
                 arguments,
                 &format!("{path}.arguments"),
@@ -286,11 +286,10 @@ impl<'a> Checker<'a> {
         &mut self,
         kind: PayloadKind,
         source: &serde_json::Map<String, serde_json::Value>,
-        task: usize,
+        site: Site<'_>,
         path: String,
     ) -> Work {
-        let payload =
-            payloads::compile(kind, source, &path, Site::Attempt(task), &mut self.expressions, &mut self.problems);
+        let payload = payloads::compile(kind, source, &path, site, &mut self.expressions, &mut self.problems);
         self.payloads.push(PayloadSource { path, kind, source: Arc::clone(&payload.source) });
         Work::Job(Payload { kind, source: payload.source, slots: payload.slots, arguments: None })
     }

@@ -126,8 +126,8 @@ fn check_parameters(parameters: &[Parameter], path: &str, problems: &mut Problem
 pub struct Given<'a> {
     pub reference: &'a TemplateRef,
     pub arguments: Option<&'a Map<String, Value>>,
-    /// Place of the task.
-    pub task: usize,
+    /// Where their expressions stand.
+    pub site: Site<'a>,
     /// Field path of the arguments.
     pub path: &'a str,
 }
@@ -198,7 +198,7 @@ fn take(
             problems.add(at, "`${{ }}` may not stand in the name of a field");
             continue;
         }
-        let Some(text) = expressions.text(text, Site::Attempt(given.task), &at, problems) else {
+        let Some(text) = expressions.text(text, given.site, &at, problems) else {
             // reported; its type cannot be judged
             open = true;
             continue;

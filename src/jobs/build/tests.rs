@@ -18,6 +18,7 @@ fn order<'a>(graph: &'a Identity, kind: PayloadKind, rendered: &'a Value) -> Ord
         role: Role::Task,
         task: "extract",
         attempt: 2,
+        item: None,
         definition: 0xab,
         timeout: None,
         kind,
@@ -415,4 +416,46 @@ fn a_claim() {
     assert!(!ours(|metadata| metadata["ownerReferences"][0]["controller"] = false.into()));
     assert!(!ours(|metadata| metadata["labels"]["taskgraph.dev/volume"] = "logs".into()));
     assert!(!ours(|metadata| metadata["labels"] = Value::Null));
+}
+
+#[test]
+fn a_job_of_an_item() {
+    let graph = graph();
+    let container = json!({"image": "i"});
+    let mut order = order(&graph, PayloadKind::Container, &container);
+    order.timeout = Some("90s".parse().unwrap());
+    let whole = order.name();
+    order.item = Some(Item { index: 7, retries: 3 });
+    let job = order.build();
+    assert_ne!(order.name(), whole);
+    for metadata in [&job["metadata"], &job["spec"]["template"]["metadata"]] {
+        assert_eq!(
+            (&metadata["labels"]["taskgraph.dev/item"], &metadata["labels"]["taskgraph.dev/attempt"]),
+            (&json!("7"), &json!("2"))
+        );
+    }
+    let mut spec = job["spec"].clone();
+    spec.as_object_mut().unwrap().remove("template");
+    assert_eq!(
+        spec,
+        json!({
+            "backoffLimit": 3,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}],
+            },
+            // the operator ends all items together before
+            "activeDeadlineSeconds": 120,
+        })
+    );
+    assert_eq!(order.items_map(), None);
+    // neither another item's nor the attempt's Job is taken for it
+    let stored = |item| {
+        let order = Order { item, ..order };
+        serde_json::from_value(order.build()["metadata"].clone()).unwrap()
+    };
+    assert!(order.is_ours(&stored(order.item)));
+    assert!(!order.is_ours(&stored(Some(Item { index: 8, retries: 3 }))) && !order.is_ours(&stored(None)));
+    let key = crate::jobs::labels_of(&stored(order.item)).map(|key| (key.item, key.job_name("data", false)));
+    assert_eq!(key, Some((Some(7), order.name())));
 }

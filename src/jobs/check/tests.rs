@@ -216,7 +216,8 @@ proptest::proptest! {
         for kind in [PayloadKind::Container, PayloadKind::PodTemplate] {
             let order = crate::jobs::Order {
                 role: crate::engine::Role::Task,
-                graph: &graph, task: "t", attempt: 1, definition: 0, timeout: None, kind, rendered: &value, defaults: None,
+                graph: &graph, task: "t", attempt: 1, item: None,
+                definition: 0, timeout: None, kind, rendered: &value, defaults: None,
                 items: None,
                 volumes: &[],
             };

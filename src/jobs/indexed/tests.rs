@@ -8,7 +8,7 @@ use crate::{
     jobs::{goes_on, needs_live_pods, observe},
 };
 
-const ATTEMPT: Attempt = Attempt { task: TaskId(3), number: 2 };
+const ATTEMPT: Attempt = Attempt::new(TaskId(3), 2);
 
 fn job(status: Value, tolerated: Option<i32>) -> JobView {
     let spec = json!({"completionMode": "Indexed", "completions": 5, "maxFailedIndexes": tolerated});
@@ -166,24 +166,4 @@ fn pods_of_others_do_not_count() {
     odd.metadata.labels = None;
     let complete = ended("Complete", "CompletionsReached", "0-4", "", None);
     assert_eq!(seen(&complete, &[other, odd]).last().map(String::as_str), Some("succeeded {} None"));
-}
-
-#[test]
-fn indexes() {
-    for (text, total, count, told) in [
-        ("", 5, 0, None),
-        ("1,3-5", 6, 4, Some("1,3-5")),
-        ("1,3-5", 5, 1, Some("1")),
-        ("0", 1, 1, Some("0")),
-        ("x,2-1,-3,4-,, 7 ", 9, 1, Some("7")),
-        ("0-4294967295", u32::MAX, 0, None),
-    ] {
-        let indexes = Indexes::read(Some(text), total);
-        assert_eq!((indexes.count(), indexes.told().as_deref()), (count, told), "{text}");
-        assert_eq!(u32::try_from(indexes.iter().count()).unwrap(), count);
-        assert!(indexes.iter().all(|index| indexes.holds(index) && index < total));
-    }
-    let odd: Vec<String> = (0..500).map(|index| (2 * index).to_string()).collect();
-    let told = Indexes::read(Some(&odd.join(",")), 1000).told().unwrap();
-    assert!(told.len() <= MAX_INDEXES && told.ends_with(",…"), "{told}");
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::engine::{Blame, TaskId};
 
-const ATTEMPT: Attempt = Attempt { task: TaskId(0), number: 1 };
+const ATTEMPT: Attempt = Attempt::new(TaskId(0), 1);
 
 fn job(conditions: Value) -> JobView {
     serde_json::from_value(json!({
@@ -311,7 +311,7 @@ fn labels() {
     let good = json!({"taskgraph.dev/graph-uid": "u", "taskgraph.dev/role": "task", "taskgraph.dev/task": "t", "taskgraph.dev/attempt": "12"});
     assert_eq!(
         read(good.clone()).as_deref(),
-        Some("Key { graph_uid: \"u\", role: \"task\", task: \"t\", attempt: 12 }")
+        Some("Key { graph_uid: \"u\", role: \"task\", task: \"t\", attempt: 12, item: None }")
     );
     assert_eq!(read(Value::Null), None);
     for key in ["graph-uid", "role", "task", "attempt"] {

@@ -69,12 +69,19 @@ impl Cluster {
             return;
         }
         assert!(self.created.insert(attempt), "A: {attempt:?} is created a second time");
-        let earlier = self.created.iter().filter(|known| known.task == attempt.task && **known != attempt);
+        let earlier =
+            self.created.iter().filter(|known| known.task == attempt.task && known.whole() != attempt.whole());
         let last = earlier.map(|known| known.number).max().unwrap_or(0);
         assert_eq!(attempt.number, last + 1, "A: attempt numbers of {:?} rise by one", attempt.task);
         for (other, job) in &self.jobs {
-            let live = other.task == attempt.task && job.gone().is_none_or(|gone| gone > now);
+            let is_other = other.task == attempt.task && other.whole() != attempt.whole();
+            let live = is_other && job.gone().is_none_or(|gone| gone > now);
             assert!(!live, "A: {attempt:?} is created while {other:?} has a pod");
+        }
+        if let Some((Some(limit), _)) = plan.per_item(attempt.task) {
+            let runs = |job: &Job| job.deleted.is_none() && job.ends().is_none_or(|end| end > now);
+            let others = self.jobs.range(attempt.whole()..=attempt.of_item(u32::MAX)).filter(|(_, job)| runs(job));
+            assert!(others.count() < limit as usize, "{attempt:?} is created beside as many items as may run");
         }
         let done = self.has_succeeded(attempt.task, now);
         assert!(!done, "C: {attempt:?} is created after the task succeeded");
@@ -85,9 +92,18 @@ impl Cluster {
     }
 
     pub fn delete(&mut self, attempt: Attempt, now: Millis) {
-        if let Some(job) = self.jobs.get_mut(&attempt) {
-            job.deleted.get_or_insert(now);
+        for (known, job) in self.jobs.range_mut(attempt.whole()..=attempt.of_item(u32::MAX)) {
+            // of items, what has ended stays
+            if known.item.is_none() || job.ends().is_none_or(|end| end > now) {
+                job.deleted.get_or_insert(now);
+            }
         }
+    }
+
+    /// When nothing of an attempt is left: `None`: not while nobody deletes it.
+    pub fn gone(&self, attempt: Attempt, now: Millis) -> Option<Millis> {
+        let all = self.jobs.range(attempt.whole()..=attempt.of_item(u32::MAX)).map(|(_, job)| job.gone());
+        all.fold(Some(now), |last, gone| Some(last?.max(gone?)))
     }
 
     /// Somebody deletes a Job and its pod with force.
@@ -98,7 +114,11 @@ impl Cluster {
     fn has_succeeded(&self, task: TaskId, now: Millis) -> bool {
         self.jobs.iter().any(|(attempt, job)| {
             let well = matches!(job.script.result, AttemptResult::Succeeded { .. });
-            attempt.task == task && well && job.deleted.is_none() && job.ends().is_some_and(|end| end <= now)
+            attempt.task == task
+                && attempt.item.is_none()
+                && well
+                && job.deleted.is_none()
+                && job.ends().is_some_and(|end| end <= now)
         })
     }
 
@@ -119,6 +139,9 @@ impl Cluster {
     pub fn events(&self, attempt: Attempt, time: impl Fn(Millis) -> jiff::Timestamp) -> Vec<(Millis, Event)> {
         let Some(job) = self.jobs.get(&attempt) else { return Vec::new() };
         let mut events = vec![(job.created, Event::Launched { attempt, job: name(attempt) })];
+        if attempt.item.is_some() {
+            events.push((job.created, Event::Created { attempt, time: time(job.created) }));
+        }
         match job.started() {
             Some(start) => {
                 events.push((start, Event::Started { attempt }));
@@ -137,7 +160,7 @@ impl Cluster {
             )),
         }
         let items = |succeeded: bool| {
-            let total = u32::try_from(job.items?).unwrap();
+            let total = u32::try_from(job.items.filter(|_| attempt.item.is_none())?).unwrap();
             let succeeded = if succeeded { total } else { 0 };
             Some(Event::Items { attempt, items: ItemsStatus { total, succeeded, ..ItemsStatus::default() } })
         };
@@ -151,7 +174,8 @@ impl Cluster {
 }
 
 pub fn name(attempt: Attempt) -> String {
-    format!("g-{}-{}", attempt.task.0, attempt.number)
+    let item = attempt.item.map(|index| format!("-{index}")).unwrap_or_default();
+    format!("g-{}-{}{item}", attempt.task.0, attempt.number)
 }
 
 /// What a controller says of a Job that is not there any more.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{DesiredState, Duration, GraphPhase, TaskGraphStatus, TaskPhase},
-    engine::{Action, Attempt, Event, Graph, Remembered, Run, Settings, TaskId},
+    engine::{Action, Attempt, Event, Graph, Remembered, Run, Settings, TaskId, policy::indexes::Indexes},
 };
 
 /// What goes wrong beside the attempts.
@@ -289,7 +289,7 @@ impl Operator<'_> {
                 self.creates.push((due, launch.attempt));
             }
             Action::Stop { attempt } => {
-                self.creates.retain(|(_, known)| *known != attempt);
+                self.creates.retain(|(_, known)| known.whole() != attempt);
                 self.cluster.delete(attempt, self.now);
                 self.answer_gone(attempt);
             }
@@ -307,8 +307,7 @@ impl Operator<'_> {
     }
 
     fn answer_gone(&mut self, attempt: Attempt) {
-        let gone = self.cluster.jobs.get(&attempt).map_or(Some(self.now), super::cluster::Job::gone);
-        let gone = gone.expect("it waits for pods that stay");
+        let gone = self.cluster.gone(attempt, self.now).expect("it waits for pods that stay");
         self.post(gone.max(self.now), Event::Gone { attempt });
     }
 
@@ -342,8 +341,9 @@ impl Operator<'_> {
                 if due <= self.now { found.push(event) } else { self.post(due, event) }
             }
         }
-        let gone = self.run.live().filter(|live| live.job.is_some() && !self.cluster.jobs.contains_key(&live.attempt));
-        found.extend(gone.map(|live| lost(live.attempt, time(self.now))));
+        let known = self.run.live().filter(|live| live.job.is_some()).map(|live| live.attempt);
+        let gone = known.chain(self.run.live_items()).filter(|attempt| !self.cluster.jobs.contains_key(attempt));
+        found.extend(gone.map(|attempt| lost(attempt, time(self.now))));
         found
     }
 
@@ -367,7 +367,14 @@ impl Operator<'_> {
             Some(undone) => self.stored.tasks[undone.index()].compensation.as_ref()?.job.clone(),
             None => self.stored.tasks[id.index()].job.clone(),
         };
-        let known = |attempt: &&Attempt| stored_job(attempt.task) == Some(super::cluster::name(**attempt));
+        let stored_item = |id: TaskId, number: u32, index: u32| {
+            let task = self.stored.tasks.get(id.index()).filter(|task| task.attempts == number)?;
+            Some(Indexes::read(task.items.as_ref()?.launched.as_deref(), u32::MAX).holds(index))
+        };
+        let known = |attempt: &&Attempt| match attempt.item {
+            Some(index) => stored_item(attempt.task, attempt.number, index) == Some(true),
+            None => stored_job(attempt.task) == Some(super::cluster::name(**attempt)),
+        };
         let Some(attempt) = self.cluster.jobs.keys().find(known).copied() else { return };
         self.cluster.lose(attempt);
         let due = self.now;

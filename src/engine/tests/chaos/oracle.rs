@@ -163,7 +163,7 @@ fn judge_undoing(run: &Run, cluster: &Cluster) {
     for id in graph.compensations() {
         let undone = graph.task(id).undoes.expect("it undoes one");
         let status = run.task(id);
-        let attempt = crate::engine::Attempt { task: id, number: status.attempts };
+        let attempt = crate::engine::Attempt::new(id, status.attempts);
         let why = format!("undo {}: {:?} {:?}", status.name, status.phase, status.reason);
         match status.phase {
             TaskPhase::Succeeded => assert!(failed && cluster.succeeded.contains(&attempt), "{why}"),
@@ -184,14 +184,16 @@ pub fn judge_end(run: &Run, cluster: &Cluster, plan: &Plan) {
         let status = run.task(id);
         let def = graph.task(id);
         let reason = status.reason.as_deref().unwrap_or_default();
-        let attempt = crate::engine::Attempt { task: id, number: status.attempts };
+        let attempt = crate::engine::Attempt::new(id, status.attempts);
         let why = format!("{} is {}/{reason}", status.name, status.phase.name());
         let is_job = matches!(def.work, Work::Job(_) | Work::Graph(_));
         let is_child = matches!(def.work, Work::Graph(_));
         assert!(!is_child || reason != "StartTimeout", "{why}: a child graph waits for no pod");
         assert!(is_child || status.progress.is_none(), "{why}");
         let items = plan.items(id).filter(|_| def.for_each.is_some());
+        let created = cluster.created.range(attempt..=attempt.of_item(u32::MAX)).next().is_some();
         match (status.phase, reason) {
+            (TaskPhase::Succeeded, "") if def.is_per_item() => judge_items(run, id, cluster, plan, &why),
             (TaskPhase::Succeeded, "Cached") => {
                 assert!(def.cache.is_some() && status.attempts == 0, "{why}");
                 assert_eq!(status.outputs.get("attempt"), Some(&serde_json::json!(0)), "{why}");
@@ -205,7 +207,7 @@ pub fn judge_end(run: &Run, cluster: &Cluster, plan: &Plan) {
                 judge_without_job(run, id, &why);
             }
             (TaskPhase::Failed, _) => {
-                assert!(is_job && cluster.created.contains(&attempt), "{why}");
+                assert!(is_job && created, "{why}");
                 assert!(
                     !cluster.succeeded.contains(&attempt) || reason == "JobLost" || reason == "StartTimeout",
                     "{why}"
@@ -235,6 +237,28 @@ pub fn judge_end(run: &Run, cluster: &Cluster, plan: &Plan) {
             _ => panic!("{why}"),
         }
     }
+}
+
+/// What a task left whose items have a Job or child graph each: in its place, what each that succeeded left.
+fn judge_items(run: &Run, id: TaskId, cluster: &Cluster, plan: &Plan, why: &str) {
+    let status = run.task(id);
+    let total = plan.items(id).and_then(|items| u32::try_from(items).ok()).unwrap_or(0);
+    let attempt = crate::engine::Attempt::new(id, status.attempts);
+    let well = |index: &u32| cluster.succeeded.contains(&attempt.of_item(*index));
+    let left = |index: u32| if well(&index) { serde_json::json!(status.attempts) } else { serde_json::Value::Null };
+    let lists: Vec<_> = (0..total).map(left).collect();
+    let succeeded = u32::try_from((0..total).filter(well).count()).unwrap();
+    let tolerated = plan.per_item(id).and_then(|(_, max_failures)| max_failures).unwrap_or(0);
+    assert!(total - succeeded <= tolerated, "{why}, but {succeeded} of {total} items did");
+    let outputs = (succeeded > 0).then(|| lists.into());
+    assert_eq!(status.outputs.get("attempt"), outputs.as_ref(), "{why}");
+    let told = status.items.clone().unwrap_or_default();
+    assert_eq!(
+        (told.total, told.succeeded, told.failed, told.active),
+        (total, succeeded, total - succeeded, 0),
+        "{why}"
+    );
+    assert_eq!((told.launched, told.ending), (None, None), "{why}");
 }
 
 /// What ended a task without a Job: a branch, its time, or what stands in the approvals.

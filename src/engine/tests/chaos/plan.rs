@@ -62,6 +62,8 @@ pub struct TaskPlan {
     pub kind: Kind,
     /// How many items it has, if it is run for each of a list.
     pub items: Option<usize>,
+    /// Whether each of them has a Job: how many at once, and how many may fail. Of a child graph always.
+    pub per_item: Option<(Option<u32>, Option<u32>)>,
     pub retries: u32,
     pub allow_failure: bool,
     /// It can be undone, and that is retried so often.
@@ -109,9 +111,21 @@ pub struct Script {
 }
 
 impl TaskPlan {
+    /// How many items it has, if it is run for each of a list.
+    pub fn items(&self) -> Option<usize> {
+        // only what has attempts is run for each
+        self.items.filter(|_| matches!(self.kind, Kind::Job | Kind::Child))
+    }
+
+    /// How many of its items may run at once and fail, if each has a Job or child graph of its own.
+    pub fn per_item(&self) -> Option<(Option<u32>, Option<u32>)> {
+        self.items()?;
+        self.per_item.or((self.kind == Kind::Child).then_some((None, None)))
+    }
+
     /// What of it an attempt is made from, as a number.
     fn definition(&self) -> u64 {
-        xxh3_64(format!("{:?} {:?} {}", self.kind, self.items, self.variant).as_bytes())
+        xxh3_64(format!("{:?} {:?} {:?} {}", self.kind, self.items, self.per_item(), self.variant).as_bytes())
     }
 
     /// Adds the task to a graph.
@@ -122,14 +136,19 @@ impl TaskPlan {
         let made = if after.is_empty() { made } else { made.trigger(self.trigger) };
         let made = match self.kind {
             Kind::Child => made.child(),
-            Kind::Job => match self.items {
-                Some(items) => made.for_each(items),
-                None => made,
-            },
+            Kind::Job => made,
             Kind::Decision { inclusive: false } => made.decision(&["yes", "no"]),
             Kind::Decision { inclusive: true } => made.decision(&["yes", "no"]).inclusive(),
             Kind::Delay(seconds) => made.delay(seconds),
             Kind::Approval(on_timeout, seconds) => made.approval(on_timeout, Some(seconds)),
+        };
+        let made = match self.items() {
+            Some(items) => made.for_each(items),
+            None => made,
+        };
+        let made = match self.per_item() {
+            Some((parallelism, max_failures)) => made.per_item(parallelism, max_failures),
+            None => made,
         };
         let made = made.variant(self.definition());
         let plain = self.kind == Kind::Job && self.items.is_none() && self.compensate.is_none();
@@ -174,8 +193,12 @@ impl Plan {
 
     /// How many items a task has, if it is run for each of a list.
     pub fn items(&self, id: TaskId) -> Option<usize> {
-        // only what runs Jobs is run for each
-        self.tasks.get(id.index()).filter(|task| task.kind == Kind::Job)?.items
+        self.tasks.get(id.index())?.items()
+    }
+
+    /// How many of its items may run at once and fail, if each has a Job or child graph of its own.
+    pub fn per_item(&self, id: TaskId) -> Option<(Option<u32>, Option<u32>)> {
+        self.tasks.get(id.index())?.per_item()
     }
 
     /// What becomes of an attempt: always the same.
@@ -184,7 +207,8 @@ impl Plan {
         key.extend(attempt.task.0.to_le_bytes());
         // what is behind the tasks undoes them, by Jobs
         let child = self.tasks.get(attempt.task.index()).is_some_and(|task| task.kind == Kind::Child);
-        script(key, attempt.number, child, self.items(attempt.task))
+        key.extend(attempt.item.into_iter().flat_map(u32::to_le_bytes));
+        script(key, attempt.number, child, self.items(attempt.task).filter(|_| attempt.item.is_none()))
     }
 }
 
@@ -250,18 +274,22 @@ fn kind() -> impl Strategy<Value = Kind> {
 
 pub fn task() -> impl Strategy<Value = TaskPlan> {
     let dependencies = prop::collection::vec((0..5usize, prop::option::of(any::<bool>())), 0..4);
-    let items = prop_oneof![4 => Just(None), 1 => (0..4usize).prop_map(Some)];
+    let items = prop_oneof![3 => Just(None), 1 => (0..4usize).prop_map(Some)];
+    let per_item = prop::option::of((prop::option::of(1..3u32), prop::option::of(0..3u32)));
+    let items = (items, per_item);
     let compensate = prop::option::of(0..3u32);
     let cache =
         prop::sample::select(vec![None, None, None, Some(Recall::Hit), Some(Recall::Miss), Some(Recall::Silent)]);
     let numbers = (0..3u32, 0..3u8, 0..2u64);
     (dependencies, trigger(), kind(), items, prop::bool::weighted(0.1), compensate, cache, numbers).prop_map(
-        |(dependencies, trigger, kind, items, allow_failure, compensate, cache, (retries, priority, variant))| {
+        |(dependencies, trigger, kind, (items, per_item), allow_failure, compensate, cache, numbers)| {
+            let (retries, priority, variant) = numbers;
             TaskPlan {
                 dependencies,
                 trigger,
                 kind,
                 items,
+                per_item,
                 retries,
                 allow_failure,
                 compensate,

@@ -124,3 +124,93 @@ fn the_hash_tells_items_and_their_rules_apart() {
     let distinct: std::collections::BTreeSet<_> = all.iter().collect();
     assert_eq!(distinct.len(), all.len(), "{all:x?}");
 }
+
+/// A container that reads this.
+fn reads(text: &str) -> Value {
+    json!({"container": {"image": "i", "env": [{"name": "X", "value": text}]}})
+}
+
+#[test]
+fn items_with_a_job_each() {
+    let templates = templates(&[
+        (
+            "task",
+            json!({"parameters": [{"name": "x"}], "container": {"image": "i", "env": [{"name": "X", "value": "${{ args.x }}"}]}}),
+        ),
+        ("nosy", json!({"container": {"image": "i", "env": [{"name": "X", "value": "${{ item }}"}]}})),
+        (
+            "graph",
+            json!({"parameters": [{"name": "x"}], "graph": {"tasks": [{"name": "t", "container": {"image": "i"}}]}}),
+        ),
+    ]);
+    let rule = |more: Value| {
+        let mut rule = json!({"items": [{"a": [1]}], "strategy": "PerItem"});
+        rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        rule
+    };
+    let given = |name: &str, x: &str| json!({"templateRef": {"name": name}, "arguments": {"x": x}});
+    let job = json!({"job": {"template": {"spec": {"nodeSelector": {"disk": "${{ item.a[0] }}"}, "containers": [{"name": "c", "image": "i:${{ index }}"}]}}}});
+    let mount = json!({"job": {"template": {"spec": {"containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/var/run/taskgraph/item"}]}], "volumes": [{"name": "v"}]}}}});
+    let indexed = json!({"items": [1], "strategy": "Indexed"});
+    let no_strategy = json!({"items": [1]});
+    for (for_each, more, wrong) in [
+        (
+            rule(json!({})),
+            reads("${{ item.a[0] }} ${{ index + 1 }} ${{ has(item.b) }} ${{ tasks.a.phase }} ${{ attempt }}"),
+            None,
+        ),
+        (rule(json!({"retriesPerItem": 3})), job, None),
+        // there is no such file in this form
+        (rule(json!({})), mount, None),
+        (rule(json!({})), given("task", "${{ item }}"), None),
+        (rule(json!({})), given("graph", "${{ item.a }}"), None),
+        (no_strategy.clone(), given("graph", "${{ [item, index] }}"), None),
+        (rule(json!({"retriesPerItem": 0})), given("graph", "x"), None),
+        (indexed.clone(), given("task", "x"), None),
+        (rule(json!({"items": ["${{ item }}"]})), json!({}), Some(("forEach.items[0]", "not in the list itself"))),
+        (rule(json!({})), json!({"when": "index > 0"}), Some(("when", "looked at once for all items"))),
+        (
+            rule(json!({})),
+            json!({"retry": {"limit": 1, "when": "item > 0"}}),
+            Some(("retry.when", "knows only exitCode")),
+        ),
+        (no_strategy.clone(), reads("${{ item }}"), Some(("container.env[0].value", "or write `strategy: PerItem`"))),
+        (indexed.clone(), given("task", "${{ item }}"), Some(("arguments.x", "or write `strategy: PerItem`"))),
+        (rule(json!({})), json!({"templateRef": {"name": "nosy"}}), Some(("", "hand item over as one, `${{ item }}`"))),
+        (indexed, given("graph", "x"), Some(("forEach.strategy", "write PerItem, or leave strategy out"))),
+        (
+            rule(json!({"retriesPerItem": 1})),
+            given("graph", "x"),
+            Some(("forEach.retriesPerItem", "give the tasks of the template a retry")),
+        ),
+        (
+            rule(json!({})),
+            json!({"templateRef": {"name": "graph"}, "startTimeout": "1m"}),
+            Some(("startTimeout", "has no pod")),
+        ),
+    ] {
+        let found = problems_with(each(for_each.clone(), more.clone()), &templates);
+        match wrong {
+            None => assert_eq!(found, Vec::<String>::new(), "{for_each} {more}"),
+            Some((at, why)) => {
+                assert_eq!(found.len(), 1, "{for_each} {more}: {found:#?}");
+                let at = if at.is_empty() { "template \"nosy\"".to_owned() } else { format!("spec.tasks[1].{at}") };
+                assert!(found[0].starts_with(&at) && found[0].contains(why), "{for_each} {more}: {found:#?}");
+            }
+        }
+    }
+    // where the template is not there yet, what it is is not known
+    let missing = json!({"templateRef": {"name": "later"}, "arguments": {"x": "${{ item }}"}});
+    let refusal = compile(&spec(each(no_strategy, missing)), &templates).unwrap_err();
+    assert_eq!((refusal.problems, refusal.missing.len()), (vec![], 1));
+}
+
+#[test]
+fn the_hash_tells_the_strategies_apart() {
+    let hash = |json: Value| compile(&spec(json), &Templates::new()).unwrap().graph.tasks[1].hash;
+    let (plain, indexed) = (json!({"items": [1]}), json!({"items": [1], "strategy": "Indexed"}));
+    let per_item = json!({"items": [1], "strategy": "PerItem"});
+    let [plain, indexed, per_item] = [plain, indexed, per_item].map(|rule| hash(each(rule, json!({}))));
+    assert_eq!(plain, indexed, "what is the default need not be written");
+    assert_ne!(plain, per_item);
+}

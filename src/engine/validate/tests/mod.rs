@@ -368,7 +368,7 @@ fn expressions() {
         ("tasks.d.outputs.x == 1", Some("task \"d\" is a decision and leaves no outputs, so no \"x\"")),
         ("attempt == 1", Some("there is no attempt yet")),
         ("exitCode == 1", Some("exitCode is known only in retry.when")),
-        ("item == 1", Some("finds its item in the file /var/run/taskgraph/item")),
+        ("item == 1", Some("item is known only in a task with `forEach` and `strategy: PerItem`")),
         ("", Some("is empty")),
         (&format!("{}true{}", "(".repeat(1000), ")".repeat(1000)), Some("nests more than 24 deep")),
         (&format!("{}true{}", "(".repeat(5000), ")".repeat(5000)), Some("bytes; the limit is 2048")),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::super::plan::{self, TaskPlan, policy, task};
+use super::super::plan::{self, Kind, TaskPlan, policy};
 use crate::{
     api::{ApprovalDecision, DesiredState, FailurePolicy, RerunScope},
     engine::Graph,
@@ -53,6 +53,15 @@ pub struct History {
 pub fn graph(slots: &[Option<TaskPlan>]) -> Arc<Graph> {
     let slots: Vec<_> = slots.iter().map(Option::as_ref).collect();
     plan::graph(&slots, FIRST_FINALLY)
+}
+
+/// A task of which each attempt is one Job or child graph: what the items of others come to is drawn without edits.
+fn task() -> impl Strategy<Value = TaskPlan> {
+    plan::task().prop_map(|mut task| {
+        task.per_item = None;
+        task.items = task.items.filter(|_| task.kind == Kind::Job);
+        task
+    })
 }
 
 fn act() -> impl Strategy<Value = Act> {

@@ -354,7 +354,7 @@ impl World {
             // the controller clears away what belongs to no task
             return self.jobs.delete(key, now);
         };
-        let attempt = Attempt { task, number: key.1 };
+        let attempt = Attempt::new(task, key.1);
         events.extend(self.jobs.look(key, attempt, self.run.graph().task(task).hash, now));
         if self.jobs.is_lost(key) && self.run.live().any(|live| live.attempt == attempt && live.job.is_some()) {
             events.push(lost(attempt, time(now)));

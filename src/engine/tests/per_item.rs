@@ -1,0 +1,359 @@
+//! Tasks with a Job or child graph for each item.
+
+#![allow(clippy::needless_pass_by_value, reason = "json! gives values")]
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::fixture::*;
+use crate::{
+    api::{DesiredState, Duration, TaskPhase},
+    engine::{
+        Action, Attempt, AttemptResult, Blame, Event, Failure, Launch, Run,
+        sim::{Fate, simulate},
+    },
+};
+
+/// `each` runs for five items, `after` follows.
+fn driver(for_each: Value, more: Value) -> Driver {
+    Driver::of(spec(for_each, more))
+}
+
+fn spec(for_each: Value, more: Value) -> Value {
+    let mut rule = json!({"items": ["a", "b", "c", "d", "e"], "strategy": "PerItem"});
+    rule.as_object_mut().unwrap().extend(for_each.as_object().unwrap().clone());
+    let env = json!([{"name": "X", "value": "${{ index }}: ${{ item }}"}]);
+    let mut each = json!({"name": "each", "container": {"image": "i", "env": env}, "forEach": rule});
+    each.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"tasks": [each, {"name": "after", "dependsOn": ["each"], "container": {"image": "i"}}]})
+}
+
+fn item(driver: &Driver, index: u32) -> Attempt {
+    driver.attempt("each").of_item(index)
+}
+
+fn launched(driver: &Driver, index: u32) -> Event {
+    Event::Launched { attempt: item(driver, index), job: format!("g-each-{index}") }
+}
+
+fn ended(driver: &Driver, index: u32, result: AttemptResult) -> Event {
+    Event::Finished { attempt: item(driver, index), result, time: driver.now }
+}
+
+fn well(driver: &Driver, index: u32) -> Event {
+    let outputs = Map::from_iter([("n".to_owned(), json!(index))]);
+    ended(driver, index, AttemptResult::Succeeded { outputs, message: None })
+}
+
+fn badly(driver: &Driver, index: u32) -> Event {
+    ended(driver, index, failed(Blame::Task))
+}
+
+fn lost(driver: &Driver, index: u32) -> Event {
+    let failure = Failure { reason: "JobLost".into(), message: None, exit_code: None, blame: Blame::Cluster };
+    ended(driver, index, AttemptResult::Failed(failure))
+}
+
+/// The items that the last step launches.
+fn items(driver: &Driver) -> Vec<u32> {
+    let launch = |action: &Action| match action {
+        Action::Launch(launch) => launch.attempt.item,
+        _ => None,
+    };
+    driver.last.actions.iter().filter_map(launch).collect()
+}
+
+fn counted(driver: &Driver) -> Value {
+    serde_json::to_value(&driver.status().tasks[0].items).unwrap()
+}
+
+#[test]
+fn each_item_is_launched_with_its_own_values() {
+    let driver = driver(json!({}), json!({}));
+    assert_eq!(driver.actions(), ["launch each/1"; 5]);
+    let values: Vec<_> = driver
+        .last
+        .actions
+        .iter()
+        .map(|action| match action {
+            Action::Launch(Launch { attempt, rendered, items: None }) => {
+                (attempt.item, rendered["env"][0]["value"].clone())
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(values[3], (Some(3), json!("3: d")));
+    assert_eq!(counted(&driver), json!({"total": 5}));
+}
+
+#[test]
+fn outputs_are_lists_and_the_parallelism_holds() {
+    let mut driver =
+        driver(json!({"parallelism": 2, "maxFailures": 1}), json!({"outputs": [{"name": "n", "type": "integer"}]}));
+    assert_eq!(items(&driver), [0, 1]);
+    driver.step([launched(&driver, 0), launched(&driver, 1), well(&driver, 1)]);
+    assert_eq!(items(&driver), [2]);
+    assert_eq!(counted(&driver), json!({"total": 5, "succeeded": 1, "active": 1, "launched": "0-1"}));
+    driver.step([badly(&driver, 0), well(&driver, 2)]);
+    assert_eq!(items(&driver), [3, 4]);
+    driver.step([well(&driver, 4), well(&driver, 3)]);
+    assert_eq!((driver.phase("each"), driver.phase("after")), (TaskPhase::Succeeded, TaskPhase::Running));
+    assert_eq!(Value::Object(driver.status().tasks[0].outputs.clone()), json!({"n": [null, 1, 2, 3, 4]}));
+    assert_eq!(counted(&driver), json!({"total": 5, "succeeded": 4, "failed": 1, "failedIndexes": "0"}));
+}
+
+#[test]
+fn all_are_tried_before_the_attempt_fails() {
+    let mut driver =
+        driver(json!({}), json!({"retry": {"limit": 1, "when": "reason == 'ItemsFailed' && exitCode == 1"}}));
+    driver.step([badly(&driver, 1), badly(&driver, 2), well(&driver, 0), well(&driver, 3)]);
+    assert_eq!(driver.phase("each"), TaskPhase::Running);
+    driver.step([well(&driver, 4)]);
+    assert_eq!((driver.phase("each"), driver.actions()), (TaskPhase::Retrying, vec!["await each/1".to_owned()]));
+    let told = driver.status().tasks[0].clone();
+    assert_eq!(told.message.as_deref(), Some("2 of 5 items failed: 1-2; item 1: Error, exit code 1: exit code 1"));
+    driver.gone("each");
+    driver.wait(5);
+    assert_eq!((items(&driver), driver.attempt("each").number), (vec![0, 1, 2, 3, 4], 2), "all once more");
+    // what is told of the first attempt changes nothing
+    let late = Event::Finished {
+        attempt: Attempt::new(driver.id("each"), 1).of_item(0),
+        result: failed(Blame::Task),
+        time: driver.now,
+    };
+    assert!(!driver.step([late]).changed);
+}
+
+#[test]
+fn more_failures_than_may_be_stop_the_others() {
+    let mut driver =
+        driver(json!({"parallelism": 3, "maxFailures": 0}), json!({"retry": {"limit": 3, "when": "exitCode == 1"}}));
+    driver.step([launched(&driver, 0), launched(&driver, 1), badly(&driver, 1)]);
+    assert_eq!((driver.phase("each"), driver.actions()), (TaskPhase::Running, vec!["stop each/1".to_owned()]));
+    assert!(driver.last.store_first, "after a restart nothing else tells of it");
+    assert_eq!(driver.reason("each"), "ItemsFailed");
+    // what they come to meanwhile is the stop's doing
+    driver.step([badly(&driver, 0), well(&driver, 2), lost(&driver, 0)]);
+    assert_eq!(driver.phase("each"), TaskPhase::Running);
+    let mut restarted = driver.restarted();
+    restarted.step([]);
+    assert_eq!(restarted.actions(), ["stop each/1"]);
+    for mut driver in [driver, restarted] {
+        driver.gone("each");
+        assert_eq!(driver.phase("each"), TaskPhase::Retrying);
+        let attempt = driver.status().tasks[0].failed_attempts[0].clone();
+        assert_eq!((attempt.reason.as_str(), attempt.exit_code), ("ItemsFailed", Some(1)));
+        assert_eq!(attempt.message.as_deref(), Some("1 of 5 items failed: 1; item 1: Error, exit code 1: exit code 1"));
+        driver.wait(5);
+        assert_eq!(items(&driver), [0, 1, 2]);
+    }
+}
+
+#[test]
+fn a_lost_item_costs_the_attempt_and_no_retry() {
+    let mut driver = driver(json!({"maxFailures": 5}), json!({}));
+    driver.step([launched(&driver, 0), launched(&driver, 1), lost(&driver, 1)]);
+    assert_eq!((driver.reason("each"), driver.actions()), ("JobLost", vec!["stop each/1".to_owned()]));
+    driver = driver.restarted();
+    driver.step([]);
+    driver.gone("each");
+    let told = driver.status().tasks[0].clone();
+    assert_eq!((told.phase, told.disruptions), (TaskPhase::Retrying, 1));
+    driver.wait(5);
+    assert_eq!((items(&driver).len(), driver.attempt("each").number), (5, 2));
+}
+
+#[test]
+fn after_a_restart_none_is_launched_twice() {
+    let mut driver = driver(json!({"parallelism": 3}), json!({}));
+    driver.step([launched(&driver, 0), launched(&driver, 2), well(&driver, 2)]);
+    assert_eq!(items(&driver), [3]);
+    let mut restarted = driver.restarted();
+    assert_eq!(restarted.run.live_items().map(|item| item.item).collect::<Vec<_>>(), [Some(0), Some(2)]);
+    restarted.step([launched(&driver, 0), launched(&driver, 2), well(&driver, 2)]);
+    assert_eq!(items(&restarted), [1, 3], "what is not known to exist is asked for again");
+    let rest = [0, 1, 3, 4].map(|index| well(&restarted, index));
+    restarted.step(rest);
+    assert_eq!(Value::Object(restarted.status().tasks[0].outputs.clone()), json!({"n": [0, 1, 2, 3, 4]}));
+    // an attempt of which the status does not know
+    let mut status = driver.status();
+    status.tasks[0] = crate::api::TaskStatus { name: "each".into(), ..Default::default() };
+    let mut unknowing = driver.restored_from(&status);
+    unknowing.step([launched(&driver, 0), launched(&driver, 2), well(&driver, 2)]);
+    assert_eq!((items(&unknowing), unknowing.attempt("each").number), (vec![1, 3], 1));
+}
+
+#[test]
+fn while_suspended_no_further_item_is_launched() {
+    let mut driver = driver(json!({"parallelism": 1}), json!({}));
+    driver.set(|settings| settings.desired_state = DesiredState::Suspend);
+    driver.step([well(&driver, 0)]);
+    assert!(items(&driver).is_empty());
+    let mut restarted = driver.restarted();
+    restarted.step([launched(&driver, 0), well(&driver, 0)]);
+    assert!(items(&restarted).is_empty());
+    for mut driver in [driver, restarted] {
+        driver.set(|settings| settings.desired_state = DesiredState::Run);
+        assert_eq!(items(&driver), [1]);
+    }
+}
+
+#[test]
+fn a_cancel_stops_the_attempt_and_a_success_still_counts() {
+    for (all, phase) in [(false, TaskPhase::Cancelled), (true, TaskPhase::Succeeded)] {
+        let mut driver = driver(json!({}), json!({}));
+        driver.step([launched(&driver, 0)]);
+        driver.set(|settings| settings.desired_state = DesiredState::Cancel);
+        assert_eq!(driver.actions(), ["stop each/1"]);
+        driver.step((0..if all { 5 } else { 4 }).map(|index| well(&driver, index)).collect::<Vec<_>>());
+        driver.gone("each");
+        assert_eq!(driver.phase("each"), phase);
+        assert!(driver.run.is_finished() && counted(&driver)["launched"].is_null());
+    }
+}
+
+#[test]
+fn the_timeout_covers_all_items_together() {
+    let mut driver = driver(json!({"parallelism": 1}), json!({"timeout": "1m", "retry": {"limit": 1}}));
+    driver.step([launched(&driver, 0), Event::Started { attempt: item(&driver, 0) }]);
+    driver.wait(40);
+    driver.step([well(&driver, 0)]);
+    assert_eq!(driver.last.wake_at, Some(at(60)));
+    driver.step([launched(&driver, 1)]);
+    let mut restarted = driver.restarted();
+    restarted.step([launched(&driver, 0), well(&driver, 0), launched(&driver, 1)]);
+    for mut driver in [driver, restarted] {
+        driver.wait(20);
+        assert_eq!((driver.reason("each"), driver.actions()), ("DeadlineExceeded", vec!["stop each/1".to_owned()]));
+        driver = driver.restarted();
+        driver.step([]);
+        driver.gone("each");
+        assert_eq!((driver.phase("each"), driver.reason("each")), (TaskPhase::Retrying, "DeadlineExceeded"));
+        assert_eq!(driver.status().tasks[0].message.as_deref(), Some("the items were not done within 1m"));
+    }
+}
+
+#[test]
+fn an_item_that_does_not_start_fails_the_attempt() {
+    let mut driver = driver(json!({"maxFailures": 5}), json!({"startTimeout": "1m"}));
+    let blocked = Event::Blocked {
+        attempt: item(&driver, 3),
+        reason: "ErrImagePull".into(),
+        message: "no d".into(),
+        cluster: false,
+    };
+    driver.step([
+        launched(&driver, 3),
+        Event::Created { attempt: item(&driver, 3), time: at(10) },
+        blocked,
+        well(&driver, 0),
+    ]);
+    driver.step([Event::Started { attempt: item(&driver, 1) }]);
+    assert_eq!(driver.wait(65).wake_at, Some(at(70)));
+    driver.wait(5);
+    assert_eq!((driver.reason("each"), driver.actions()), ("StartTimeout", vec!["stop each/1".to_owned()]));
+    let told = driver.status().tasks[0].message.clone();
+    assert_eq!(told.as_deref(), Some("the pod of item 3 did not start within 1m: ErrImagePull: no d"));
+    // none at all
+    let mut driver = self::driver(json!({}), json!({"startTimeout": "1m"}));
+    driver.wait(60);
+    assert_eq!(driver.reason("each"), "StartTimeoutByCluster");
+}
+
+#[test]
+fn expressions_are_evaluated_before_any_item_runs() {
+    let env = json!([{"name": "X", "value": "${{ item.name }}"}]);
+    let driver =
+        driver(json!({"items": [{"name": "a"}, {"nam": "b"}]}), json!({"container": {"image": "i", "env": env}}));
+    assert_eq!(
+        (driver.line().as_str(), driver.attempt("each").number),
+        ("each=Failed/ExpressionError after=Omitted/DependencyFailed", 0)
+    );
+    let message = driver.status().tasks[0].message.clone().unwrap_or_default();
+    assert!(message.contains("item 1: `item.name`: the item has no member \"name\""), "{message}");
+    assert_eq!(self::driver(json!({"items": []}), json!({})).reason("each"), "NoItems");
+}
+
+#[test]
+fn an_edit_of_a_running_task_begins_it_again() {
+    for (for_each, more, again) in [
+        (json!({"items": ["x"]}), json!({}), true),
+        (json!({"maxFailures": 2}), json!({}), true),
+        (json!({"strategy": "Indexed"}), json!({"container": {"image": "i"}}), true),
+        (json!({}), json!({"retry": {"limit": 3}}), false),
+    ] {
+        let mut driver = driver(json!({}), json!({}));
+        driver.step([launched(&driver, 0), launched(&driver, 1)]);
+        driver.edit(spec(for_each.clone(), more));
+        if again {
+            assert_eq!(driver.actions(), ["stop each/1"], "{for_each}");
+            driver.gone("each");
+            assert_eq!(driver.attempt("each").number, 2, "{for_each}");
+        } else {
+            assert_eq!(items(&driver), [2, 3, 4], "{for_each}");
+        }
+    }
+}
+
+#[test]
+fn a_job_of_the_other_form_is_stopped_and_its_number_is_spent() {
+    let mut driver = driver(json!({}), json!({}));
+    let mut status = driver.status();
+    status.tasks[0] = crate::api::TaskStatus { name: "each".into(), ..Default::default() };
+    driver = driver.restored_from(&status);
+    let attempt = Attempt::new(driver.id("each"), 1);
+    driver.step([Event::Launched { attempt, job: "g-each-1".into() }]);
+    assert_eq!(driver.actions(), ["stop each/1"]);
+    driver.gone("each");
+    assert_eq!((items(&driver).len(), driver.attempt("each").number), (5, 2));
+}
+
+#[test]
+fn of_a_graph_template() {
+    let template = json!({"parameters": [{"name": "x"}], "graph": {
+        "tasks": [{"name": "t", "container": {"image": "i"}}], "outputs": [{"name": "n", "value": "args.x"}]}});
+    let spec = json!({"tasks": [{"name": "each", "templateRef": {"name": "load"}, "arguments": {"x": "${{ item }}"},
+        "forEach": {"items": [4, [5]], "parallelism": 1}}]});
+    let mut driver = Driver::with_templates(spec, json!({"load": template}));
+    let given = |driver: &Driver| match driver.last.actions.as_slice() {
+        [Action::Launch(launch)] => (launch.attempt.item, (*launch.rendered).clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(given(&driver), (Some(0), json!({"x": 4})));
+    driver.step([well(&driver, 0), Event::Gone { attempt: item(&driver, 0) }]);
+    assert_eq!(given(&driver), (Some(1), json!({"x": [5]})));
+    driver.wait(100_000);
+    assert!(driver.last.actions.is_empty(), "it waits for no pod");
+    driver.step([well(&driver, 1)]);
+    assert_eq!(Value::Object(driver.status().tasks[0].outputs.clone()), json!({"n": [0, 1]}));
+    assert!(driver.run.is_finished());
+}
+
+#[test]
+fn ten_tasks_of_a_thousand_items() {
+    let all: Vec<u32> = (0..1000).collect();
+    let task = |place: usize| {
+        let env = json!([{"name": "X", "value": "${{ item }}"}]);
+        json!({"name": format!("t{place}"), "container": {"image": "i", "env": env}, "outputs": [{"name": "n"}],
+            "forEach": {"items": all, "strategy": "PerItem", "parallelism": 50, "maxFailures": 10}})
+    };
+    let plan = planned(json!({"tasks": (0..10).map(task).collect::<Vec<_>>()}));
+    let mut run = Run::new(Arc::clone(&plan.graph), plan.settings, identity(), at(0));
+    let mut world = |launch: &Launch, _: Timestamp| {
+        let place = launch.attempt.item.unwrap();
+        assert_eq!(launch.rendered["env"][0]["value"], json!(place.to_string()));
+        let outputs = Map::from_iter([("n".to_owned(), json!(place))]);
+        let result =
+            if place % 100 == 7 { failed(Blame::Task) } else { AttemptResult::Succeeded { outputs, message: None } };
+        Fate { result, ..Fate::success(Duration::from_millis(1000 + u64::from(place % 17))) }
+    };
+    let trace = simulate(&mut run, &mut world, at(0));
+    assert!(trace.finished);
+    assert_eq!(trace.phases, [TaskPhase::Succeeded; 10]);
+    let told = run.task(crate::engine::TaskId(3));
+    assert_eq!(told.outputs["n"][999], json!(999));
+    assert_eq!(told.items.as_ref().map(|items| items.failed), Some(10));
+    assert!(trace.steps < 10_000, "what ends at one time is taken in at once: {} steps", trace.steps);
+}
