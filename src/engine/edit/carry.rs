@@ -26,6 +26,8 @@ pub struct Edited {
     pub stale: Vec<String>,
     /// Tasks that were final, and are decided again.
     pub again: Vec<String>,
+    /// A task that Failed may by now, or may not any more: the graph ends otherwise.
+    pub judged_anew: bool,
 }
 
 impl Edited {
@@ -36,7 +38,7 @@ impl Edited {
 
     /// Whether there may be something to do in a graph that had finished, or another end of it.
     pub fn reopens(&self) -> bool {
-        !(self.added.is_empty() && self.removed.is_empty() && self.again.is_empty())
+        self.judged_anew || !(self.added.is_empty() && self.removed.is_empty() && self.again.is_empty())
     }
 
     /// `added a, b; changed c`, in at most `limit` bytes: of lists that are too long, the first names.
@@ -149,6 +151,8 @@ fn keep(status: &mut TaskStatus, change: &Change<'_>, edited: &mut Edited) {
     if change.any {
         edited.changed.push(name());
     }
+    edited.judged_anew |=
+        status.phase == TaskPhase::Failed && change.before.allow_failure != change.after.allow_failure;
     let begun = status.begun() || status.is_under_way();
     if change.kind && begun {
         edited.again.push(name());

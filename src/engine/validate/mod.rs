@@ -38,7 +38,9 @@ use self::{
     tasks::{Words, all_tasks, check_words},
     templates::Template,
 };
-pub(crate) use self::{graphs::is_shared, names::suggest, templates::title};
+pub(crate) use self::names::suggest;
+#[cfg(feature = "kubernetes")]
+pub(crate) use self::{graphs::is_shared, templates::title};
 pub use self::{
     graphs::{MAX_DEPTH, MAX_PINNED_BYTES},
     payloads::PayloadSource,
