@@ -176,6 +176,7 @@ mod tests {
             changed: names(&["next", "done"]),
             stale: names(&["done"]),
             again: names(&["skipped"]),
+            judged_anew: false,
         };
         let expected = [
             "added: new",

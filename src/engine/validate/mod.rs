@@ -30,6 +30,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 #[cfg(test)]
 pub(crate) use self::compensations::attach;
+pub(crate) use self::names::suggest;
 use self::{
     expressions::Expressions,
     graphs::Chain,
@@ -38,7 +39,6 @@ use self::{
     tasks::{Words, all_tasks, check_words},
     templates::Template,
 };
-pub(crate) use self::names::suggest;
 #[cfg(feature = "kubernetes")]
 pub(crate) use self::{graphs::is_shared, templates::title};
 pub use self::{
