@@ -118,6 +118,7 @@ impl Run {
         status.items = None;
         status.start_time = Some(round.now);
         status.stale = false;
+        status.fresh = false;
         status.definition = None;
         let due = self.graph.task(id).starts_within().map(|limit| later(round.now, limit));
         self.arm(id, due);

@@ -225,6 +225,7 @@ pub fn start_afresh(status: &mut TaskStatus) {
     // of a failed attempt a pod may still be on its way out, and of what was removed nobody looked; nothing is left of
     // any other that ended
     let may_have_pods = status.is_under_way() || was_removed || (status.phase == TaskPhase::Failed && status.begun());
+    status.fresh |= status.reason.as_deref() == Some(reason::CACHED);
     if !may_have_pods {
         return reset(status);
     }
@@ -249,6 +250,7 @@ pub fn reset(status: &mut TaskStatus) {
         name: mem::take(&mut status.name),
         attempts: status.attempts,
         attempts_before: status.attempts,
+        fresh: status.fresh,
         failed_attempts: mem::take(&mut status.failed_attempts),
         compensation: status.compensation.take().filter(|undo| undo.attempts > 0).map(|undo| {
             // what the next attempt does is to be undone anew
