@@ -26,7 +26,7 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{DesiredState, LABEL_GRAPH_UID, Rerun, TaskGraphStatus},
+    api::{DesiredState, LABEL_GRAPH_UID, Rerun, TaskGraphSpec, TaskGraphStatus},
     engine::{Plan, Problem, Run, Settings, policy::waiting::approvals},
 };
 
@@ -88,7 +88,7 @@ pub async fn follow(ctx: &Context, session: &mut Session, view: &GraphView) -> R
 /// Reads and checks the spec; takes its settings, and notes what else there is to do.
 async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Result<(), AcceptError> {
     let spec = match read_spec(&view.spec) {
-        Ok(spec) => spec,
+        Ok(spec) => without_past_rerun(spec, session.run.last_rerun()),
         Err(verdict) => {
             let desired: Option<DesiredState> =
                 view.spec.get("desiredState").cloned().and_then(|state| serde_json::from_value(state).ok());
@@ -132,10 +132,16 @@ async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Resu
     Ok(())
 }
 
+/// The spec without a rerun that was acted on: it may name tasks that were removed since.
+pub fn without_past_rerun(mut spec: TaskGraphSpec, last: Option<&str>) -> TaskGraphSpec {
+    spec.rerun.take_if(|rerun| Some(rerun.id.as_str()) == last);
+    spec
+}
+
 /// A valid spec against the graph as it runs: whether its tasks differ, and which rerun it asks for.
 fn judge(session: &Session, next: &Pinned, plan: &Plan) -> Result<(bool, Option<Rerun>), Verdict> {
     let spec = &next.spec;
-    let rerun = spec.rerun.clone().filter(|rerun| session.run.last_rerun() != Some(&rerun.id));
+    let rerun = spec.rerun.clone();
     if rerun.is_some() && (session.run.is_cancelled() || plan.settings.desired_state == DesiredState::Cancel) {
         let message = "spec.rerun: the graph was cancelled, and a cancel cannot be taken back: make a new graph";
         return Err(Verdict::Refused("RerunRefused", message.to_owned()));

@@ -188,7 +188,7 @@ impl Run {
             let what = if self.is_compensation(*id) { "the compensation of " } else { "" };
             format!("{what}{} cannot start: {text}{more}", status.name)
         });
-        joined([self.outlook().message, blocked])
+        joined([joined([self.outlook().message, blocked]), self.stray_approval()])
     }
 
     /// `3/7`

@@ -5,13 +5,17 @@
 //! taken up that found the edited status; nothing else has to be kept in step.
 
 pub(super) mod carry;
+mod refused;
 mod rerun;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use self::carry::Edited;
+pub use self::{
+    carry::Edited,
+    refused::{abandon, call_off},
+};
 use super::{
     graph::{Graph, Settings, TaskId},
     reason,

@@ -14,6 +14,7 @@ mod expressions;
 mod failure;
 mod items;
 mod outputs;
+mod refused;
 mod reruns;
 mod restarts;
 mod retries;

@@ -159,6 +159,7 @@ fn plan(spec: &TaskGraphSpec, chain: &Chain<'_>, found: &mut Found) -> Option<Pl
     check_words(&words, "spec", &mut problems);
     check_pod_defaults(spec, &mut problems);
     volumes::check_claims(&spec.volume_claim_templates, &mut problems);
+    waiting::check_approvals(spec, &mut problems);
     let settings = settings::settings(spec, &mut problems);
 
     let ids = intern(spec, &mut problems);
@@ -171,7 +172,6 @@ fn plan(spec: &TaskGraphSpec, chain: &Chain<'_>, found: &mut Found) -> Option<Pl
     report_cycles(spec, &order, &mut problems);
 
     let tasks: Vec<_> = all_tasks(spec).map(|(_, task)| task).collect();
-    waiting::check_approvals(spec, &tasks, &mut names, &mut problems);
     let compensated = compensations::compensated(spec).collect();
     let expressions =
         Expressions::new(names, tasks, spec.tasks.len(), compensated, order.ancestors(), spec.arguments.as_ref());
