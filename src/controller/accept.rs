@@ -10,7 +10,7 @@ use super::{
     Context,
     children::PARENT_GONE,
     cluster::CallError,
-    edit,
+    edit, mend,
     registry::Slot,
     report::{REVISION_TAKEN, Report, Verdict, cut},
     revision::Pinned,
@@ -192,7 +192,8 @@ async fn read_revision(ctx: &Context, view: &GraphView, name: &str) -> Result<Op
     }
 }
 
-fn identity(view: &GraphView) -> Arc<Identity> {
+/// Which graph it is.
+pub fn identity(view: &GraphView) -> Arc<Identity> {
     Arc::new(Identity { name: view.name().into(), namespace: view.namespace().into(), uid: view.uid().into() })
 }
 
@@ -274,7 +275,7 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
     let plan = match compile_pinned(&pinned).await? {
         Ok(plan) => plan,
         // accepted once, by an operator with other rules
-        Err(refusal) => return Ok(Taken::Not(verdict_of(&refusal))),
+        Err(_) => return mend::take_up(ctx, view, mend::Stored { status, version, pinned }).await,
     };
     if let Some(verdict) = provide_volumes(ctx, view, &pinned, &mut status, &mut version).await? {
         return Ok(Taken::Not(verdict));
@@ -363,7 +364,7 @@ pub async fn live_status(ctx: &Context, view: &GraphView) -> Result<(TaskGraphSt
 }
 
 /// Stores a status over the one of `version`; the new version.
-async fn put_status(
+pub async fn put_status(
     ctx: &Context,
     view: &GraphView,
     version: &str,

@@ -36,7 +36,7 @@ const KEPT_REVISIONS: u32 = 10;
 const MAX_TAKEN: u32 = 100;
 
 /// The reason of an edit that is valid for itself, and not for the graph as it runs.
-const EDIT_REFUSED: &str = "EditRefused";
+pub const EDIT_REFUSED: &str = "EditRefused";
 /// The reason of an edit that waits until what the graph did is undone.
 const COMPENSATING: &str = "Compensating";
 
@@ -152,8 +152,7 @@ fn judge(session: &Session, next: &Pinned, plan: &Plan) -> Result<(bool, Option<
         return Err(Verdict::Waiting(COMPENSATING, message.to_owned()));
     }
     if session.pinned.claims() != next.claims() {
-        let message = "spec.volumeClaimTemplates: stay as they were when the graph was accepted: take the change back";
-        return Err(Verdict::Refused(EDIT_REFUSED, message.to_owned()));
+        return Err(claims_stay());
     }
     if !edited {
         return Ok((edited, rerun));
@@ -167,6 +166,12 @@ fn judge(session: &Session, next: &Pinned, plan: &Plan) -> Result<(bool, Option<
     } else {
         Ok((edited, rerun))
     }
+}
+
+/// What an edit of the claims comes to.
+pub fn claims_stay() -> Verdict {
+    let message = "spec.volumeClaimTemplates: stay as they were when the graph was accepted: take the change back";
+    Verdict::Refused(EDIT_REFUSED, message.to_owned())
 }
 
 /// Takes what a valid spec says.
@@ -245,7 +250,7 @@ async fn store(session: &Session, view: &GraphView, status: &TaskGraphStatus) ->
 }
 
 /// Stores a revision under the first number after `current` that is free, or that has it already.
-async fn pin(ctx: &Context, view: &GraphView, pinned: &Pinned, current: u32) -> Result<u32, AcceptError> {
+pub async fn pin(ctx: &Context, view: &GraphView, pinned: &Pinned, current: u32) -> Result<u32, AcceptError> {
     let failed = |error| AcceptError::Call("store the edit in a ControllerRevision", error);
     let (cluster, namespace) = (&ctx.hands.cluster, view.namespace());
     for number in (1..=MAX_TAKEN).filter_map(|more| current.checked_add(more)) {

@@ -5,6 +5,7 @@
 //! | [`watch`] | fills the [`index`] and the template cache, wakes the queue |
 //! | [`accept`] | takes a graph up: check, pin, or find out how far it has come |
 //! | [`edit`] | follows the spec while the graph runs: settings, edits, reruns |
+//! | [`mend`] | a graph that was accepted by another version, and is not valid for this one |
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
 //! | [`children`] | child graphs: seen, called off, suspended with their parent |
@@ -22,6 +23,7 @@ pub mod events;
 pub mod index;
 mod items;
 pub mod looks;
+pub mod mend;
 pub mod registry;
 pub mod report;
 pub mod revision;

@@ -16,6 +16,7 @@ mod faults;
 mod fixture;
 mod harness;
 mod items;
+mod mend;
 mod runs;
 mod sagas;
 mod volumes;

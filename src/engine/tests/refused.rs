@@ -116,6 +116,9 @@ fn a_cancel_ends_it_and_mending_it_does_what_is_left() {
     driver.set(|settings| settings.desired_state = DesiredState::Cancel);
     driver.ok("undo:a");
     driver.ok("end");
-    assert_eq!(driver.line(), "a=Succeeded b=Cancelled/Cancelled c=Omitted/DependencyFailed end=Succeeded undo:a=Succeeded");
+    assert_eq!(
+        driver.line(),
+        "a=Succeeded b=Cancelled/Cancelled c=Omitted/DependencyFailed end=Succeeded undo:a=Succeeded"
+    );
     assert_eq!(driver.status().phase, Some(GraphPhase::Failed));
 }
