@@ -355,10 +355,8 @@ async fn expire(view: &GraphView, ctx: &Context, finished: Timestamp) -> Result<
 /// Backoff per graph: from 100 ms, doubled, to 30 s; reset by a success.
 #[allow(clippy::needless_pass_by_value)] // the signature is kube's
 fn retry(view: Arc<GraphView>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
-    let slot = ctx.registry.slot(view.uid());
-    let mut failures = slot.failures.lock();
-    let pause = Duration::from_millis(100 << (*failures).min(8)).min(Duration::from_secs(30));
-    *failures = failures.saturating_add(1);
+    let failures = ctx.registry.failed(view.uid());
+    let pause = Duration::from_millis(100 << failures.min(8)).min(Duration::from_secs(30));
     warn!(graph = view.name(), namespace = view.namespace(), %error, ?pause, "trying again");
     Action::requeue(pause)
 }

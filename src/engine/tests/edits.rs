@@ -379,6 +379,16 @@ fn a_graph_remembers_only_so_many_removed_tasks() {
 }
 
 #[test]
+fn a_large_graph_remembers_fewer() {
+    let tasks_of = |names: std::ops::Range<usize>| -> Vec<_> { names.map(|n| task(&format!("t{n}"), &[])).collect() };
+    let driver = Driver::of(tasks(&tasks_of(0..2000)));
+    let edit = |names| driver.run.edit_problems(&planned(tasks(&tasks_of(names))).graph);
+    assert!(edit(400..2400).is_empty());
+    let problems = edit(401..2401);
+    assert!(problems[0].message.contains("401 tasks") && problems[0].message.contains("at most 400"), "{problems:?}");
+}
+
+#[test]
 fn an_edit_is_told_in_few_words() {
     let names: Vec<_> = (0..500).map(|number| format!("task-{number}")).collect();
     let edited = crate::engine::Edited { added: names.clone(), changed: names, ..crate::engine::Edited::default() };
