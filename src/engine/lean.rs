@@ -41,7 +41,7 @@ impl Run {
     /// Writes the tasks with as much of each as all have room for.
     pub(super) fn write_shortly(&self, status: &mut TaskGraphStatus, rest: usize) {
         for detail in [Detail::Lean, Detail::Bare, Detail::Least] {
-            status.tasks = self.graph.told().map(|id| self.told(id, detail)).collect();
+            status.tasks = self.graph.told().map(|id| self.told_shortly(id, detail)).collect();
             if outputs::size(&status.tasks) + rest <= MAX_BYTES {
                 return;
             }
@@ -51,7 +51,7 @@ impl Run {
         }
     }
 
-    fn told(&self, id: TaskId, detail: Detail) -> TaskStatus {
+    fn told_shortly(&self, id: TaskId, detail: Detail) -> TaskStatus {
         let mut task = shorter(self.task(id), detail);
         if let Some(undo) = self.shown_compensation(id) {
             task.compensation = Some(compensation::shown(shorter(undo, detail)));
