@@ -190,7 +190,8 @@ fn truth_table() {
 
 #[test]
 fn truth_table_one_by_one() {
-    for rule in RULES {
+    // the others are decided as soon as they can no longer hold, whatever comes after: there the order matters
+    for rule in RULES.into_iter().filter(|rule| !matches!(rule, TriggerRule::MinSucceeded(2..))) {
         for dependencies in (1..=3).flat_map(combinations) {
             if dependencies.contains(&Is::Running) || !dependencies.iter().copied().any(ends_itself) {
                 continue;
