@@ -6,11 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+#[cfg(feature = "kubernetes")]
+use super::status::TaskGraphStatus;
 use super::{
     duration::DurationText,
     rerun::Rerun,
     schema,
-    status::TaskGraphStatus,
     task::{PodDefaults, Task, TemplateRef},
     volume::VolumeClaimTemplate,
     waiting::Approval,

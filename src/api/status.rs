@@ -285,6 +285,9 @@ pub struct TaskStatus {
     /// How many of `attempts` were made before the task was last told to start afresh: `retry.limit` counts from there.
     #[serde(skip_serializing_if = "is_zero")]
     pub attempts_before: u32,
+    /// An earlier success stood in for the task, and it was told to run once more: it asks for none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub fresh: bool,
     /// The task was changed after its last attempt began: what it ran is not what the spec says now.
     #[serde(skip_serializing_if = "is_zero")]
     pub stale: bool,

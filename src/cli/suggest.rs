@@ -1,23 +1,13 @@
 //! Words for messages: what is near, and what was written.
 
-use crate::cli::text;
+use crate::{cli::text, engine::validate::suggest};
 
 /// The longest piece of what was written that a message repeats, in characters.
 const MAX_QUOTED: usize = 64;
 
 /// ` (did you mean "x"?)`, or nothing where nothing is near.
 pub fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
-    if written.chars().count() > MAX_QUOTED {
-        return String::new();
-    }
-    let plain = |word: &str| word.to_lowercase().replace(['-', '_', ' '], "");
-    let written = plain(written);
-    let limit = (written.chars().count() / 3).max(1);
-    known
-        .map(|word| (strsim::damerau_levenshtein(&written, &plain(word)), word))
-        .filter(|(distance, _)| *distance <= limit)
-        .min()
-        .map_or_else(String::new, |(_, word)| format!(" (did you mean \"{word}\"?)"))
+    suggest(written, known).unwrap_or_default()
 }
 
 /// What was written, in quotes, without what would disturb a terminal, and cut where it is long.

@@ -10,7 +10,9 @@ use super::{
     Context,
     children::PARENT_GONE,
     cluster::{CallError, Cluster},
+    edit,
     events::Telling,
+    mend,
     registry::Slot,
     report::{REVISION_TAKEN, Report, Verdict, cut},
     revision::Pinned,
@@ -61,7 +63,7 @@ pub enum Taken {
 pub async fn take_up(ctx: &Context, view: &GraphView, slot: &Arc<Slot>) -> Result<Taken, AcceptError> {
     // Acting on a cache that lags could run again what has ended: how far the graph has come is read live, once.
     let has_begun = view.status.revision.is_some();
-    let plan = if has_begun { None } else { Some(check_current(ctx, view).await?) };
+    let plan = if has_begun { None } else { Some(check_current(ctx, view, None).await?) };
     match plan {
         Some(Err(verdict)) => Ok(Taken::Not(verdict)),
         Some(Ok((plan, pinned))) => {
@@ -78,9 +80,14 @@ pub async fn take_up(ctx: &Context, view: &GraphView, slot: &Arc<Slot>) -> Resul
     }
 }
 
-async fn check_current(ctx: &Context, view: &GraphView) -> Result<Result<(Plan, Pinned), Verdict>, AcceptError> {
+/// Checks the spec as it is now; `last_rerun`: the id of the last rerun that was acted on.
+async fn check_current(
+    ctx: &Context,
+    view: &GraphView,
+    last_rerun: Option<&str>,
+) -> Result<Result<(Plan, Pinned), Verdict>, AcceptError> {
     let spec = match read_spec(&view.spec) {
-        Ok(spec) => spec,
+        Ok(spec) => edit::without_past_rerun(spec, last_rerun),
         Err(verdict) => return Ok(Err(verdict)),
     };
     let templates = match view.parent() {
@@ -187,7 +194,8 @@ async fn read_revision(ctx: &Context, view: &GraphView, name: &str) -> Result<Op
     }
 }
 
-fn identity(view: &GraphView) -> Arc<Identity> {
+/// Which graph it is.
+pub fn identity(view: &GraphView) -> Arc<Identity> {
     Arc::new(Identity { name: view.name().into(), namespace: view.namespace().into(), uid: view.uid().into() })
 }
 
@@ -259,7 +267,7 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
     };
     let pinned = match stored {
         Some(pinned) => pinned,
-        None => match pin_again(ctx, view, number).await? {
+        None => match pin_again(ctx, view, number, status.rerun.as_deref()).await? {
             Ok(pinned) => pinned,
             Err(verdict) => return Ok(Taken::Not(verdict)),
         },
@@ -271,7 +279,7 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
     let plan = match compile_pinned(&pinned).await? {
         Ok(plan) => plan,
         // accepted once, by an operator with other rules
-        Err(refusal) => return Ok(Taken::Not(verdict_of(&refusal))),
+        Err(_) => return mend::take_up(ctx, view, mend::Stored { status, version, pinned }).await,
     };
     if let Some(verdict) = provide_volumes(ctx, view, &pinned, &mut status, &mut version).await? {
         return Ok(Taken::Not(verdict));
@@ -300,8 +308,13 @@ fn waits_or_was_edited(status: &TaskGraphStatus, view: &GraphView) -> bool {
 }
 
 /// Its revision is gone: the spec as it is now takes its place.
-async fn pin_again(ctx: &Context, view: &GraphView, number: u32) -> Result<Result<Pinned, Verdict>, AcceptError> {
-    let pinned = match check_current(ctx, view).await? {
+async fn pin_again(
+    ctx: &Context,
+    view: &GraphView,
+    number: u32,
+    last_rerun: Option<&str>,
+) -> Result<Result<Pinned, Verdict>, AcceptError> {
+    let pinned = match check_current(ctx, view, last_rerun).await? {
         Ok((_, pinned)) => pinned,
         Err(verdict) => return Ok(Err(verdict)),
     };
@@ -352,7 +365,7 @@ pub async fn live_status(cluster: &Cluster, view: &GraphView) -> Result<(TaskGra
 }
 
 /// Stores a status over the one of `version`; the new version.
-async fn put_status(
+pub async fn put_status(
     ctx: &Context,
     view: &GraphView,
     version: &str,

@@ -26,7 +26,7 @@ use super::{
     view::GraphView,
 };
 use crate::{
-    api::{DesiredState, LABEL_GRAPH_UID, Rerun, TaskGraphStatus},
+    api::{DesiredState, LABEL_GRAPH_UID, Rerun, TaskGraphSpec, TaskGraphStatus},
     engine::{Plan, Problem, Run, Settings, policy::waiting::approvals},
 };
 
@@ -36,7 +36,7 @@ const KEPT_REVISIONS: u32 = 10;
 const MAX_TAKEN: u32 = 100;
 
 /// The reason of an edit that is valid for itself, and not for the graph as it runs.
-const EDIT_REFUSED: &str = "EditRefused";
+pub const EDIT_REFUSED: &str = "EditRefused";
 /// The reason of an edit that waits until what the graph did is undone.
 const COMPENSATING: &str = "Compensating";
 
@@ -88,7 +88,7 @@ pub async fn follow(ctx: &Context, session: &mut Session, view: &GraphView) -> R
 /// Reads and checks the spec; takes its settings, and notes what else there is to do.
 async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Result<(), AcceptError> {
     let spec = match read_spec(&view.spec) {
-        Ok(spec) => spec,
+        Ok(spec) => without_past_rerun(spec, session.run.last_rerun()),
         Err(verdict) => {
             let desired: Option<DesiredState> =
                 view.spec.get("desiredState").cloned().and_then(|state| serde_json::from_value(state).ok());
@@ -132,6 +132,12 @@ async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Resu
     Ok(())
 }
 
+/// The spec without a rerun that was acted on: it may name tasks that were removed since.
+pub fn without_past_rerun(mut spec: TaskGraphSpec, last: Option<&str>) -> TaskGraphSpec {
+    spec.rerun.take_if(|rerun| Some(rerun.id.as_str()) == last);
+    spec
+}
+
 /// A valid spec against the graph as it runs: whether its tasks differ, and which rerun it asks for. `pinned`: what it
 /// was accepted with.
 pub fn judge(run: &Run, pinned: &Pinned, next: &Pinned, plan: &Plan) -> Result<(bool, Option<Rerun>), Verdict> {
@@ -147,8 +153,7 @@ pub fn judge(run: &Run, pinned: &Pinned, next: &Pinned, plan: &Plan) -> Result<(
         return Err(Verdict::Waiting(COMPENSATING, message.to_owned()));
     }
     if pinned.claims() != next.claims() {
-        let message = "spec.volumeClaimTemplates: stay as they were when the graph was accepted: take the change back";
-        return Err(Verdict::Refused(EDIT_REFUSED, message.to_owned()));
+        return Err(claims_stay());
     }
     if !edited {
         return Ok((edited, rerun));
@@ -162,6 +167,12 @@ pub fn judge(run: &Run, pinned: &Pinned, next: &Pinned, plan: &Plan) -> Result<(
     } else {
         Ok((edited, rerun))
     }
+}
+
+/// What an edit of the claims comes to.
+pub fn claims_stay() -> Verdict {
+    let message = "spec.volumeClaimTemplates: stay as they were when the graph was accepted: take the change back";
+    Verdict::Refused(EDIT_REFUSED, message.to_owned())
 }
 
 /// Takes what a valid spec says.
@@ -242,7 +253,7 @@ async fn store(session: &Session, view: &GraphView, status: &TaskGraphStatus) ->
 }
 
 /// Stores a revision under the first number after `current` that is free, or that has it already.
-async fn pin(ctx: &Context, view: &GraphView, pinned: &Pinned, current: u32) -> Result<u32, AcceptError> {
+pub async fn pin(ctx: &Context, view: &GraphView, pinned: &Pinned, current: u32) -> Result<u32, AcceptError> {
     let failed = |error| AcceptError::Call("store the edit in a ControllerRevision", error);
     let (cluster, namespace) = (&ctx.hands.cluster, view.namespace());
     for number in (1..=MAX_TAKEN).filter_map(|more| current.checked_add(more)) {

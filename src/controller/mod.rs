@@ -5,6 +5,7 @@
 //! | [`watch`] | fills the [`index`] and the template cache, wakes the queue |
 //! | [`accept`] | takes a graph up: check, pin, or find out how far it has come |
 //! | [`edit`] | follows the spec while the graph runs: settings, edits, reruns |
+//! | [`mend`] | a graph that was accepted by another version, and is not valid for this one |
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
 //! | [`children`] | child graphs: seen, called off, suspended with their parent |
@@ -23,6 +24,7 @@ pub mod events;
 pub mod index;
 mod items;
 pub mod looks;
+pub mod mend;
 mod orphans;
 pub mod registry;
 pub mod report;
@@ -358,10 +360,8 @@ async fn expire(view: &GraphView, ctx: &Context, finished: Timestamp) -> Result<
 /// Backoff per graph: from 100 ms, doubled, to 30 s; reset by a success.
 #[allow(clippy::needless_pass_by_value)] // the signature is kube's
 fn retry(view: Arc<GraphView>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
-    let slot = ctx.registry.slot(view.uid());
-    let mut failures = slot.failures.lock();
-    let pause = Duration::from_millis(100 << (*failures).min(8)).min(Duration::from_secs(30));
-    *failures = failures.saturating_add(1);
+    let failures = ctx.registry.failed(view.uid());
+    let pause = Duration::from_millis(100 << failures.min(8)).min(Duration::from_secs(30));
     warn!(graph = view.name(), namespace = view.namespace(), %error, ?pause, "trying again");
     Action::requeue(pause)
 }

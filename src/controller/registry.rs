@@ -117,13 +117,25 @@ impl Registry {
     }
 
     /// Begins a graph anew: its session ends, and what is still left for it is never read. Failures go on being counted.
+    /// One that was forgotten stays so.
     pub fn renew(&self, uid: &str) {
         let mut slots = self.slots.lock();
-        let failures = slots.get(uid).map(|slot| *slot.failures.lock()).unwrap_or_default();
-        let fresh = Slot { failures: Mutex::new(failures), ..Slot::default() };
-        let removed = slots.insert(uid.to_owned(), Arc::new(fresh));
+        let removed = slots.get_mut(uid).map(|slot| {
+            let failures = Mutex::new(*slot.failures.lock());
+            std::mem::replace(slot, Arc::new(Slot { failures, ..Slot::default() }))
+        });
         drop(slots);
         drop(removed);
+    }
+
+    /// Counts a failed look at a graph; how many there were in a row before. Of one that was forgotten nothing is kept.
+    pub fn failed(&self, uid: &str) -> u32 {
+        let slots = self.slots.lock();
+        let Some(slot) = slots.get(uid) else { return 0 };
+        let mut failures = slot.failures.lock();
+        let before = *failures;
+        *failures = before.saturating_add(1);
+        before
     }
 
     /// Forgets all graphs: this process leads no more, so what it believes grows old.
@@ -171,5 +183,11 @@ mod tests {
         assert!(registry.slot(view.uid()).take_notes().is_empty());
         registry.remove(view.uid());
         assert!(registry.slots.lock().is_empty());
+        // a look that was under way when its graph was deleted
+        registry.renew(view.uid());
+        assert_eq!(registry.failed(view.uid()), 0);
+        assert!(registry.slots.lock().is_empty(), "nothing is kept of a graph that is gone");
+        registry.slot(view.uid());
+        assert_eq!([registry.failed(view.uid()), registry.failed(view.uid())], [0, 1]);
     }
 }

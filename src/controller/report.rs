@@ -42,16 +42,20 @@ pub enum Verdict {
 /// The reason of a graph whose place for its revision is taken by another object.
 pub const REVISION_TAKEN: &str = "RevisionTaken";
 
+/// The reason of a graph that was accepted by another version of the operator, and is not valid for this one.
+pub const RULES_CHANGED: &str = "RulesChanged";
+
 /// The reason of a graph of which the cluster does not take a claim.
 pub const VOLUME_REFUSED: &str = "VolumeRefused";
 /// The reason of a graph the place for whose claim is taken by another object.
 pub const VOLUME_TAKEN: &str = "VolumeTaken";
 
 impl Verdict {
-    /// Whether it speaks of something in the cluster that somebody must mend, and that is not watched.
+    /// Whether it speaks of something in the cluster that somebody must mend, and that is not watched; or what runs of
+    /// the graph may have to be stopped.
     pub fn in_the_way(&self) -> bool {
         let (Self::Refused(reason, _) | Self::Waiting(reason, _)) = self else { return false };
-        [REVISION_TAKEN, VOLUME_REFUSED, VOLUME_TAKEN].contains(reason)
+        [REVISION_TAKEN, RULES_CHANGED, VOLUME_REFUSED, VOLUME_TAKEN].contains(reason)
     }
 
     /// Writes the conditions `Accepted`, `Reconciling` and `Stalled` for a generation of the spec.

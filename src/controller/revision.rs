@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::{templates::Found, view::GraphView};
 use crate::{
     api::{
-        GROUP, LABEL_GRAPH, LABEL_GRAPH_UID, TaskGraphSpec, TaskTemplateSpec, TemplateRef, TemplateStatus, VERSION,
-        VolumeClaimTemplate,
+        GROUP, LABEL_GRAPH, LABEL_GRAPH_UID, Task, TaskGraphSpec, TaskTemplateSpec, TemplateRef, TemplateStatus,
+        VERSION, VolumeClaimTemplate,
     },
     engine::Templates,
     jobs,
@@ -70,6 +70,12 @@ impl Pinned {
     pub fn claims(&self) -> &[VolumeClaimTemplate] {
         let template = self.spec.template_ref.as_ref().and_then(|reference| self.template(reference)?.graph.as_ref());
         template.map_or(&self.spec.volume_claim_templates, |graph| &graph.volume_claim_templates)
+    }
+
+    /// The tasks of the graph: its own, or those of the template that it runs as a whole.
+    pub fn tasks(&self) -> &[Task] {
+        let template = self.spec.template_ref.as_ref().and_then(|reference| self.template(reference)?.graph.as_ref());
+        template.map_or(&self.spec.tasks, |graph| &graph.tasks)
     }
 
     /// What the status tells of the pinned templates.

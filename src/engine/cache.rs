@@ -101,9 +101,11 @@ impl Run {
     }
 
     /// Has a Ready task ask for an earlier success before its first attempt. False: it may be launched.
+    ///
+    /// What was told to run once more does run, also where an earlier success stood in for it the first time.
     pub(super) fn asks_first(&mut self, id: TaskId, round: &mut Round) -> bool {
         let task = &self.tasks[id.index()];
-        if task.status.attempts > 0 || task.live.look_up != LookUp::Open {
+        if task.status.attempts > 0 || task.status.fresh || task.live.look_up != LookUp::Open {
             return false;
         }
         match self.cache_key(id) {

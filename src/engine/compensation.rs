@@ -35,11 +35,14 @@ impl Run {
             && self.graph.compensations().any(|id| self.has_work(id))
     }
 
-    /// Whether a task of `tasks` failed or was called off. Only before `finally`.
+    /// Whether a task of `tasks` failed or was called off.
     fn tasks_went_wrong(&self) -> bool {
         // only after a status was edited by hand, or a crash that lost a success, is a task lost where none failed
+        let is_lost = |phase| matches!(phase, TaskPhase::Cancelled | TaskPhase::Omitted);
         let lost = self.phases.get(TaskPhase::Cancelled) + self.phases.get(TaskPhase::Omitted);
-        self.ending.is_some() || self.first_failed().is_some() || lost > 0
+        // what was lost of `finally`, before the graph was taken up again, undoes nothing
+        let of_finally = || self.graph.finally().filter(|id| is_lost(self.task(*id).phase)).count();
+        self.ending.is_some() || self.first_failed().is_some() || (lost > 0 && lost > of_finally())
     }
 
     fn count_open_compensations(&self) -> usize {

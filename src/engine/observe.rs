@@ -1,7 +1,5 @@
 //! What was observed, taken into the run.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use serde_json::Map;
 
@@ -15,7 +13,7 @@ use super::{
     record::{MAX_PROGRESS, MAX_REASON, Round, clip, clipped},
     state::{Live, Run, StopCause, later, whole_millis},
 };
-use crate::api::{FailedAttempt, TaskPhase};
+use crate::api::{FailedAttempt, TaskPhase, TaskStatus};
 
 impl Run {
     /// Takes in one event. What speaks of an attempt that is not live changes nothing, save that a Job that should
@@ -128,6 +126,7 @@ impl Run {
         status.items = None;
         status.start_time = Some(round.now);
         status.stale = false;
+        status.fresh = false;
         status.definition = None;
         self.arm_running(id);
     }
@@ -292,43 +291,55 @@ impl Run {
             reason: clip(&reason, MAX_REASON).to_owned(),
             message: message.clone(),
         };
-        let disruptions = task.status.disruptions;
-        // attempts before it was told to start afresh do not count
-        let counted = number.saturating_sub(task.status.attempts_before);
         self.keep_failure(id, record);
-
-        let graph = Arc::clone(&self.graph);
-        let rule = &graph.task(id).retry;
-        let next = retry::next(blame, counted, disruptions, rule.limit);
-        let wanted = match (&rule.when, next) {
-            (Some(when), retry::Next::Retry) => {
-                let scope = Scope { attempt: Some(number), failure: Some((exit_code, &reason)), ..self.scope() };
-                when.eval_bool(&scope).map_err(|error| format!("retry.when: {error}"))
-            }
-            (_, next) => Ok(next != retry::Next::Fail),
-        };
-        match wanted {
-            Ok(true) => {
-                if next == retry::Next::RetryDisrupted {
-                    self.tasks[id.index()].status.disruptions = disruptions.saturating_add(1);
-                }
-                self.enter(id, TaskPhase::Retrying, Some(&reason), message, round);
-                let due = later(round.now, retry::wait(rule, &self.identity.uid, &graph.task(id).name, counted));
-                let task = &mut self.tasks[id.index()];
-                task.status.wake_at = Some(due);
-                task.live = Live { gone, ..Live::default() };
-                self.arm(id, Some(due));
-                if !gone {
-                    round.awaits.insert(self.last_attempt(id));
-                }
-            }
-            Ok(false) => {
+        match self.next_after(id, blame, exit_code, &reason) {
+            Ok(retry::Next::Fail) => {
                 self.enter(id, TaskPhase::Failed, Some(&reason), message, round);
                 self.tasks[id.index()].status.completion_time = Some(time);
+            }
+            Ok(next) => {
+                self.enter(id, TaskPhase::Retrying, Some(&reason), message, round);
+                self.retry_later(id, next, gone, round);
             }
             Err(error) => self.enter(id, TaskPhase::Failed, Some(reason::EXPRESSION_ERROR), Some(error), round),
         }
         self.must_store();
+    }
+
+    /// What follows an attempt that failed: the rule, then `retry.when`.
+    fn next_after(
+        &self,
+        id: TaskId,
+        blame: Blame,
+        exit_code: Option<i32>,
+        reason: &str,
+    ) -> Result<retry::Next, String> {
+        let (rule, status) = (&self.graph.task(id).retry, self.task(id));
+        let next = retry::next(blame, counted_attempts(status), status.disruptions, rule.limit);
+        let Some(when) = rule.when.as_ref().filter(|_| next == retry::Next::Retry) else { return Ok(next) };
+        let scope = Scope { attempt: Some(status.attempts), failure: Some((exit_code, reason)), ..self.scope() };
+        match when.eval_bool(&scope) {
+            Ok(true) => Ok(next),
+            Ok(false) => Ok(retry::Next::Fail),
+            Err(error) => Err(format!("retry.when: {error}")),
+        }
+    }
+
+    /// Draws when a task that has become Retrying is tried again.
+    fn retry_later(&mut self, id: TaskId, next: retry::Next, gone: bool, round: &mut Round) {
+        let def = self.graph.task(id);
+        let wait = retry::wait(&def.retry, &self.identity.uid, &def.name, counted_attempts(self.task(id)));
+        let due = later(round.now, wait);
+        let task = &mut self.tasks[id.index()];
+        if next == retry::Next::RetryDisrupted {
+            task.status.disruptions = task.status.disruptions.saturating_add(1);
+        }
+        task.status.wake_at = Some(due);
+        task.live = Live { gone, ..Live::default() };
+        self.arm(id, Some(due));
+        if !gone {
+            round.awaits.insert(self.last_attempt(id));
+        }
     }
 
     /// Makes a Retrying task Ready, once its time has come and the pods of its last attempt are gone.
@@ -350,4 +361,9 @@ impl Run {
             }
         }
     }
+}
+
+/// The attempts that count for retries: not those before the task was told to start afresh.
+fn counted_attempts(status: &TaskStatus) -> u32 {
+    status.attempts.saturating_sub(status.attempts_before)
 }

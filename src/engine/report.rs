@@ -8,15 +8,14 @@ use serde_json::Map;
 use super::{
     compensation,
     graph::TaskId,
-    lean,
-    policy::{calloff, returns, trigger::Outcome},
+    policy::{calloff, outputs, returns, trigger::Outcome},
     reason,
     record::Round,
     state::{Run, whole_millis},
 };
 use crate::api::{
     CONDITION_COMPLETE, CONDITION_FAILED, CONDITION_SUSPENDED, Condition, Counts, GraphPhase, TaskGraphStatus,
-    TaskPhase,
+    TaskPhase, TaskStatus,
 };
 
 /// How many tasks a message about several names.
@@ -52,28 +51,38 @@ impl Run {
         status.rerun.clone_from(&self.rerun);
         status.reopen_time = self.reopen_time;
         status.sequence = self.sequence;
-        self.write_tasks(status);
         if !status.history.iter().eq(&self.history) {
             status.history = self.history.iter().cloned().collect();
         }
         self.write_conditions(status, now);
+        self.write_tasks(status);
     }
 
     fn write_tasks(&self, status: &mut TaskGraphStatus) {
+        let told = std::mem::take(&mut status.tasks);
+        let rest = outputs::size(status);
+        status.tasks = told;
+        if self.is_too_large(rest) {
+            return self.write_shortly(status, rest);
+        }
         status.tasks.truncate(self.graph.first_compensation + self.graph.removed().count());
-        let too_large = self.is_too_large();
-        let lean = |task| if too_large { Cow::Owned(lean::lean(task)) } else { Cow::Borrowed(task) };
         for (place, id) in self.graph.told().enumerate() {
-            let mut shown = lean(self.task(id));
-            if let Some(undo) = self.shown_compensation(id) {
-                shown.to_mut().compensation = Some(compensation::shown(lean(undo).into_owned()));
-            }
+            let shown = self.shown(id);
             match status.tasks.get_mut(place) {
                 Some(stored) if *stored == *shown => {}
                 Some(stored) => *stored = shown.into_owned(),
                 None => status.tasks.push(shown.into_owned()),
             }
         }
+    }
+
+    /// What the status tells of a task.
+    pub(super) fn shown(&self, id: TaskId) -> Cow<'_, TaskStatus> {
+        let mut shown = Cow::Borrowed(self.task(id));
+        if let Some(undo) = self.shown_compensation(id) {
+            shown.to_mut().compensation = Some(compensation::shown(undo.clone()));
+        }
+        shown
     }
 
     fn write_conditions(&self, status: &mut TaskGraphStatus, now: Timestamp) {
@@ -188,7 +197,7 @@ impl Run {
             let what = if self.is_compensation(*id) { "the compensation of " } else { "" };
             format!("{what}{} cannot start: {text}{more}", status.name)
         });
-        joined([self.outlook().message, blocked])
+        joined([joined([self.outlook().message, blocked]), self.stray_approval()])
     }
 
     /// `3/7`

@@ -260,7 +260,17 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
     if !status.phase.is_final() {
         status.completion_time = None;
     }
-    status.progress = status.progress.filter(|progress| progress.len() <= MAX_PROGRESS);
+    status.disruptions = status.disruptions.min(status.attempts);
+    repair_texts(&mut status);
+    for time in [&mut status.ready_time, &mut status.start_time, &mut status.completion_time, &mut status.wake_at] {
+        *time = time.map(whole_millis);
+    }
+    status
+}
+
+/// Texts and lists as long as they can be.
+fn repair_texts(status: &mut TaskStatus) {
+    status.progress.take_if(|progress| progress.len() > MAX_PROGRESS);
     if let Some(items) = &mut status.items {
         for indexes in [&mut items.failed_indexes, &mut items.launched].into_iter().flatten() {
             indexes.truncate(indexes.floor_char_boundary(MAX_TOLD));
@@ -270,13 +280,9 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
         }
         items.ending.take_if(|_| status.phase != TaskPhase::Running);
     }
-    status.disruptions = status.disruptions.min(status.attempts);
-    status.message = status.message.map(clipped);
+    status.message = status.message.take().map(clipped);
     if let Some(reason) = &mut status.reason {
         reason.truncate(reason.floor_char_boundary(MAX_REASON));
-    }
-    for time in [&mut status.ready_time, &mut status.start_time, &mut status.completion_time, &mut status.wake_at] {
-        *time = time.map(whole_millis);
     }
     let surplus = status.failed_attempts.len().saturating_sub(MAX_FAILED_ATTEMPTS);
     status.failed_attempts.drain(..surplus);
@@ -286,5 +292,4 @@ fn repair(mut status: TaskStatus, def: &TaskDef) -> TaskStatus {
             message.truncate(message.floor_char_boundary(MAX_MESSAGE));
         }
     }
-    status
 }

@@ -11,6 +11,7 @@ use super::{
     record::Round,
     restore::is_being_stopped,
     state::{Live, Run, later},
+    validate::suggest,
 };
 use crate::api::{Approval, TaskPhase, TaskStatus};
 
@@ -116,6 +117,16 @@ impl Run {
             let ended = decided(approval);
             self.end_approval(id, ended, round);
         }
+    }
+
+    /// What is odd about the approvals, while one is waited for: an entry that is of no task which asks for one.
+    pub(super) fn stray_approval(&self) -> Option<String> {
+        let asks = |id: TaskId| matches!(self.graph.task(id).work, Work::Approval(_) | Work::Removed);
+        let mut decided = self.settings.approvals.keys().filter(|_| !self.asked.is_empty());
+        let stray = decided.find(|name| !self.graph.find(name).is_some_and(asks))?;
+        let waiting = self.asked.iter().map(|id| self.task(*id).name.as_str());
+        let hint = suggest(stray, waiting).unwrap_or_default();
+        Some(format!("spec.approvals decides on {stray:?}, which asks for no approval{hint}"))
     }
 
     /// Ends a wait whose time has come.

@@ -159,6 +159,29 @@ async fn a_finished_graph_is_taken_up_again() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_was_approved_and_rerun_may_be_removed() -> Result<()> {
+    let mut fixture = Fixture::new("leftovers", |_, _| Play::succeeds("")).await?;
+    let approval = |attempt: u32| json!({"task": "ask", "attempt": attempt, "decision": "Approved", "by": "ann"});
+    let spec = json!({"tasks": [{"name": "ask", "approval": {}}, task("a", &["ask"])], "approvals": [approval(1)]});
+    fixture.run("g", spec).await?;
+    let rerun =
+        json!({"approvals": [approval(1), approval(2)], "rerun": {"id": "1", "scope": "Tasks", "tasks": ["ask"]}});
+    fixture.namespace.edit("g", rerun).await?;
+    let again = |graph: &TaskGraph| finished(graph).is_some() && line(graph) == "ask=Succeeded/2 a=Succeeded/2";
+    fixture.namespace.until("g", "run once more", again).await;
+    // both stay in the spec
+    fixture.namespace.edit("g", json!({"tasks": [task("a", &[])]})).await?;
+    let removed = |graph: &TaskGraph| finished(graph).is_some() && accepted(graph);
+    fixture.namespace.until("g", "without the task", removed).await;
+    fixture.restart().await?;
+    fixture.namespace.edit("g", json!({"tasks": [task("a", &[]), task("b", &["a"])]})).await?;
+    let more = |graph: &TaskGraph| removed(graph) && line(graph) == "a=Succeeded/2 b=Succeeded/1 ask=Succeeded/2";
+    fixture.namespace.until("g", "with another one", more).await;
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_last_ten_revisions_stay() -> Result<()> {
     let fixture = Fixture::new("revisions", |_, _| Play::runs_on()).await?;
     fixture.namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;

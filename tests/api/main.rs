@@ -19,6 +19,7 @@ mod harness;
 mod histories;
 mod items;
 mod leftovers;
+mod mend;
 mod per_item;
 mod runs;
 mod sagas;

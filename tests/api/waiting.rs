@@ -11,7 +11,7 @@ use crate::{
     fixture::{Fixture, task},
     support::{
         Play,
-        namespace::{condition, finished, status, task as task_status},
+        namespace::{finished, status, task as task_status},
     },
 };
 
@@ -48,14 +48,14 @@ async fn a_delay_and_an_approval_survive_a_restart_and_make_no_job() -> Result<(
     let before = fixture.namespace.until("g", "waiting", waits).await;
     let end = task_status(&before, "wait").and_then(|task| task.wake_at).expect("it was drawn");
     fixture.restart().await?;
-    // refused as a whole for its typo: the decision on the task counts all the same
+    // the typo is told of, and the decision on the task counts all the same
     let edit = json!({"approvals": [approval("ask", 1, "Rejected"), approval("aks", 1, "Approved")]});
     fixture.namespace.edit("g", edit).await?;
-    let refused = |graph: &TaskGraph| {
-        condition(graph, "Accepted").is_some_and(|accepted| accepted.message.contains("did you mean \"ask\""))
+    let told = |graph: &TaskGraph| {
+        status(graph).message.is_some_and(|message| message.contains("did you mean \"ask\""))
             && task_status(graph, "ask").is_some_and(|ask| ask.attempts == 2 && ask.phase == TaskPhase::Waiting)
     };
-    fixture.namespace.until("g", "asked again", refused).await;
+    fixture.namespace.until("g", "asked again", told).await;
     let edit = json!({"approvals": [approval("ask", 1, "Rejected"), approval("ask", 2, "Approved")]});
     fixture.namespace.edit("g", edit).await?;
     let graph = fixture.namespace.until_finished("g").await;

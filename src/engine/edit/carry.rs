@@ -26,6 +26,8 @@ pub struct Edited {
     pub stale: Vec<String>,
     /// Tasks that were final, and are decided again.
     pub again: Vec<String>,
+    /// A task that Failed may by now, or may not any more: the graph ends otherwise.
+    pub judged_anew: bool,
 }
 
 impl Edited {
@@ -36,7 +38,7 @@ impl Edited {
 
     /// Whether there may be something to do in a graph that had finished, or another end of it.
     pub fn reopens(&self) -> bool {
-        !(self.added.is_empty() && self.removed.is_empty() && self.again.is_empty())
+        self.judged_anew || !(self.added.is_empty() && self.removed.is_empty() && self.again.is_empty())
     }
 
     /// `added a, b; changed c`, in at most `limit` bytes: of lists that are too long, the first names.
@@ -73,6 +75,53 @@ impl Edited {
 
 /// Turns what is told of the tasks of `old` into what is told of those of `new`.
 pub fn carry(old: &Graph, tasks: &mut Vec<TaskStatus>, new: &Graph) -> Edited {
+    carry_by(tasks, new, |def, status, edited| {
+        match (old.find(&def.name).map(|id| old.task(id)).filter(|before| !before.is_removed()), status) {
+            (Some(before), Some(status)) => keep(status, &Change::between(old, before, new, def), edited),
+            (Some(_), None) => {}
+            (None, status) => join(def, status, edited),
+        }
+    })
+}
+
+/// The same, where nothing is known of the graph that it was: what began keeps what it did, and its Jobs tell whether it
+/// is stale. What was decided without an attempt is decided again if `decides_again`.
+pub fn carry_blindly(tasks: &mut Vec<TaskStatus>, new: &Graph, decides_again: bool) -> Edited {
+    carry_by(tasks, new, |def, status, edited| match status {
+        Some(status) if !status.removed => {
+            let begun = status.begun() || status.is_under_way();
+            // what had a Job and has none now is another task
+            let other = begun && status.job.is_some() && !matches!(def.work, Work::Job(_) | Work::Graph(_));
+            let undecided = !begun && decides_again && status.phase != TaskPhase::Succeeded;
+            if other || (undecided && status.phase.is_final()) {
+                edited.again.push(def.name.to_string());
+            }
+            if other {
+                start_afresh(status);
+            } else if undecided {
+                reset(status);
+            } else if begun {
+                pass_gates_again(status);
+            }
+        }
+        status => join(def, status, edited),
+    })
+}
+
+/// A task that the graph did not have.
+fn join(def: &TaskDef, status: Option<&mut TaskStatus>, edited: &mut Edited) {
+    edited.added.push(def.name.to_string());
+    if let Some(status) = status {
+        start_afresh(status);
+    }
+}
+
+/// What is told of the tasks of `new`: `task` makes it of what was told of each before, if anything was.
+fn carry_by(
+    tasks: &mut Vec<TaskStatus>,
+    new: &Graph,
+    task: impl Fn(&TaskDef, Option<&mut TaskStatus>, &mut Edited),
+) -> Edited {
     let mut edited = Edited::default();
     let mut known: BTreeMap<String, TaskStatus> = BTreeMap::new();
     let mut order = Vec::new();
@@ -81,17 +130,9 @@ pub fn carry(old: &Graph, tasks: &mut Vec<TaskStatus>, new: &Graph) -> Edited {
         known.insert(task.name.clone(), task);
     }
     for def in new.tasks.iter().take(new.first_compensation) {
-        let before = old.find(&def.name).map(|id| old.task(id)).filter(|before| !before.is_removed());
-        if before.is_none() {
-            edited.added.push(def.name.to_string());
-        }
-        if let Some(mut status) = known.remove(&*def.name) {
-            match before {
-                Some(before) => keep(&mut status, &Change::between(old, before, new, def), &mut edited),
-                None => start_afresh(&mut status),
-            }
-            tasks.push(status);
-        }
+        let mut status = known.remove(&*def.name);
+        task(def, status.as_mut(), &mut edited);
+        tasks.extend(status);
     }
     for name in order {
         let Some(status) = known.remove(&name) else { continue };
@@ -150,6 +191,8 @@ fn keep(status: &mut TaskStatus, change: &Change<'_>, edited: &mut Edited) {
     if change.any {
         edited.changed.push(name());
     }
+    edited.judged_anew |=
+        status.phase == TaskPhase::Failed && change.before.allow_failure != change.after.allow_failure;
     let begun = status.begun() || status.is_under_way();
     // the items that are still to be launched would not be what the others were
     let mixed = change.attempts && change.after.is_per_item() && status.phase == TaskPhase::Running;
@@ -167,17 +210,21 @@ fn keep(status: &mut TaskStatus, change: &Change<'_>, edited: &mut Edited) {
         if status.stale && change.attempts {
             edited.stale.push(name());
         }
-        if status.phase == TaskPhase::Ready {
-            // a further attempt that waits for a slot passes its gates once more: what comes before it may be open again
-            status.phase = TaskPhase::Retrying;
-            status.wake_at = None;
-        }
+        pass_gates_again(status);
     } else if status.phase != TaskPhase::Succeeded || change.attempts || change.gates {
         // a decision that was taken stays, unless it is another one now
         if status.phase.is_final() {
             edited.again.push(name());
         }
         reset(status);
+    }
+}
+
+/// A further attempt that waits for a slot passes its gates once more: what comes before it may be open again.
+fn pass_gates_again(status: &mut TaskStatus) {
+    if status.phase == TaskPhase::Ready {
+        status.phase = TaskPhase::Retrying;
+        status.wake_at = None;
     }
 }
 
@@ -224,6 +271,7 @@ pub fn start_afresh(status: &mut TaskStatus) {
     // of a failed attempt a pod may still be on its way out, and of what was removed nobody looked; nothing is left of
     // any other that ended
     let may_have_pods = status.is_under_way() || was_removed || (status.phase == TaskPhase::Failed && status.begun());
+    status.fresh |= status.reason.as_deref() == Some(reason::CACHED);
     if !may_have_pods {
         return reset(status);
     }
@@ -251,6 +299,7 @@ pub fn reset(status: &mut TaskStatus) {
         name: mem::take(&mut status.name),
         attempts: status.attempts,
         attempts_before: status.attempts,
+        fresh: status.fresh,
         failed_attempts: mem::take(&mut status.failed_attempts),
         compensation: status.compensation.take().filter(|undo| undo.attempts > 0).map(|undo| {
             // what the next attempt does is to be undone anew

@@ -5,13 +5,17 @@
 //! taken up that found the edited status; nothing else has to be kept in step.
 
 pub(super) mod carry;
+mod refused;
 mod rerun;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use self::carry::Edited;
+pub use self::{
+    carry::Edited,
+    refused::{abandon, call_off},
+};
 use super::{
     graph::{Graph, Settings, TaskId},
     reason,
@@ -23,6 +27,8 @@ use crate::api::{EndingReason, Rerun, RerunScope, TaskGraphStatus, TaskPhase, Ta
 
 /// How many removed tasks a graph remembers: attempt numbers must not be used twice.
 pub const MAX_REMOVED: usize = 1000;
+/// Of how many tasks a status tells, with those that were removed: more would not fit ([`lean`](super::lean)).
+pub const MAX_TOLD: usize = 2400;
 
 impl Run {
     /// Puts `graph` in the place of the one that it ran, task by task by name; tells what that means.
@@ -49,12 +55,13 @@ impl Run {
     /// Why the graph must not be replaced by `graph`: each problem with its field path.
     pub fn edit_problems(&self, graph: &Graph) -> Vec<Problem> {
         let removed = self.gone(graph).filter(|id| self.task(*id).attempts > 0).count();
-        if removed <= MAX_REMOVED {
+        let most = MAX_REMOVED.min(MAX_TOLD.saturating_sub(graph.first_compensation));
+        if removed <= most {
             return Vec::new();
         }
         vec![problem(format!(
-            "{removed} tasks with attempts would have been removed from this graph; it remembers at most {MAX_REMOVED}: \
-             make a new graph"
+            "{removed} tasks with attempts would have been removed from this graph; it remembers at most {most}: make a \
+             new graph"
         ))]
     }
 

@@ -132,6 +132,57 @@ fn it_asks_once_more_after_a_restart_but_not_for_a_retry() {
 }
 
 #[test]
+fn a_rerun_of_what_was_reused_really_runs() {
+    let rerun = |id: &str, task: &str| json!({"id": id, "scope": "Tasks", "tasks": [task]});
+    let mut build = Build::new();
+    build.task("a").cached();
+    build.task("b").after(&["a"]).cached();
+    build.task("c").after(&["b"]);
+    let mut driver = Driver::new(build);
+    let found = answer(&driver, "a", asked(&driver, "a").unwrap(), Some(remembered(json!({"rows": 3}), 0)));
+    driver.step([found]);
+    let found = answer(&driver, "b", asked(&driver, "b").unwrap(), Some(remembered(json!({}), 0)));
+    driver.step([found]);
+    assert_eq!(driver.line(), "a=Succeeded/Cached b=Succeeded/Cached c=Running");
+    driver.run.set_on_hold(true);
+    driver.rerun(rerun("1", "a"));
+    assert_eq!(driver.line(), "a=Ready b=Pending c=Running/Rerun");
+    // also after a restart, and after an edit
+    let edited = {
+        let mut edited = driver.restarted();
+        let (graph, settings) = (std::sync::Arc::clone(&driver.graph), settings());
+        edited.run.edit(graph, settings, driver.now);
+        edited
+    };
+    for mut driver in [driver.restarted(), edited, driver] {
+        driver.run.set_on_hold(false);
+        driver.step([]);
+        assert_eq!(asked(&driver, "a"), None);
+        assert!(driver.actions().contains(&"launch a/1".to_owned()), "{:?}", driver.actions());
+        driver.ok("a");
+        assert!(driver.actions().contains(&"launch b/1".to_owned()), "and so does what depends on it");
+        assert_eq!(
+            driver.run.to_remember(driver.id("a")),
+            Some(driver.run.cache_key(driver.id("a")).unwrap().unwrap())
+        );
+    }
+}
+
+#[test]
+fn a_rerun_of_what_did_not_come_so_far_asks() {
+    let mut build = Build::new();
+    build.task("a");
+    build.task("b").after(&["a"]).cached();
+    let mut driver = Driver::new(build);
+    driver.fail("a");
+    assert_eq!(driver.line(), "a=Failed/Error b=Omitted/DependencyFailed");
+    driver.rerun(json!({"id": "1", "scope": "Failed"}));
+    driver.gone("a");
+    driver.ok("a");
+    assert!(asked(&driver, "b").is_some(), "{:?}", driver.actions());
+}
+
+#[test]
 fn asking_holds_a_slot_and_can_be_called_off() {
     let mut build = Build::new();
     build.task("a").cached().priority(9);

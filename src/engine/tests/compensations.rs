@@ -87,6 +87,22 @@ fn a_failed_finally_undoes_nothing() {
 }
 
 #[test]
+fn a_finally_that_was_cut_off_undoes_nothing_after_an_edit_either() {
+    let container = json!({"image": "localhost/busybox:1"});
+    let task = |name: &str| json!({"name": name, "container": container, "compensate": {"container": container}});
+    let end = json!([{"name": "end", "container": container}]);
+    let mut driver = Driver::of(json!({"tasks": [task("a")], "finally": end, "finallyTimeout": "1m"}));
+    driver.ok("a");
+    driver.wait(60);
+    driver.gone("end");
+    assert_eq!(driver.status().phase, Some(GraphPhase::Failed));
+    driver.edit(json!({"tasks": [task("a"), task("b")], "finally": end, "finallyTimeout": "1m"}));
+    driver.ok("b");
+    assert_eq!(driver.line(), "a=Succeeded b=Succeeded end=Cancelled/DeadlineExceeded");
+    assert!(driver.run.is_finished());
+}
+
+#[test]
 fn a_diamond_is_undone_from_its_end() {
     let mut build = Build::new();
     build.task("a").compensate(0);

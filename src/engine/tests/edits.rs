@@ -339,6 +339,32 @@ fn a_graph_that_was_reopened_has_its_time_anew() {
 }
 
 #[test]
+fn a_graph_that_failed_ends_otherwise_when_the_failure_is_allowed() {
+    let spec = |allowed: bool| {
+        json!({
+            "tasks": [with(task("a", &[]), json!({"allowFailure": allowed}))],
+            "outputs": [{"name": "phase", "value": "tasks.a.phase"}],
+        })
+    };
+    let mut driver = Driver::of(spec(false));
+    driver.fail_by("a", Blame::Final);
+    assert_eq!(driver.status().phase, Some(GraphPhase::Failed));
+    driver.wait(5);
+    let edited = driver.edit(spec(true));
+    assert_eq!((edited.changed, edited.again.len()), (vec!["a".to_owned()], 0));
+    let told = driver.status();
+    assert_eq!((told.phase, told.completion_time), (Some(GraphPhase::Complete), Some(at(5))));
+    assert_eq!(Value::Object(told.outputs), json!({"phase": "Failed"}), "what it returns is asked for at its end");
+    assert_eq!(told.history.last().and_then(|entry| entry.message.as_deref()), Some("Complete"));
+    // that of a task that Succeeded decides nothing
+    let mut driver = Driver::of(spec(false));
+    driver.ok("a");
+    driver.wait(5);
+    driver.edit(spec(true));
+    assert_eq!(driver.status().completion_time, Some(at(0)));
+}
+
+#[test]
 fn a_cancel_is_not_undone() {
     let graph = |state: &str, tasks: &[Value]| json!({"desiredState": state, "tasks": tasks});
     let mut driver = Driver::of(graph("Run", &[task("a", &[]), task("b", &["a"])]));
@@ -373,6 +399,16 @@ fn a_graph_remembers_only_so_many_removed_tasks() {
     assert!(edit(&many[..1]).is_empty());
     let problems = edit(&[task("other", &[])]);
     assert!(problems[0].to_string().starts_with("spec.tasks: 1001 tasks"), "{problems:?}");
+}
+
+#[test]
+fn a_large_graph_remembers_fewer() {
+    let tasks_of = |names: std::ops::Range<usize>| -> Vec<_> { names.map(|n| task(&format!("t{n}"), &[])).collect() };
+    let driver = Driver::of(tasks(&tasks_of(0..2000)));
+    let edit = |names| driver.run.edit_problems(&planned(tasks(&tasks_of(names))).graph);
+    assert!(edit(400..2400).is_empty());
+    let problems = edit(401..2401);
+    assert!(problems[0].message.contains("401 tasks") && problems[0].message.contains("at most 400"), "{problems:?}");
 }
 
 #[test]

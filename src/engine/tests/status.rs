@@ -1,9 +1,18 @@
 //! What a run writes into a status.
 
+use serde_json::json;
+
 use super::fixture::*;
 use crate::{
-    api::{CONDITION_SUSPENDED, Condition, DesiredState, TaskGraphStatus},
-    engine::{AttemptResult, Blame, Event, Failure},
+    api::{
+        CONDITION_SUSPENDED, CompensationStatus, Condition, DesiredState, FailedAttempt, HistoryEntry, ItemsStatus,
+        TaskGraphStatus, TaskPhase, TaskStatus, TemplateStatus, VolumeStatus,
+    },
+    engine::{
+        AttemptResult, Blame, Event, Failure,
+        edit::MAX_TOLD,
+        validate::{MAX_COMPENSATIONS, MAX_FINALLY},
+    },
 };
 
 #[test]
@@ -171,6 +180,137 @@ fn the_status_of_the_largest_saga_stays_within_768_kib() {
     let size = serde_json::to_string(&status).unwrap().len();
     assert!((700 * 1024..768 * 1024).contains(&size), "{size}");
     assert_eq!(driver.restarted().run.live().filter(|live| live.job.is_some()).count(), 500);
+}
+
+/// All that a task can be told with, as large as it gets.
+fn told_in_full(name: &str, phase: TaskPhase) -> TaskStatus {
+    let failure = |attempt| FailedAttempt {
+        attempt,
+        job: Some("j".repeat(63)),
+        start_time: Some(at(0)),
+        completion_time: Some(at(i64::from(attempt))),
+        exit_code: Some(137),
+        reason: "CreateContainerConfigError".into(),
+        message: Some("\u{1}".repeat(256)),
+    };
+    let begun = matches!(phase, TaskPhase::Running);
+    TaskStatus {
+        name: name.into(),
+        phase,
+        reason: Some(if begun { "Cancelled".into() } else { "r".repeat(128) }),
+        message: Some("\u{1}".repeat(256)),
+        attempts: 121,
+        attempts_before: 100,
+        stale: true,
+        definition: Some("0123456789abcdef".into()),
+        disruptions: 20,
+        job: Some("j".repeat(63)),
+        progress: Some("1000/2000".into()),
+        ready_time: Some(at(1)),
+        start_time: Some(at(1)),
+        completion_time: phase.is_final().then(|| at(1)),
+        items: Some(ItemsStatus {
+            total: 1000,
+            failed: 100,
+            failed_indexes: Some("1,".repeat(100)),
+            ..Default::default()
+        }),
+        failed_attempts: (117..=121).map(failure).collect(),
+        compensation: Some(Box::new(CompensationStatus {
+            attempts: 20,
+            attempts_before: 20,
+            failed_attempts: vec![failure(20)],
+            ..CompensationStatus::default()
+        })),
+        ..TaskStatus::default()
+    }
+}
+
+/// All that stands in a status beside the tasks.
+fn rest() -> TaskGraphStatus {
+    let condition = |type_: &str| Condition {
+        type_: type_.into(),
+        status: "False".into(),
+        observed_generation: Some(77),
+        last_transition_time: at(0),
+        reason: "Invalid".into(),
+        message: "a line of sixty-four bytes with \"quotes\" and its end, to be sure\n".repeat(240),
+    };
+    let entry = HistoryEntry { time: at(0), event: "Edited".into(), message: Some("added ".repeat(42)) };
+    let template = TemplateStatus { name: "t".repeat(253), generation: Some(7), ..TemplateStatus::default() };
+    let volume = VolumeStatus { name: "v".repeat(63), claim: "c".repeat(63), uid: "u".repeat(36) };
+    TaskGraphStatus {
+        start_time: Some(at(0)),
+        sequence: 1_000_000,
+        revision: Some("r".repeat(63)),
+        revision_number: 70,
+        conditions: ["Accepted", "Reconciling", "Stalled"].map(condition).into(),
+        history: vec![entry; 20],
+        templates: vec![template; 64],
+        volumes: vec![volume; 16],
+        ..TaskGraphStatus::default()
+    }
+}
+
+#[test]
+fn the_status_of_the_largest_graph_that_was_edited_and_rerun_stays_within_768_kib() {
+    let name = |place: usize| format!("{place:0>63}");
+    let graph = || {
+        let mut build = Build::new();
+        for place in 0..2000 {
+            let task = build.task(&name(place));
+            if place < MAX_COMPENSATIONS {
+                task.compensate(0);
+            }
+        }
+        (2000..2000 + MAX_FINALLY).for_each(|place| _ = build.finally(&name(place)));
+        build
+    };
+    let removed = MAX_TOLD - 2000 - MAX_FINALLY;
+    // all run; half is done and has left all that may be left; all is done
+    for running in [2000, 1000, 0] {
+        let outputs = json!({"text": "x".repeat(if running == 2000 { 0 } else { 256 * 1024 / 2000 - 30 })});
+        let mut tasks: Vec<_> = (0..2000 + MAX_FINALLY)
+            .map(|place| {
+                told_in_full(&name(place), if place < running { TaskPhase::Running } else { TaskPhase::Succeeded })
+            })
+            .collect();
+        for task in tasks.iter_mut().skip(MAX_COMPENSATIONS) {
+            task.compensation = None;
+        }
+        for task in tasks.iter_mut().filter(|task| task.phase == TaskPhase::Succeeded) {
+            task.outputs = outputs.as_object().unwrap().clone();
+        }
+        tasks.extend(
+            (0..removed)
+                .map(|place| TaskStatus { removed: true, ..told_in_full(&name(9000 + place), TaskPhase::Failed) }),
+        );
+        let stored = TaskGraphStatus { tasks, ..rest() };
+        let driver = Driver::new(graph()).restored_from(&stored);
+        let mut status = rest();
+        driver.run.write(&mut status, at(2));
+        let size = serde_json::to_string(&status).unwrap().len();
+        assert!((600 * 1024..=768 * 1024).contains(&size), "{running} running: {size}");
+        assert_eq!(status.tasks.len(), MAX_TOLD);
+
+        let again = driver.restored_from(&status);
+        for id in driver.graph.ids() {
+            let (was, is) = (driver.run.task(id), again.run.task(id));
+            let facts = |task: &TaskStatus| {
+                (
+                    task.phase,
+                    task.attempts,
+                    task.attempts_before,
+                    task.disruptions,
+                    task.stale,
+                    task.removed,
+                    task.start_time.filter(|_| !task.phase.is_final()),
+                )
+            };
+            assert_eq!((facts(was), &was.outputs), (facts(is), &is.outputs), "{}", was.name);
+            assert!(was.phase.is_final() || (was.job == is.job && was.reason == is.reason), "{}", was.name);
+        }
+    }
 }
 
 #[test]

@@ -96,36 +96,170 @@ fn stored(name: &str, is: Is) -> TaskStatus {
     TaskStatus { name: name.into(), phase: is.phase(), attempts, job, start_time: Some(at(0)), ..TaskStatus::default() }
 }
 
-#[test]
-fn truth_table() {
-    use TriggerRule::*;
-    let names = ["x", "y", "z"];
-    let mut cases = 0;
-    for rule in [NoneFailed, AllSucceeded, MinSucceeded(1), MinSucceeded(2), MinSucceeded(3), AllFinished, AnyFailed] {
-        for dependencies in (1..=3).flat_map(combinations) {
-            let mut build = Build::new();
-            let names = &names[..dependencies.len()];
-            for (name, is) in names.iter().zip(&dependencies) {
-                let task = build.task(name);
-                if *is == Is::FailedAllowed {
-                    task.allow_failure();
-                }
-            }
-            build.task("t").after(names).trigger(rule);
-            let policy =
-                |settings: &mut crate::engine::Settings| settings.failure_policy = FailurePolicy::FinishBranches;
-            let mut fresh = Driver::new(build);
-            fresh.set(policy);
-            let tasks = names.iter().zip(&dependencies).map(|(name, is)| stored(name, *is)).collect();
-            let status = TaskGraphStatus { start_time: Some(at(0)), tasks, ..TaskGraphStatus::default() };
-            let mut driver = fresh.restored_from(&status);
-            driver.step([]);
-            let (phase, reason) = expected(rule, &dependencies);
-            assert_eq!((driver.phase("t"), driver.reason("t")), (phase, reason), "{rule:?} over {dependencies:?}");
-            cases += 1;
+const NAMES: [&str; 3] = ["x", "y", "z"];
+
+/// The triggers, in the order of the columns of the table.
+const RULES: [TriggerRule; 7] = [
+    TriggerRule::NoneFailed,
+    TriggerRule::AllSucceeded,
+    TriggerRule::MinSucceeded(1),
+    TriggerRule::MinSucceeded(2),
+    TriggerRule::MinSucceeded(3),
+    TriggerRule::AllFinished,
+    TriggerRule::AnyFailed,
+];
+
+fn outcome(letter: char) -> Is {
+    match letter {
+        'S' => Is::Succeeded,
+        'A' => Is::FailedAllowed,
+        'F' => Is::Failed,
+        'C' => Is::Cancelled,
+        'K' => Is::Skipped,
+        'O' => Is::Omitted,
+        other => panic!("{other} is no outcome"),
+    }
+}
+
+/// What a task with this trigger comes to after dependencies that ended so, as the table tells.
+fn told(rule: TriggerRule, dependencies: &[Is]) -> (TaskPhase, &'static str) {
+    let rows = include_str!("triggers.txt").lines().filter(|line| !line.starts_with('#'));
+    let sorted = |dependencies: &mut Vec<Is>| dependencies.sort_by_key(|is| *is as u8);
+    let mut wanted = dependencies.to_vec();
+    sorted(&mut wanted);
+    let mut found = rows.filter_map(|row| {
+        let (letters, cells) = row.split_once(' ')?;
+        let mut outcomes: Vec<Is> = letters.chars().map(outcome).collect();
+        sorted(&mut outcomes);
+        (outcomes == wanted).then_some(cells)
+    });
+    let column = RULES.iter().position(|known| *known == rule).expect("a column");
+    let cell = found.next().and_then(|cells| cells.split_whitespace().nth(column));
+    assert_eq!(found.next(), None, "two rows for {dependencies:?}");
+    match cell {
+        Some("+") => (TaskPhase::Running, ""),
+        Some("o") => (TaskPhase::Omitted, "DependencyFailed"),
+        Some("s") => (TaskPhase::Skipped, "DependencySkipped"),
+        Some("n") => (TaskPhase::Skipped, "NothingFailed"),
+        other => panic!("{other:?} for {rule:?} over {dependencies:?}"),
+    }
+}
+
+/// `t` after tasks of which these phases are stored; with `finishing`, those that can end by themselves run still.
+fn after(rule: TriggerRule, dependencies: &[Is], finishing: bool) -> Driver {
+    let mut build = Build::new();
+    let names = &NAMES[..dependencies.len()];
+    for (name, is) in names.iter().zip(dependencies) {
+        let task = build.task(name);
+        if *is == Is::FailedAllowed {
+            task.allow_failure();
         }
     }
-    assert_eq!(cases, 7 * (7 + 49 + 343));
+    build.task("t").after(names).trigger(rule);
+    let mut fresh = Driver::new(build);
+    fresh.set(|settings| settings.failure_policy = FailurePolicy::FinishBranches);
+    let now = |is: Is| if finishing && ends_itself(is) { Is::Running } else { is };
+    let tasks = names.iter().zip(dependencies).map(|(name, is)| stored(name, now(*is))).collect();
+    let mut driver =
+        fresh.restored_from(&TaskGraphStatus { start_time: Some(at(0)), tasks, ..TaskGraphStatus::default() });
+    driver.step([]);
+    driver
+}
+
+/// Whether a task that runs can come to it without a graph that is called off.
+fn ends_itself(is: Is) -> bool {
+    matches!(is, Is::Succeeded | Is::Failed | Is::FailedAllowed)
+}
+
+#[test]
+fn truth_table() {
+    let mut cases = 0;
+    for rule in RULES {
+        for dependencies in (1..=3).flat_map(combinations) {
+            let driver = after(rule, &dependencies, false);
+            let found = (driver.phase("t"), driver.reason("t"));
+            assert_eq!(found, expected(rule, &dependencies), "{rule:?} over {dependencies:?}");
+            if !dependencies.contains(&Is::Running) {
+                assert_eq!(found, told(rule, &dependencies), "{rule:?} over {dependencies:?}, by the table");
+                cases += 1;
+            }
+        }
+    }
+    assert_eq!(cases, 7 * (6 + 36 + 216));
+}
+
+#[test]
+fn truth_table_one_by_one() {
+    // the others are decided as soon as they can no longer hold, whatever comes after: there the order matters
+    for rule in RULES.into_iter().filter(|rule| !matches!(rule, TriggerRule::MinSucceeded(2..))) {
+        for dependencies in (1..=3).flat_map(combinations) {
+            if dependencies.contains(&Is::Running) || !dependencies.iter().copied().any(ends_itself) {
+                continue;
+            }
+            for backwards in [false, true] {
+                let mut driver = after(rule, &dependencies, true);
+                let mut order: Vec<usize> =
+                    (0..dependencies.len()).filter(|at| ends_itself(dependencies[*at])).collect();
+                if backwards {
+                    order.reverse();
+                }
+                for place in order {
+                    match dependencies[place] {
+                        Is::Succeeded => driver.ok(NAMES[place]),
+                        _ => driver.fail(NAMES[place]),
+                    };
+                }
+                let found = (driver.phase("t"), driver.reason("t"));
+                assert_eq!(found, told(rule, &dependencies), "{rule:?} over {dependencies:?}, {backwards}");
+            }
+        }
+    }
+}
+
+/// A guard, for each end of its decision: what it does to the task behind it, whatever the trigger says; `None`: it lets
+/// the trigger decide.
+const GUARDS: [(Is, &str, Option<(TaskPhase, &str)>); 7] = [
+    (Is::Succeeded, "good", None),
+    (Is::Succeeded, "poor", Some((TaskPhase::Skipped, "BranchNotTaken"))),
+    (Is::FailedAllowed, "", Some((TaskPhase::Skipped, "BranchNotTaken"))),
+    (Is::Skipped, "", Some((TaskPhase::Skipped, "DependencySkipped"))),
+    (Is::Failed, "", Some((TaskPhase::Omitted, "DependencyFailed"))),
+    (Is::Cancelled, "", Some((TaskPhase::Omitted, "DependencyFailed"))),
+    (Is::Omitted, "", Some((TaskPhase::Omitted, "DependencyFailed"))),
+];
+
+#[test]
+fn guards_come_before_triggers() {
+    for (decision, branch, barred) in GUARDS {
+        for rule in RULES {
+            for other in ALL {
+                let mut build = Build::new();
+                let choice = build.task("choice").decision(&["good", "poor"]);
+                if decision == Is::FailedAllowed {
+                    choice.allow_failure();
+                }
+                let task = build.task("x");
+                if other == Is::FailedAllowed {
+                    task.allow_failure();
+                }
+                build.task("t").after(&["choice/good", "x"]).trigger(rule);
+                let mut fresh = Driver::new(build);
+                fresh.set(|settings| settings.failure_policy = FailurePolicy::FinishBranches);
+                let branch = Some(branch.to_owned()).filter(|branch| !branch.is_empty());
+                let choice = TaskStatus { branch, attempts: 0, ..stored("choice", decision) };
+                let tasks = vec![choice, stored("x", other)];
+                let status = TaskGraphStatus { start_time: Some(at(0)), tasks, ..TaskGraphStatus::default() };
+                let mut driver = fresh.restored_from(&status);
+                driver.step([]);
+                let wanted = barred.unwrap_or_else(|| match other {
+                    Is::Running => expected(rule, &[Is::Succeeded, Is::Running]),
+                    other => told(rule, &[Is::Succeeded, other]),
+                });
+                let found = (driver.phase("t"), driver.reason("t"));
+                assert_eq!(found, wanted, "{rule:?} behind {decision:?} {other:?}");
+            }
+        }
+    }
 }
 
 #[test]

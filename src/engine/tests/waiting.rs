@@ -114,6 +114,21 @@ fn an_approval_lets_on_and_says_who_decided() {
 }
 
 #[test]
+fn an_approval_of_no_task_is_told_of_while_one_is_waited_for() {
+    let mut driver = Driver::new(waits());
+    for (task, hint) in [("aks", " (did you mean \"ask\"?)"), ("deploy", "")] {
+        driver.set(|settings| {
+            settings.approvals = std::sync::Arc::default();
+            decide(settings, task, 1, Approved);
+        });
+        let message = format!("spec.approvals decides on {task:?}, which asks for no approval{hint}");
+        assert_eq!(driver.status().message, Some(message));
+    }
+    driver.decide("ask", 1, Approved);
+    assert_eq!(driver.status().message, None);
+}
+
+#[test]
 fn a_rejection_fails_the_attempt_and_a_retry_asks_anew() {
     let mut build = Build::new();
     build.task("ask").approval(OnTimeout::Fail, None).retries(2);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
-    Checker, Found, Plan, Problem, Templates,
+    Checker, Found, Plan, Templates,
     expressions::{Expressions, Site},
     hash,
     names::{Names, member_problem, shorten},
@@ -33,7 +33,8 @@ const RUNS_ITSELF: &str = "a graph template cannot run itself";
 const NESTS_TOO_DEEP: &str = "child graphs nest more than";
 
 /// Whether a problem is one of several templates together: each of them has it.
-pub fn is_shared(problem: &Problem) -> bool {
+#[cfg(feature = "kubernetes")]
+pub fn is_shared(problem: &super::Problem) -> bool {
     [RUNS_ITSELF, NESTS_TOO_DEEP].iter().any(|known| problem.message.starts_with(known))
 }
 

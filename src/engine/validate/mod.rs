@@ -30,6 +30,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 #[cfg(test)]
 pub(crate) use self::compensations::attach;
+pub(crate) use self::names::suggest;
 use self::{
     expressions::Expressions,
     graphs::Chain,
@@ -38,7 +39,8 @@ use self::{
     tasks::{Words, all_tasks, check_words},
     templates::Template,
 };
-pub(crate) use self::{graphs::is_shared, names::suggest, templates::title};
+#[cfg(feature = "kubernetes")]
+pub(crate) use self::{graphs::is_shared, templates::title};
 pub use self::{
     graphs::{MAX_DEPTH, MAX_PINNED_BYTES},
     payloads::PayloadSource,
@@ -157,6 +159,7 @@ fn plan(spec: &TaskGraphSpec, chain: &Chain<'_>, found: &mut Found) -> Option<Pl
     check_words(&words, "spec", &mut problems);
     check_pod_defaults(spec, &mut problems);
     volumes::check_claims(&spec.volume_claim_templates, &mut problems);
+    waiting::check_approvals(spec, &mut problems);
     let settings = settings::settings(spec, &mut problems);
 
     let ids = intern(spec, &mut problems);
@@ -169,7 +172,6 @@ fn plan(spec: &TaskGraphSpec, chain: &Chain<'_>, found: &mut Found) -> Option<Pl
     report_cycles(spec, &order, &mut problems);
 
     let tasks: Vec<_> = all_tasks(spec).map(|(_, task)| task).collect();
-    waiting::check_approvals(spec, &tasks, &mut names, &mut problems);
     let compensated = compensations::compensated(spec).collect();
     let expressions =
         Expressions::new(names, tasks, spec.tasks.len(), compensated, order.ancestors(), spec.arguments.as_ref());

@@ -15,7 +15,7 @@ use super::{
     waiting,
 };
 use crate::{
-    api::{Decision, Duration, Output, Retry, Task, TaskGraphSpec},
+    api::{Decision, Duration, Output, Retry, Task, TaskGraphSpec, TemplateRef},
     engine::{
         expr::Expression,
         graph::{BranchDef, RetryRule, TaskDef, TriggerRule, Work},
@@ -107,16 +107,7 @@ impl<'a> Checker<'a> {
     /// The definition of a task, if nothing about it is wrong; `dependents` and `handler` are left to be filled in.
     pub(super) fn task(&mut self, number: usize, place: Place, task: &'a Task, waiting: Waiting) -> Option<TaskDef> {
         let path = place.path();
-        if let Some(problem) = label_problem(&task.name) {
-            self.problems.add(format!("{path}.name"), problem);
-        }
-        let words = Words {
-            display_name: task.display_name.as_deref(),
-            description: task.description.as_deref(),
-            type_: task.type_.as_deref(),
-            tags: &task.tags,
-        };
-        check_words(&words, &path, &mut self.problems);
+        self.check_texts(task, &path);
         let trigger = dependencies::trigger(task, &path, &mut self.problems);
         let when = self.condition(task.when.as_deref(), number, &format!("{path}.when"));
         check_outputs(&task.outputs, &format!("{path}.outputs"), &mut self.problems);
@@ -165,6 +156,20 @@ impl<'a> Checker<'a> {
             volumes: task.volumes.clone(),
             cache,
         })
+    }
+
+    /// The name of a task, and what only people read of it.
+    fn check_texts(&mut self, task: &Task, path: &str) {
+        if let Some(problem) = label_problem(&task.name) {
+            self.problems.add(format!("{path}.name"), problem);
+        }
+        let words = Words {
+            display_name: task.display_name.as_deref(),
+            description: task.description.as_deref(),
+            type_: task.type_.as_deref(),
+            tags: &task.tags,
+        };
+        check_words(&words, path, &mut self.problems);
     }
 
     /// A condition that may be absent.
@@ -216,24 +221,7 @@ impl<'a> Checker<'a> {
 
     /// What a task does: exactly one of the six forms.
     pub(super) fn work(&mut self, number: usize, task: &Task, path: &str, template: Option<&Template>) -> Option<Work> {
-        let forms = [
-            ("container", task.container.is_some()),
-            ("job", task.job.is_some()),
-            ("templateRef", task.template_ref.is_some()),
-            ("decision", task.decision.is_some()),
-            ("delay", task.delay.is_some()),
-            ("approval", task.approval.is_some()),
-        ];
-        let given: Vec<&str> = forms.iter().filter(|(_, given)| *given).map(|(form, _)| *form).collect();
-        if given.len() != 1 {
-            let has = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
-            self.problems.add(
-                path,
-                format!(
-                    "a task has exactly one of container, job, templateRef, decision, delay, approval; this one has {has}"
-                ),
-            );
-        }
+        let has_one_form = self.check_form(task, path);
         if task.arguments.is_some() && task.template_ref.is_none() {
             self.problems.add(format!("{path}.arguments"), "arguments are for a task with templateRef");
         }
@@ -246,19 +234,7 @@ impl<'a> Checker<'a> {
             work = Some(self.payload(PayloadKind::PodTemplate, &job.template, site, format!("{path}.job.template")));
         }
         if let (Some(reference), Some(template)) = (&task.template_ref, template) {
-            let arguments_path = format!("{path}.arguments");
-            let given = Given { reference, arguments: task.arguments.as_ref(), site, path: &arguments_path };
-            let arguments = templates::merge(given, &template.spec, &mut self.expressions, &mut self.problems);
-            work = match (&template.payload, &template.graph) {
-                (Some(payload), _) => Some(Work::Job(Payload {
-                    kind: payload.kind,
-                    source: Arc::clone(&payload.source),
-                    slots: Arc::clone(&payload.slots),
-                    arguments: Some(arguments),
-                })),
-                (None, Some(child)) => self.child(task, &template.spec, child, arguments, path),
-                (None, None) => None,
-            };
+            work = self.template_work(site, task, path, reference, template);
         }
         if let (Some(arguments), None) = (&task.arguments, template) {
             // without the template, what can be told is whether their expressions are right
@@ -279,7 +255,50 @@ impl<'a> Checker<'a> {
         if let Some(approval) = &task.approval {
             work = Some(waiting::approval(approval, task, path, &mut self.problems));
         }
-        work.filter(|_| given.len() == 1)
+        work.filter(|_| has_one_form)
+    }
+
+    /// Whether a task has exactly one of the six forms; reported if not.
+    fn check_form(&mut self, task: &Task, path: &str) -> bool {
+        let forms = [
+            ("container", task.container.is_some()),
+            ("job", task.job.is_some()),
+            ("templateRef", task.template_ref.is_some()),
+            ("decision", task.decision.is_some()),
+            ("delay", task.delay.is_some()),
+            ("approval", task.approval.is_some()),
+        ];
+        let given: Vec<&str> = forms.iter().filter(|(_, given)| *given).map(|(form, _)| *form).collect();
+        if given.len() != 1 {
+            let has = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
+            let all = "container, job, templateRef, decision, delay, approval";
+            self.problems.add(path, format!("a task has exactly one of {all}; this one has {has}"));
+        }
+        given.len() == 1
+    }
+
+    /// The work of a task that runs a template.
+    fn template_work(
+        &mut self,
+        site: Site,
+        task: &Task,
+        path: &str,
+        reference: &TemplateRef,
+        template: &Template,
+    ) -> Option<Work> {
+        let arguments_path = format!("{path}.arguments");
+        let given = Given { reference, arguments: task.arguments.as_ref(), site, path: &arguments_path };
+        let arguments = templates::merge(given, &template.spec, &mut self.expressions, &mut self.problems);
+        match (&template.payload, &template.graph) {
+            (Some(payload), _) => Some(Work::Job(Payload {
+                kind: payload.kind,
+                source: Arc::clone(&payload.source),
+                slots: Arc::clone(&payload.slots),
+                arguments: Some(arguments),
+            })),
+            (None, Some(child)) => self.child(task, &template.spec, child, arguments, path),
+            (None, None) => None,
+        }
     }
 
     fn payload(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    names::{Names, shorten},
+    names::{label_problem, shorten},
     problems::Problems,
     settings,
 };
@@ -131,8 +131,9 @@ pub fn approval(approval: &ApprovalTask, task: &Task, path: &str, problems: &mut
     Work::Approval(approval.on_timeout.unwrap_or_default())
 }
 
-/// Checks that each entry of `spec.approvals` can be of use.
-pub fn check_approvals(spec: &TaskGraphSpec, tasks: &[&Task], names: &mut Names<'_>, problems: &mut Problems) {
+/// Checks the entries of `spec.approvals`. One of a task that the graph does not have, or that asks for no approval, is no
+/// problem: entries stay when their task is removed or becomes another. The run tells of it while somebody waits.
+pub fn check_approvals(spec: &TaskGraphSpec, problems: &mut Problems) {
     if spec.approvals.len() > MAX_APPROVALS {
         let count = spec.approvals.len();
         problems.add("spec.approvals", format!("{count} approvals; the limit is {MAX_APPROVALS}"));
@@ -140,12 +141,8 @@ pub fn check_approvals(spec: &TaskGraphSpec, tasks: &[&Task], names: &mut Names<
     let mut seen = BTreeMap::new();
     for (index, approval) in spec.approvals.iter().enumerate() {
         let path = format!("spec.approvals[{index}]");
-        match names.find(&approval.task) {
-            Err(problem) => problems.add(format!("{path}.task"), problem),
-            Ok(id) if tasks.get(id.index()).is_none_or(|task| task.approval.is_none()) => {
-                problems.add(format!("{path}.task"), format!("task {:?} asks for no approval", approval.task));
-            }
-            Ok(_) => {}
+        if let Some(problem) = label_problem(&approval.task) {
+            problems.add(format!("{path}.task"), problem);
         }
         if approval.attempt == 0 {
             problems.add(format!("{path}.attempt"), "0 is out of range: attempts count from 1");
