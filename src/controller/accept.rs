@@ -276,10 +276,9 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
     let has_begun = status.revision.is_some();
     status.revision = Some(Pinned::name(view, number));
     status.revision_number = number;
-    let plan = match compile_pinned(&pinned).await? {
-        Ok(plan) => plan,
+    let Ok(plan) = compile_pinned(&pinned).await? else {
         // accepted once, by an operator with other rules
-        Err(_) => return mend::take_up(ctx, view, mend::Stored { status, version, pinned }).await,
+        return mend::take_up(ctx, view, mend::Stored { status, version, pinned }).await;
     };
     if let Some(verdict) = provide_volumes(ctx, view, &pinned, &mut status, &mut version).await? {
         return Ok(Taken::Not(verdict));
