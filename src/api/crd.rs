@@ -8,8 +8,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
 
 use super::{
-    ApprovalDecision, ClusterTaskTemplate, DesiredState, EndingReason, FailurePolicy, GraphPhase, OnTimeout,
-    RerunScope, TaskGraph, TaskGraphSpec, TaskPhase, TaskTemplate, TemplateKind, Trigger, ValueType, schema,
+    ApprovalDecision, ClusterTaskTemplate, DesiredState, EndingReason, FailurePolicy, ForEachStrategy, GraphPhase,
+    OnTimeout, RerunScope, TaskGraph, TaskGraphSpec, TaskPhase, TaskTemplate, TemplateKind, Trigger, ValueType, schema,
 };
 
 /// The first line of every generated file.
@@ -90,6 +90,7 @@ impl Enums {
             of::<RerunScope>(),
             of::<TaskPhase>(),
             of::<OnTimeout>(),
+            of::<ForEachStrategy>(),
             of::<ApprovalDecision>(),
         ])
     }

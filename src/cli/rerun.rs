@@ -186,7 +186,7 @@ mod tests {
         let undone =
             json!({"status": {"tasks": [{"name": "build", "phase": "Succeeded", "compensation": {"attempts": 1}}]}});
         let nothing = "no task is Failed, Omitted or Cancelled: say which with --task, or --all";
-        let template = json!({"spec": {"templateRef": {"name": "t"}, "tasks": null, "finally": null}});
+        let template = json!({"spec": {"templateRef": {"name": "t"}, "tasks": [], "finally": []}});
         let cancelled = json!({"spec": {"desiredState": "Cancel"}});
         let child = json!({"metadata": {"labels": {"taskgraph.dev/task": "load"}, "ownerReferences": [
             {"apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph", "name": "top", "uid": "u", "controller": true}]}});
