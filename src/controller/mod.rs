@@ -72,6 +72,9 @@ use crate::{
     runtime::{health::Health, lease::Leadership, metrics::Metrics},
 };
 
+/// How long what is under way is waited for when the program ends. It may be ended at any call; a moment spares the next
+/// operator some questions.
+const GRACE: Duration = Duration::from_secs(5);
 /// How often the queue shows that it goes round.
 const TICK: Duration = Duration::from_secs(5);
 /// How long a graph is left alone whose watch lags.
@@ -157,17 +160,30 @@ pub async fn run(
     let (graphs, writer) = reflector::store();
     let seen = watch::graphs(Arc::clone(&ctx), watch::api(client, namespace), writer);
     let led = leadership_changes(Arc::clone(&ctx), leadership);
+    let known = graphs.clone();
     let results = Controller::for_stream(seen, graphs)
         .with_config(Config::default().concurrency(options.concurrency))
         .reconcile_on(woken)
         .reconcile_all_on(led)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, retry, Arc::clone(&ctx));
-    go_round(results, &health).await;
+    tokio::select! {
+        () = go_round(results, &health) => {}
+        () = patience(&known, &shutdown) => {}
+    }
     watches.shutdown().await;
     ctx.hands.tracker.close();
-    // what is under way may be ended at any call; a moment spares the next operator some questions
-    let _ = tokio::time::timeout(Duration::from_secs(5), ctx.hands.tracker.wait()).await;
+    let _ = tokio::time::timeout(GRACE, ctx.hands.tracker.wait()).await;
+}
+
+/// Returns when looks under way are not waited for any longer. The controller waits for them when it is shut down; but
+/// it waits for ever if the graphs were not listed by then, since it holds back all looks until they are, and takes
+/// in nothing any more.
+async fn patience(graphs: &reflector::Store<GraphView>, shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    if graphs.wait_until_ready().now_or_never().is_some() {
+        tokio::time::sleep(GRACE).await;
+    }
 }
 
 /// Shows that the program goes round while it waits. Never ends.

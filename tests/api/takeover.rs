@@ -10,8 +10,10 @@ use taskgraph::api::TaskPhase;
 use crate::{
     fixture::{Fixture, task, task_with},
     support::{
-        ControlPlane, Play,
+        ControlPlane, Operator, Play,
         namespace::{finished, outcome, status},
+        operator::Settings,
+        proxy::Fate,
     },
     told,
 };
@@ -76,5 +78,19 @@ async fn the_api_server_and_etcd_restart_in_mid_run() -> Result<()> {
     control_plane.restart("etcd", Duration::from_secs(3)).await?;
     went_on(&fixture).await?;
     control_plane.stop();
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_that_is_told_to_end_before_it_saw_a_graph_ends() -> Result<()> {
+    let mut fixture = Fixture::new("early-end", script).await?;
+    fixture.operator.kill().await?;
+    // the watch of graphs never begins, all others do
+    fixture.proxy.inject(|call| (call.resource == "taskgraphs").then_some(Fate::Refused(503)));
+    let settings = Settings::new(fixture.proxy.kubeconfig(), &fixture.namespace.name);
+    fixture.operator = Operator::start(Settings { identity: "early".into(), ..settings })?;
+    let held = |lease: &Lease| lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) == Some("early");
+    fixture.namespace.until_all::<Lease>("taken", |leases| leases.iter().any(held)).await;
+    assert!(fixture.operator.terminate().await?.success());
     Ok(())
 }
