@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{ApprovalDecision, DesiredState, GraphPhase, TaskGraphStatus, TaskPhase, TaskStatus},
-    engine::{Attempt, AttemptResult, Run, TaskId, Transition, graph::TriggerRule, graph::Work},
+    engine::{Attempt, AttemptResult, Run, TaskId, Transition, for_each::Launchable, graph::TriggerRule, graph::Work},
 };
 
 /// Of an attempt that is launched for the first time. `held`: nothing is to be started, since the spec is not valid or
@@ -149,6 +149,9 @@ fn judge_last(run: &Run, id: TaskId, jobs: &Jobs) {
                 assert_eq!(expected(def.trigger, &dependencies(graph, run, id)), (status.phase, reason), "{why}");
             }
             assert!(reason != "BranchNotTaken" || !guards_hold(graph, run, id), "{why}");
+            let next = Attempt::new(id, status.attempts + 1);
+            let is_empty = || matches!(run.launchable(next), Ok(Launchable::NoItems));
+            assert!(reason != "NoItems" || is_empty(), "{why}");
         }
         _ => panic!("D: {why}"),
     }
