@@ -131,6 +131,10 @@ fn judge_last(run: &Run, id: TaskId, jobs: &Jobs) {
         (TaskPhase::Succeeded, _) => {
             let decided = status.taken().next().is_some();
             let is_decision = matches!(def.work, Work::Decision { .. });
+            assert!(
+                !matches!(def.work, Work::Approval(_)) || reason == "ApprovalTimeout",
+                "{why}, but nobody approved"
+            );
             assert!(decided == is_decision && (is_decision || status.begun()), "{why}");
         }
         (TaskPhase::Failed, "Rejected" | "ApprovalTimeout") => assert!(status.begun(), "{why}"),
