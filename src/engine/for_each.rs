@@ -5,14 +5,16 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
+    edit::carry,
     event::{Attempt, Launch},
     expr::{EvalError, Scope},
     graph::TaskId,
     policy::items,
+    reason,
     record::Round,
     state::Run,
 };
-use crate::api::ItemsStatus;
+use crate::api::{ItemsStatus, TaskPhase};
 
 /// What there is to launch.
 pub(super) enum Launchable {
@@ -59,6 +61,18 @@ impl Run {
         }
         self.begin_items(attempt, list, round);
         Ok(())
+    }
+
+    /// Skips a task of which the list is empty. An edit may have emptied it after attempts that failed: those count as
+    /// ones of before, so that the task has begun nothing, and a further edit decides it again.
+    pub(super) fn skip_without_items(&mut self, id: TaskId, round: &mut Round) {
+        let status = &mut self.tasks[id.index()].status;
+        let phase = status.phase;
+        carry::reset(status);
+        // `enter` counts from there
+        status.phase = phase;
+        self.enter(id, TaskPhase::Skipped, Some(reason::NO_ITEMS), None, round);
+        self.must_store();
     }
 
     /// Notes how many items there are, none of which has begun.

@@ -163,9 +163,11 @@ impl Run {
     }
 
     pub(super) fn on_finished(&mut self, id: TaskId, result: AttemptResult, time: Timestamp, round: &mut Round) {
+        let is_other = !self.has_job(id);
         let task = &self.tasks[id.index()];
-        if matches!(task.live.stop, Some(StopCause::Again | StopCause::CallOff(reason::REMOVED))) {
-            // however it ended, it counts for nothing
+        if is_other || matches!(task.live.stop, Some(StopCause::Again | StopCause::CallOff(reason::REMOVED))) {
+            // however it ended, it counts for nothing: a decision has not chosen, nor has anybody approved, because a Job
+            // that is being stopped since it was a task of another kind has come to its end
             return;
         }
         let time = whole_millis(time).min(round.now).max(task.status.start_time.unwrap_or(Timestamp::MIN));

@@ -152,22 +152,21 @@ impl Run {
                 // which items are to be launched follows from what is known of the others
                 TaskPhase::Running if self.is_per_item(id) => {}
                 TaskPhase::Running if task.status.job.is_none() && !task.live.started && !fresh.contains(&attempt) => {
-                    let error = match self.launchable(attempt) {
+                    match self.launchable(attempt) {
                         Ok(Launchable::Job(launch)) => {
                             self.expect_items(&launch);
                             round.launches.push(launch);
-                            None
                         }
-                        Ok(Launchable::Items(_) | Launchable::Nothing) => None,
-                        Ok(Launchable::NoItems) => Some("forEach.items: the list is empty now".to_owned()),
-                        Err(error) => Some(error.to_string()),
-                    };
-                    match error {
-                        None => {}
-                        Some(error) => {
+                        Ok(Launchable::Items(_) | Launchable::Nothing) => {}
+                        // an edit emptied the list; there may be a Job all the same, which the caller does not see yet
+                        Ok(Launchable::NoItems) => {
+                            let message = "being stopped: the list of its items is empty now";
+                            self.stop(id, StopCause::Again, message, round);
+                        }
+                        Err(error) => {
                             let failure = Failure {
                                 reason: reason::EXPRESSION_ERROR.to_owned(),
-                                message: Some(error),
+                                message: Some(error.to_string()),
                                 exit_code: None,
                                 blame: Blame::Final,
                             };

@@ -381,7 +381,7 @@ impl Run {
                 self.expect_items(&launch);
                 round.launches.push(launch);
             }
-            Ok(Launchable::NoItems) => self.enter(id, TaskPhase::Skipped, Some(reason::NO_ITEMS), None, round),
+            Ok(Launchable::NoItems) => self.skip_without_items(id, round),
             Ok(Launchable::Nothing) => {}
             Err(error) => {
                 self.enter(id, TaskPhase::Failed, Some(reason::EXPRESSION_ERROR), Some(error.to_string()), round);

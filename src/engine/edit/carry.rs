@@ -275,6 +275,10 @@ pub fn start_afresh(status: &mut TaskStatus) {
     if !may_have_pods {
         return reset(status);
     }
+    // what it did before was undone, and what it does next is not
+    if status.compensation.as_ref().is_some_and(|undo| undo.phase.is_final()) {
+        status.compensation = status.compensation.take().and_then(undo_anew);
+    }
     if status.phase != TaskPhase::Running {
         status.phase = TaskPhase::Retrying;
     }
@@ -301,17 +305,21 @@ pub fn reset(status: &mut TaskStatus) {
         attempts_before: status.attempts,
         fresh: status.fresh,
         failed_attempts: mem::take(&mut status.failed_attempts),
-        compensation: status.compensation.take().filter(|undo| undo.attempts > 0).map(|undo| {
-            // what the next attempt does is to be undone anew
-            Box::new(CompensationStatus {
-                attempts: undo.attempts,
-                attempts_before: undo.attempts,
-                failed_attempts: undo.failed_attempts,
-                ..CompensationStatus::default()
-            })
-        }),
+        compensation: status.compensation.take().and_then(undo_anew),
         ..TaskStatus::default()
     };
+}
+
+/// A compensation that is to undo what the next attempt does; `None` if it had no attempt itself.
+fn undo_anew(undo: Box<CompensationStatus>) -> Option<Box<CompensationStatus>> {
+    (undo.attempts > 0).then(|| {
+        Box::new(CompensationStatus {
+            attempts: undo.attempts,
+            attempts_before: undo.attempts,
+            failed_attempts: undo.failed_attempts,
+            ..CompensationStatus::default()
+        })
+    })
 }
 
 /// Dependencies and guards by name, in any order.

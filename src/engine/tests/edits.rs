@@ -282,6 +282,8 @@ fn what_is_left_of_a_task_of_another_kind_may_be_called_off_too() {
         restarted.step([restarted.launched("a")]);
         assert_eq!(restarted.actions(), ["stop a/1"]);
         for mut driver in [driver, restarted] {
+            driver.ok("a");
+            assert_eq!(driver.phase("a"), TaskPhase::Running, "what it was came to an end, not what it is");
             driver.gone("a");
             assert_eq!(driver.line(), "a=Cancelled/FailurePolicy b=Failed/Error");
         }

@@ -144,6 +144,60 @@ fn a_further_attempt_has_all_items_again() {
 }
 
 #[test]
+fn an_edit_that_empties_the_list_ends_the_retries() {
+    for strategy in ["Indexed", "PerItem"] {
+        let of = |items| spec(json!({"items": items, "strategy": strategy}), json!({"retry": {"limit": 1}}));
+        let mut driver = Driver::of(of(json!([1, 2])));
+        driver.ok("list");
+        match strategy {
+            "PerItem" => {
+                let items = [0, 1].map(|index| driver.attempt("each").of_item(index));
+                let time = driver.now;
+                let failed = |attempt| Event::Finished { attempt, result: failed(Blame::Task), time };
+                driver.step(items.map(failed));
+            }
+            _ => _ = driver.fail("each"),
+        }
+        driver.gone("each");
+        assert_eq!(driver.phase("each"), TaskPhase::Retrying, "{strategy}");
+        driver.edit(of(json!([])));
+        driver.gone("each");
+        driver.wait(2);
+        assert_eq!(driver.line(), "list=Succeeded each=Skipped/NoItems after=Skipped/DependencySkipped");
+        let told = driver.status().tasks[1].clone();
+        assert_eq!((told.attempts, told.begun(), told.stale, told.items), (1, false, false, None));
+        assert_eq!(told.failed_attempts.len(), 1, "it is still told");
+        assert_eq!(driver.restarted().line(), driver.line());
+        // what has begun nothing is decided again
+        driver.edit(of(json!([3])));
+        assert_eq!((driver.phase("each"), driver.attempt("each").number), (TaskPhase::Running, 2), "{strategy}");
+    }
+}
+
+#[test]
+fn an_edit_that_empties_the_list_of_an_attempt_whose_job_nobody_has_seen() {
+    let of = |items| spec(json!({"items": items}), json!({}));
+    let mut driver = listed(json!({"items": [1, 2, 3]}), json!({}));
+    let plan = planned(of(json!([])));
+    driver.run.edit(plan.graph, plan.settings, driver.now);
+    driver.graph = Arc::clone(driver.run.graph());
+    let mut seen = driver.restarted();
+    // the Job may be there all the same: it is looked for, whatever a restart forgets
+    driver.step([]);
+    assert_eq!(driver.actions(), ["stop each/1"]);
+    assert!(driver.last.store_first);
+    let mut restarted = driver.restored_from(&driver.status());
+    restarted.step([]);
+    assert_eq!(restarted.actions(), ["stop each/1"]);
+    restarted.gone("each");
+    assert_eq!(restarted.line(), "list=Succeeded each=Skipped/NoItems after=Skipped/DependencySkipped");
+    assert_eq!((restarted.attempt("each").number, restarted.run.is_finished()), (1, true));
+    // one that is seen at once goes on
+    seen.step([seen.launched("each")]);
+    assert_eq!((seen.line().as_str(), seen.actions().len()), ("list=Succeeded each=Running after=Pending", 0));
+}
+
+#[test]
 fn a_restart_launches_the_same_items() {
     let mut driver = listed(json!({"items": "${{ tasks.list.outputs.files }}"}), json!({"files": [5, 6]}));
     let first = launched_items(&driver);

@@ -224,3 +224,23 @@ fn what_was_undone_is_done_once_more_and_may_be_undone_once_more() {
         }
     }
 }
+
+#[test]
+fn what_was_undone_and_removed_is_undone_once_more_when_it_is_back() {
+    let policy = |mut spec: Value| {
+        spec["failurePolicy"] = json!("FinishBranches");
+        spec
+    };
+    let mut driver = Driver::of(policy(saga()));
+    driver.ok("pay");
+    driver.fail_by("ship", Blame::Final);
+    driver.ok("undo:pay");
+    assert!(driver.run.is_finished());
+    driver.edit(policy(json!({"tasks": [{"name": "ship", "container": {"image": "i"}}]})));
+    driver.edit(policy(saga()));
+    // what is left of it is looked for first
+    assert_eq!((driver.phase("pay"), driver.phase("undo:pay")), (TaskPhase::Retrying, TaskPhase::Pending));
+    driver.gone("pay");
+    driver.ok("pay");
+    assert_eq!(driver.actions(), ["launch undo:pay/2"]);
+}

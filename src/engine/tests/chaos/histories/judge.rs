@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{ApprovalDecision, DesiredState, GraphPhase, TaskGraphStatus, TaskPhase, TaskStatus},
-    engine::{Attempt, AttemptResult, Run, TaskId, Transition, graph::TriggerRule, graph::Work},
+    engine::{Attempt, AttemptResult, Run, TaskId, Transition, for_each::Launchable, graph::TriggerRule, graph::Work},
 };
 
 /// Of an attempt that is launched for the first time. `held`: nothing is to be started, since the spec is not valid or
@@ -131,6 +131,10 @@ fn judge_last(run: &Run, id: TaskId, jobs: &Jobs) {
         (TaskPhase::Succeeded, _) => {
             let decided = status.taken().next().is_some();
             let is_decision = matches!(def.work, Work::Decision { .. });
+            assert!(
+                !matches!(def.work, Work::Approval(_)) || reason == "ApprovalTimeout",
+                "{why}, but nobody approved"
+            );
             assert!(decided == is_decision && (is_decision || status.begun()), "{why}");
         }
         (TaskPhase::Failed, "Rejected" | "ApprovalTimeout") => assert!(status.begun(), "{why}"),
@@ -149,6 +153,9 @@ fn judge_last(run: &Run, id: TaskId, jobs: &Jobs) {
                 assert_eq!(expected(def.trigger, &dependencies(graph, run, id)), (status.phase, reason), "{why}");
             }
             assert!(reason != "BranchNotTaken" || !guards_hold(graph, run, id), "{why}");
+            let next = Attempt::new(id, status.attempts + 1);
+            let is_empty = || matches!(run.launchable(next), Ok(Launchable::NoItems));
+            assert!(reason != "NoItems" || is_empty(), "{why}");
         }
         _ => panic!("D: {why}"),
     }
