@@ -47,7 +47,7 @@ use kube::{
     Api, Client,
     runtime::{
         controller::{Action, Config, Controller},
-        reflector,
+        reflector::{self, Store},
     },
 };
 use tokio::{sync::watch as channel, task::JoinSet};
@@ -155,6 +155,7 @@ pub async fn run(
     health.set_synced(true);
 
     let (graphs, writer) = reflector::store();
+    let listed = graphs.clone();
     let seen = watch::graphs(Arc::clone(&ctx), watch::api(client, namespace), writer);
     let led = leadership_changes(Arc::clone(&ctx), leadership);
     let results = Controller::for_stream(seen, graphs)
@@ -163,7 +164,10 @@ pub async fn run(
         .reconcile_all_on(led)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, retry, Arc::clone(&ctx));
-    go_round(results, &health).await;
+    tokio::select! {
+        () = go_round(results, &health) => {}
+        () = stopped_before(&listed, &shutdown) => {}
+    }
     watches.shutdown().await;
     ctx.hands.tracker.close();
     // what is under way may be ended at any call; a moment spares the next operator some questions
@@ -196,6 +200,15 @@ async fn fill_caches(ctx: &Arc<Context>, client: &Client, namespace: Option<&str
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
+/// Told to stop before it knows which graphs there are, the queue would wait for them for ever, and nothing brings them any
+/// more. Never ends where they are known.
+async fn stopped_before(listed: &Store<GraphView>, shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    if listed.wait_until_ready().now_or_never().is_some() {
+        future::pending::<()>().await;
+    }
 }
 
 /// Drives the queue, and shows that it goes round.

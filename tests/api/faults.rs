@@ -348,3 +348,20 @@ async fn the_time_to_live_counts_though_nothing_happens_after_the_end() -> Resul
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn told_to_stop_before_it_has_seen_the_graphs_it_stops() -> Result<()> {
+    let mut fixture = Fixture::new("stop-early", quick).await?;
+    fixture.operator.kill().await?;
+    fixture.restart().await?;
+    let graphs = |call: &crate::support::proxy::Call| call.resource == "taskgraphs";
+    fixture.proxy.inject_times(usize::MAX, Fate::Delayed(Duration::from_mins(5)), graphs);
+    while !fixture.operator.log_tail(20).contains("caches filled") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let begun = std::time::Instant::now();
+    assert!(fixture.operator.terminate().await?.success());
+    // it waits at most so long for what is under way
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    Ok(())
+}
