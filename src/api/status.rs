@@ -463,7 +463,8 @@ pub struct ItemsStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub failed_indexes: Option<String>,
-    /// With `strategy: PerItem`, while the attempt runs: those that are known to have a Job or child graph.
+    /// With `strategy: PerItem`, while the attempt runs: those that are known to have a Job or child graph, as `1,3-5`;
+    /// where that would be too long, `x` and a hexadecimal digit for each four places, the first being the lowest bit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub launched: Option<String>,

@@ -108,7 +108,7 @@ impl Run {
         self.tasks[id.index()].status.attempts = attempt.number;
         self.begin(id, job, round);
         if by_item && stop.is_none() {
-            self.restore_items(id);
+            self.await_items(id);
         }
         if let Some(stop) = stop {
             self.stop(id, stop, "being stopped: it was launched before the graph was edited", round);

@@ -16,7 +16,8 @@ use super::{
     graph::{TaskDef, TaskId},
     policy::{
         indexes::Indexes,
-        per_item::{Block, ItemSet, Limits, Verdict},
+        per_item::{self, Block, ItemSet, Limits},
+        trigger::Verdict,
     },
     reason,
     record::{MAX_MESSAGE, MAX_REASON, Round, clip},
@@ -40,6 +41,9 @@ impl LiveItems {
     }
 }
 
+/// What was told of items before their list was known, in its order.
+pub(super) type EarlyItems = Vec<(u32, Event)>;
+
 fn limits(def: &TaskDef) -> Limits {
     def.for_each
         .as_ref()
@@ -62,7 +66,7 @@ impl Run {
         let live = task.status.phase == TaskPhase::Running && task.status.attempts == attempt.number;
         live && match (attempt.item, &task.live.items) {
             (Some(index), Some(items)) => items.set.is_open(index),
-            (item, _) => item.is_none(),
+            (item, _) => item.is_none() || task.live.early.is_some(),
         }
     }
 
@@ -93,28 +97,55 @@ impl Run {
         self.touched.insert(id);
     }
 
-    /// The items of an attempt that began before: `launched` are known to have a Job.
+    /// The items of an attempt that began before, as the status tells of them.
     pub(super) fn restore_items(&mut self, id: TaskId) {
         let status = self.tasks[id.index()].status.items.clone().unwrap_or_default();
-        let limits = limits(self.graph.task(id));
-        let mut list = None;
-        let mut broken = None;
         if status.total == 0 {
-            match self.list(self.last_attempt(id)) {
-                Ok(found) => list = Some(found),
-                Err(error) => broken = Some(no_list(error)),
-            }
+            return self.await_items(id);
         }
-        let total = list.as_ref().map_or(status.total, |list| u32::try_from(list.len()).unwrap_or(u32::MAX));
-        let total = total.min(MAX_ITEMS);
+        let total = status.total.min(MAX_ITEMS);
+        let limits = limits(self.graph.task(id));
         let mut set = ItemSet::restore(total, limits, &Indexes::read(status.launched.as_deref(), total));
         let message = self.task(id).message.clone();
-        if let Some(failure) = status.ending.map(|ending| failure_of(&ending, message)).or(broken) {
+        if let Some(failure) = status.ending.map(|ending| failure_of(&ending, message)) {
             set.give_up(failure);
         }
-        let task = &mut self.tasks[id.index()];
-        task.live.items = Some(Box::new(LiveItems::new(set, list)));
+        self.tasks[id.index()].live.items = Some(Box::new(LiveItems::new(set, None)));
         self.touched.insert(id);
+    }
+
+    /// An attempt began of which the status does not tell how many items it has: its list is evaluated once all that it
+    /// follows from is known. After a restart the Jobs of items may be seen before what the tasks before them left.
+    pub(super) fn await_items(&mut self, id: TaskId) {
+        self.tasks[id.index()].live.early = Some(EarlyItems::new());
+        self.touched.insert(id);
+    }
+
+    /// Looks at a Running task of whose dependencies something became known.
+    pub(super) fn look_for_items(&mut self, id: TaskId) {
+        if self.tasks[id.index()].live.early.is_some() {
+            self.touched.insert(id);
+        }
+    }
+
+    /// Evaluates the list of an attempt that began before, and takes in what was told of its items.
+    fn find_items(&mut self, id: TaskId, round: &mut Round) {
+        let live = &self.tasks[id.index()].live;
+        if live.early.is_none() || live.stop.is_some() || self.verdict(id) == Verdict::Wait {
+            return;
+        }
+        let early = self.tasks[id.index()].live.early.take().unwrap_or_default();
+        match self.list(self.last_attempt(id)) {
+            Ok(list) => {
+                let total = u32::try_from(list.len()).unwrap_or(u32::MAX);
+                let set = ItemSet::new(total, limits(self.graph.task(id)));
+                self.set_items(id, LiveItems::new(set, Some(list)));
+                for (index, event) in early {
+                    self.take_in_item(id, index, event, round);
+                }
+            }
+            Err(error) => self.stop_items(id, no_list(error), round),
+        }
     }
 
     /// The list that an attempt is for.
@@ -147,6 +178,10 @@ impl Run {
 
     /// Takes what is told of an item of a running task. Whether the attempt may come to something else by it.
     fn take_in_item(&mut self, id: TaskId, index: u32, event: Event, round: &mut Round) -> bool {
+        if let Some(early) = &mut self.tasks[id.index()].live.early {
+            early.push((index, event));
+            return true;
+        }
         let starts_within = self.graph.task(id).starts_within();
         let Some(items) = self.items_mut(id) else { return false };
         match event {
@@ -192,21 +227,22 @@ impl Run {
 
     /// Judges an attempt of which items were told of.
     pub(super) fn judge_items(&mut self, id: TaskId, round: &mut Round) {
+        self.find_items(id, round);
         let stopping = self.tasks[id.index()].live.stop.is_some();
         let Some(items) = &self.tasks[id.index()].live.items else { return };
         let (verdict, ended) = (items.set.verdict(), items.ended);
         self.show_items(id, round);
         let result = match verdict {
-            Verdict::Open => {
+            per_item::Verdict::Open => {
                 if !stopping {
                     self.rolling.insert(id);
                 }
                 return;
             }
-            Verdict::Stop(_) if stopping => return,
-            Verdict::Stop(failure) => return self.stop_items(id, failure, round),
-            Verdict::Succeeded(outputs) => AttemptResult::Succeeded { outputs, message: None },
-            Verdict::Failed(failure) => AttemptResult::Failed(failure),
+            per_item::Verdict::Stop(_) if stopping => return,
+            per_item::Verdict::Stop(failure) => return self.stop_items(id, failure, round),
+            per_item::Verdict::Succeeded(outputs) => AttemptResult::Succeeded { outputs, message: None },
+            per_item::Verdict::Failed(failure) => AttemptResult::Failed(failure),
         };
         let ended = if ended == Timestamp::MIN { round.now } else { ended };
         self.on_finished(id, result, ended, round);
@@ -285,14 +321,12 @@ impl Run {
         self.stop(id, StopCause::Items, &message, round);
         let status = &mut self.tasks[id.index()].status;
         status.reason = Some(clip(&failure.reason, MAX_REASON).to_owned());
-        if let Some(items) = &mut status.items {
-            items.ending = Some(ItemsEnding {
-                reason: failure.reason,
-                exit_code: failure.exit_code,
-                by_cluster: failure.blame == Blame::Cluster,
-                for_good: failure.blame == Blame::Final,
-            });
-        }
+        status.items.get_or_insert_default().ending = Some(ItemsEnding {
+            reason: failure.reason,
+            exit_code: failure.exit_code,
+            by_cluster: failure.blame == Blame::Cluster,
+            for_good: failure.blame == Blame::Final,
+        });
     }
 
     /// Why an attempt failed whose items were stopped.

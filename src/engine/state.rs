@@ -14,7 +14,7 @@ use super::{
     event::Attempt,
     expr::TaskLookup,
     graph::{Graph, Identity, Settings, TaskId, Work},
-    per_item::LiveItems,
+    per_item::{EarlyItems, LiveItems},
     policy::{
         returns::Returned,
         trigger::{Tally, Verdict},
@@ -150,6 +150,8 @@ pub(super) struct Live {
     pub look_up: LookUp,
     /// The items of an attempt with a Job or child graph for each.
     pub items: Option<Box<LiveItems>>,
+    /// What is told of items before their list is known; `None` once it is.
+    pub early: Option<EarlyItems>,
 }
 
 /// Why an attempt is being stopped.

@@ -315,6 +315,7 @@ impl Run {
         match self.task(id).phase {
             TaskPhase::Pending => {}
             TaskPhase::Retrying => return self.try_again(id, round),
+            TaskPhase::Running => return self.look_for_items(id),
             _ => return,
         }
         let (phase, reason) = match self.verdict(id) {

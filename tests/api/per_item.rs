@@ -339,6 +339,72 @@ async fn an_edit_of_the_items_begins_again() -> Result<()> {
     Ok(())
 }
 
+/// Waits for the end of `g`: so many pods take their time.
+async fn ended_in_minutes(fixture: &Fixture) -> Result<TaskGraph> {
+    let began = std::time::Instant::now();
+    loop {
+        let graph = fixture.namespace.graphs().get("g").await?;
+        if finished(&graph).is_some() || began.elapsed() > Duration::from_mins(5) {
+            return Ok(graph);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_child_graphs() -> Result<()> {
+    let mut fixture = Fixture::new("each-children", |_, _| Play::succeeds("")).await?;
+    let load = json!({"parameters": [{"name": "x"}],
+        "graph": {"tasks": [task("read", &[])], "outputs": [{"name": "x", "value": "args.x"}]}});
+    fixture.namespace.create_template("load", load).await?;
+    let all: Vec<usize> = (0..100).collect();
+    let spec = json!({"tasks": [each_child(json!({"items": all, "parallelism": 20}))]});
+    fixture.namespace.create("g", spec).await?;
+    fixture
+        .namespace
+        .until("g", "twenty of them done", |graph| {
+            task_status(graph, "each").and_then(|each| each.items).is_some_and(|items| items.succeeded >= 20)
+        })
+        .await;
+    // in the midst of it, another one takes over
+    fixture.operator.kill().await?;
+    fixture.restart().await?;
+    let graph = ended_in_minutes(&fixture).await?;
+    assert_eq!(finished(&graph), Some("Complete"));
+    let each = status_of(&graph, "each");
+    assert_eq!((each.attempts, &each.outputs["x"]), (1, &json!(all)));
+    assert_eq!(children(&fixture).await?.len(), 100, "none twice");
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn suspended_no_further_item_has_a_job_after_a_restart_either() -> Result<()> {
+    let mut fixture =
+        Fixture::new("each-held", |_, _| Play::succeeds(r#"{"n": 1}"#).after(Duration::from_millis(300))).await?;
+    let spec = json!({"tasks": [each(json!({"items": [1, 2, 3], "parallelism": 1}), json!({}))]});
+    fixture.namespace.create("g", spec).await?;
+    fixture.until_pod_runs("each").await;
+    fixture.namespace.edit("g", json!({"desiredState": "Suspend"})).await?;
+    let one_done = |graph: &TaskGraph| {
+        let items = task_status(graph, "each").and_then(|each| each.items);
+        holds(graph, "Suspended") && items.is_some_and(|items| items.succeeded == 1 && items.active == 0)
+    };
+    fixture.namespace.until("g", "suspended, one item done", one_done).await;
+    fixture.operator.kill().await?;
+    fixture.restart().await?;
+    // what is not to happen has no moment of its own
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(item_jobs(&fixture).await?.len(), 1);
+    fixture.namespace.edit("g", json!({"desiredState": "Run"})).await?;
+    let graph = fixture.namespace.until_finished("g").await;
+    let each = status_of(&graph, "each");
+    assert_eq!((finished(&graph), each.attempts), (Some("Complete"), 1));
+    assert_eq!(each.outputs["n"], json!([1, 1, 1]));
+    fixture.judge().await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn many_items_are_few_writes() -> Result<()> {
     // `ITEMS=1000` for the limit; that many pods beside other tests make those wait
@@ -346,15 +412,7 @@ async fn many_items_are_few_writes() -> Result<()> {
     let fixture = Fixture::new("each-many", |_, _| Play::succeeds(r#"{"n": 1}"#)).await?;
     let all: Vec<usize> = (0..count).collect();
     fixture.namespace.create("g", json!({"tasks": [each(json!({"items": all}), json!({}))]})).await?;
-    let began = std::time::Instant::now();
-    // so many pods take their time
-    let graph = loop {
-        let graph = fixture.namespace.graphs().get("g").await?;
-        if finished(&graph).is_some() || began.elapsed() > Duration::from_mins(5) {
-            break graph;
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    };
+    let graph = ended_in_minutes(&fixture).await?;
     assert_eq!(finished(&graph), Some("Complete"));
     assert_eq!(status_of(&graph, "each").outputs["n"], json!(vec![1; count]));
     let writes = fixture.proxy.writes().len();

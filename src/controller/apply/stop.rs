@@ -22,7 +22,8 @@ impl Hold {
     /// Deletes the attempt's Job, or those of its items, and tells when nothing of it runs any more.
     pub async fn stop(self) {
         self.cancel.cancel();
-        let _gate = self.gate.write().await;
+        // what of one item is seen was created; the launches of the others may wait for the room that it takes
+        let _gate = if self.attempt.item.is_none() { Some(self.gate.write().await) } else { None };
         for mut pause in backoff() {
             if !self.is_awaited() {
                 return;

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 /// The longest list that is told, in bytes.
 pub const MAX_TOLD: usize = 256;
 
+/// What a list begins with that has a digit for each four places.
+const DIGITS: char = 'x';
+
 /// A set of places, kept as ranges: adding one costs the logarithm of how many ranges there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Indexes {
@@ -14,10 +17,19 @@ pub struct Indexes {
 }
 
 impl Indexes {
-    /// Reads a list; what is none, or is beyond `total`, is left out.
+    /// Reads what [`told`](Self::told) or [`exactly`](Self::exactly) gave; what is no list, or is beyond `total`, is left out.
     pub fn read(text: Option<&str>, total: u32) -> Self {
+        let text = text.unwrap_or_default();
         let mut indexes = Self::default();
-        for part in text.unwrap_or_default().split(',') {
+        if let Some(digits) = text.strip_prefix(DIGITS) {
+            for (first, digit) in (0..total).step_by(4).zip(digits.chars()) {
+                let bits = digit.to_digit(16).unwrap_or_default();
+                let places = (0..4).filter(|bit| bits & (1 << bit) != 0).map(|bit| first.saturating_add(bit));
+                places.filter(|place| *place < total).for_each(|place| _ = indexes.insert(place));
+            }
+            return indexes;
+        }
+        for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let (Ok(first), Ok(last)) = (first.trim().parse(), last.trim().parse::<u32>()) else { continue };
             if first <= last && last < total {
@@ -68,17 +80,32 @@ impl Indexes {
 
     /// `1,3-5`, cut where it is too long; `None` where there are none.
     pub fn told(&self) -> Option<String> {
+        self.ranges().unwrap_or_else(|cut| Some(cut + ",…"))
+    }
+
+    /// All of them, in no more bytes: `1,3-5` or, where that is too long, `x` and a hexadecimal digit for each four places,
+    /// the first of them being its lowest bit. There is room for 1,020 places.
+    pub fn exactly(&self) -> Option<String> {
+        self.ranges().unwrap_or_else(|_| {
+            let last = self.ranges.last_key_value().map_or(0, |(_, last)| *last);
+            let digit = |first: u32| (0..4).map(|bit| u32::from(self.holds(first.saturating_add(bit))) << bit).sum();
+            let digits = (0..=last).step_by(4).filter_map(|first| char::from_digit(digit(first), 16));
+            Some(std::iter::once(DIGITS).chain(digits).take(MAX_TOLD).collect())
+        })
+    }
+
+    /// `1,3-5`; where that is too long, what of it there is room for beside the mark of a cut.
+    fn ranges(&self) -> Result<Option<String>, String> {
         let mut text = String::new();
         for (first, last) in &self.ranges {
             let comma = if text.is_empty() { "" } else { "," };
             let part = if first == last { format!("{comma}{first}") } else { format!("{comma}{first}-{last}") };
             if text.len() + part.len() + ",…".len() > MAX_TOLD {
-                text.push_str(",…");
-                break;
+                return Err(text);
             }
             text.push_str(&part);
         }
-        Some(text).filter(|text| !text.is_empty())
+        Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
     /// `2 of 10 items failed: 3,7`: the first few, in a message of bounded length.
@@ -122,6 +149,21 @@ mod tests {
         assert!(told.len() <= MAX_TOLD && told.starts_with("0,2,4,") && told.ends_with(",…"), "{told}");
     }
 
+    #[test]
+    fn all_of_a_thousand_have_room() {
+        for (step, text) in [(1, Some("0-999".to_owned())), (2, Some(format!("x{}", "5".repeat(250)))), (3, None)] {
+            let mut indexes = Indexes::default();
+            (0..1000).step_by(step).for_each(|place| _ = indexes.insert(place));
+            let told = indexes.exactly().unwrap_or_default();
+            assert!(told.len() <= MAX_TOLD, "{told}");
+            assert!(text.is_none_or(|text| told == text), "{told}");
+            assert_eq!(Indexes::read(Some(&told), 1000), indexes);
+        }
+        // what is no digit, and what is beyond the last
+        assert_eq!(Indexes::read(Some("x1g…8f"), 18).told().as_deref(), Some("0,15-17"));
+        assert_eq!(Indexes::default().exactly(), None);
+    }
+
     proptest! {
         #[test]
         fn it_is_a_set(places in prop::collection::vec(0..60u32, 0..80)) {
@@ -133,7 +175,17 @@ mod tests {
             prop_assert!(indexes.iter().eq(expected.iter().copied()));
             prop_assert_eq!(indexes.count() as usize, expected.len());
             prop_assert!((0..60).all(|place| indexes.holds(place) == expected.contains(&place)));
-            prop_assert_eq!(Indexes::read(indexes.told().as_deref(), 60), indexes);
+            prop_assert_eq!(&Indexes::read(indexes.told().as_deref(), 60), &indexes);
+            prop_assert_eq!(&Indexes::read(indexes.exactly().as_deref(), 60), &indexes);
+        }
+
+        #[test]
+        fn many_are_read_as_they_were_told(places in prop::collection::btree_set(0..1000u32, 0..900)) {
+            let mut indexes = Indexes::default();
+            places.iter().for_each(|place| _ = indexes.insert(*place));
+            let text = indexes.exactly();
+            prop_assert!(text.as_ref().is_none_or(|text| text.len() <= MAX_TOLD));
+            prop_assert_eq!(Indexes::read(text.as_deref(), 1000), indexes);
         }
     }
 }

@@ -260,7 +260,7 @@ impl ItemSet {
             failed: self.failed.count(),
             active: self.launched.count().saturating_sub(self.done),
             failed_indexes: self.failed.told(),
-            launched: self.launched.told(),
+            launched: self.launched.exactly(),
             ending: None,
         }
     }

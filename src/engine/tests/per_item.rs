@@ -185,6 +185,65 @@ fn after_a_restart_none_is_launched_twice() {
     assert_eq!((items(&unknowing), unknowing.attempt("each").number), (vec![1, 3], 1));
 }
 
+/// `list` leaves the items of `each`; nothing is stored of their attempts.
+fn unknowing() -> Driver {
+    let spec = json!({"tasks": [
+        {"name": "list", "container": {"image": "i"}},
+        {"name": "each", "dependsOn": ["list"], "container": {"image": "i"},
+            "forEach": {"items": "${{ tasks.list.outputs.files }}", "strategy": "PerItem", "parallelism": 2}},
+    ]});
+    let driver = Driver::of(spec);
+    let mut status = driver.status();
+    status
+        .tasks
+        .iter_mut()
+        .for_each(|task| *task = crate::api::TaskStatus { name: task.name.clone(), ..Default::default() });
+    driver.restored_from(&status)
+}
+
+#[test]
+fn items_may_be_seen_before_what_their_list_follows_from() {
+    let list_ended = |driver: &Driver, list: Value| {
+        let outputs = Map::from_iter([("files".to_owned(), list)]);
+        let result = AttemptResult::Succeeded { outputs, message: None };
+        let attempt = Attempt::new(driver.id("list"), 1);
+        [Event::Launched { attempt, job: "l".into() }, Event::Finished { attempt, result, time: driver.now }]
+    };
+    let item = |driver: &Driver, index: u32| Attempt::new(driver.id("each"), 1).of_item(index);
+    let seen = |driver: &Driver, index: u32| Event::Launched { attempt: item(driver, index), job: "j".into() };
+    let done = |driver: &Driver, index: u32| {
+        let result = AttemptResult::Succeeded { outputs: Map::new(), message: None };
+        Event::Finished { attempt: item(driver, index), result, time: driver.now }
+    };
+    for at_once in [true, false] {
+        let mut driver = unknowing();
+        let (items_seen, list) =
+            ([seen(&driver, 0), seen(&driver, 1), done(&driver, 1)], list_ended(&driver, json!(["a", "b", "c"])));
+        if at_once {
+            driver.step(items_seen.into_iter().chain(list));
+        } else {
+            driver.step(items_seen);
+            assert_eq!((driver.phase("each"), items(&driver)), (TaskPhase::Running, vec![]));
+            assert!(driver.run.is_live(item(&driver, 2)), "what is told of it still counts");
+            // and once more by a restart
+            driver = driver.restarted();
+            driver.step([seen(&driver, 0), seen(&driver, 1), done(&driver, 1)]);
+            driver.step(list);
+        }
+        assert_eq!(items(&driver), [2], "at once: {at_once}");
+        driver.step([done(&driver, 0), seen(&driver, 2), done(&driver, 2)]);
+        assert_eq!(driver.phase("each"), TaskPhase::Succeeded);
+    }
+    // a list that is none: what runs is stopped before the task has Failed
+    let mut driver = unknowing();
+    driver.step([seen(&driver, 0)].into_iter().chain(list_ended(&driver, json!("none"))));
+    assert_eq!((driver.phase("each"), driver.actions()), (TaskPhase::Running, vec!["stop each/1".to_owned()]));
+    driver = driver.restarted();
+    driver.step([seen(&driver, 0)]);
+    driver.gone("each");
+    assert_eq!((driver.phase("each"), driver.reason("each")), (TaskPhase::Failed, "ExpressionError"));
+}
+
 #[test]
 fn while_suspended_no_further_item_is_launched() {
     let mut driver = driver(json!({"parallelism": 1}), json!({}));
