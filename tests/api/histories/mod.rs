@@ -145,8 +145,10 @@ async fn history(namespace: &Namespace, sight: &Sight, seed: u64, name: String, 
         spec.rerun(json!({"scope": "Failed"}));
         graph = come_to_an_end(namespace, &name, &mut spec).await?;
     }
-    let expected = if spec.is_cancelled() { "Failed" } else { "Complete" };
-    ensure!(finished(&graph) == Some(expected), "D: {name} is not {expected}: {:#?}", status(&graph));
+    // a cancel that comes when nothing is left to call off changes nothing: `violations` tells whether it came so late
+    let expected = if spec.is_cancelled() { ["Failed", "Complete"].as_slice() } else { &["Complete"] };
+    let is_expected = finished(&graph).is_some_and(|end| expected.contains(&end));
+    ensure!(is_expected, "D: {name} is not {}: {:#?}", expected.join(" or "), status(&graph));
     let broken = judge::violations(&name, &sight.caught_up().await?);
     ensure!(broken.is_empty(), "{}/{name}: {}", namespace.name, broken.join("\n"));
     namespace.graphs().delete(&name, &DeleteParams::default()).await?;
