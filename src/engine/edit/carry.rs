@@ -275,8 +275,9 @@ pub fn start_afresh(status: &mut TaskStatus) {
     if !may_have_pods {
         return reset(status);
     }
-    // what it did before was undone, and what it does next is not
-    if status.compensation.as_ref().is_some_and(|undo| undo.phase.is_final()) {
+    // what it did before was undone, and what it does next is not; of a tombstone only the number counts
+    let undoes = |undo: &CompensationStatus| matches!(undo.phase, TaskPhase::Running | TaskPhase::Retrying);
+    if !status.compensation.as_deref().is_some_and(undoes) {
         status.compensation = status.compensation.take().and_then(undo_anew);
     }
     if status.phase != TaskPhase::Running {

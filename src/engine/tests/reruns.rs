@@ -236,9 +236,17 @@ fn what_was_undone_and_removed_is_undone_once_more_when_it_is_back() {
     driver.fail_by("ship", Blame::Final);
     driver.ok("undo:pay");
     assert!(driver.run.is_finished());
-    driver.edit(policy(json!({"tasks": [{"name": "ship", "container": {"image": "i"}}]})));
+    let without = policy(json!({"tasks": [{"name": "ship", "container": {"image": "i"}}]}));
+    driver.edit(without.clone());
     driver.edit(policy(saga()));
     // what is left of it is looked for first
+    assert_eq!((driver.phase("pay"), driver.phase("undo:pay")), (TaskPhase::Retrying, TaskPhase::Pending));
+    driver.gone("pay");
+    // nor is what was never begun once more taken for something that is under way
+    driver.fail_by("pay", Blame::Final);
+    assert!(driver.run.is_finished());
+    driver.edit(without);
+    driver.edit(policy(saga()));
     assert_eq!((driver.phase("pay"), driver.phase("undo:pay")), (TaskPhase::Retrying, TaskPhase::Pending));
     driver.gone("pay");
     driver.ok("pay");

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use taskgraph::api::{ROLE_TASK, TaskGraph, TaskGraphSpec, TaskPhase, Trigger};
+use taskgraph::api::{DesiredState, ROLE_TASK, TaskGraph, TaskGraphSpec, TaskPhase, TaskStatus, Trigger};
 
 use crate::support::{
-    namespace::{holds, status},
+    namespace::{finished, holds, status},
     sight::{self, Key, Object, Sighting},
 };
 
@@ -45,6 +45,7 @@ pub fn violations(name: &str, seen: &[Sighting]) -> Vec<String> {
     let attempts = attempts(uid, seen);
     let mut broken = none_too_early(&graphs, &attempts);
     broken.extend(nothing_lost(&graphs));
+    broken.extend(cancelled_too_late(&graphs, &attempts));
     broken
 }
 
@@ -152,6 +153,33 @@ fn nothing_lost(graphs: &[(u64, &TaskGraph)]) -> Vec<String> {
                 }
             }
             known.insert(task.name, task.attempts);
+        }
+    }
+    broken
+}
+
+/// D: a graph that was cancelled may be Complete only if nothing was left to call off when the operator followed the cancel.
+fn cancelled_too_late(graphs: &[(u64, &TaskGraph)], attempts: &BTreeMap<(String, u32), Attempt>) -> Vec<String> {
+    let is_cancelled = |graph: &TaskGraph| graph.spec.desired_state == Some(DesiredState::Cancel);
+    let complete = graphs.last().is_some_and(|(_, graph)| finished(graph) == Some("Complete"));
+    let asked = graphs.iter().find(|(_, graph)| is_cancelled(graph)).and_then(|(_, graph)| graph.metadata.generation);
+    let Some(asked) = asked.filter(|_| complete) else { return Vec::new() };
+    let followed = graphs.iter().find(|(_, graph)| status(graph).observed_generation >= Some(asked));
+    let Some((followed, graph)) = followed else { return vec!["D: a cancel was never followed".to_owned()] };
+    let mut broken = Vec::new();
+    // what ran may have been seen to end just before
+    let is_open = |task: &TaskStatus| !task.phase.is_final() && task.phase != TaskPhase::Running && !task.removed;
+    for task in status(graph).tasks.into_iter().filter(is_open) {
+        if !graph.spec.finally.iter().any(|last| last.name == task.name) {
+            broken
+                .push(format!("D: {} was {:?} when the graph was cancelled, which is Complete", task.name, task.phase));
+        }
+    }
+    let in_tasks = |name: &str| graphs.iter().any(|(_, graph)| graph.spec.tasks.iter().any(|task| task.name == name));
+    for ((task, number), attempt) in attempts.iter().filter(|((task, _), _)| in_tasks(task)) {
+        if attempt.created.is_some_and(|created| created > *followed) {
+            broken
+                .push(format!("D: attempt {number} of {task} began after the graph was cancelled, which is Complete"));
         }
     }
     broken

@@ -145,8 +145,10 @@ async fn history(namespace: &Namespace, sight: &Sight, seed: u64, name: String, 
         spec.rerun(json!({"scope": "Failed"}));
         graph = come_to_an_end(namespace, &name, &mut spec).await?;
     }
-    let expected = if spec.is_cancelled() { "Failed" } else { "Complete" };
-    ensure!(finished(&graph) == Some(expected), "D: {name} is not {expected}: {:#?}", status(&graph));
+    // a cancel that comes when nothing is left to call off changes nothing: `violations` tells whether it came so late
+    let expected = if spec.is_cancelled() { ["Failed", "Complete"].as_slice() } else { &["Complete"] };
+    let is_expected = finished(&graph).is_some_and(|end| expected.contains(&end));
+    ensure!(is_expected, "D: {name} is not {}: {:#?}", expected.join(" or "), status(&graph));
     let broken = judge::violations(&name, &sight.caught_up().await?);
     ensure!(broken.is_empty(), "{}/{name}: {}", namespace.name, broken.join("\n"));
     namespace.graphs().delete(&name, &DeleteParams::default()).await?;
@@ -187,14 +189,32 @@ async fn come_to_an_end(namespace: &Namespace, name: &str, spec: &mut Spec) -> R
     }
 }
 
+/// Deletes one of the Jobs that the stored status tells of. One that vanishes before anything tells of it can be missed by
+/// nobody: an operator that is killed meanwhile, or begins anew after an edit, creates it once more. That is the gap of
+/// rule A which docs/operations.md names.
 async fn delete_a_job(namespace: &Namespace, graph: &str, dice: &mut Dice) -> Result<()> {
+    let told = told_jobs(&namespace.graphs().get(graph).await?);
     let of_graph = ListParams::default().labels(&format!("{LABEL_GRAPH}={graph}"));
-    let jobs = namespace.jobs().list(&of_graph).await?.items;
+    let mut jobs = namespace.jobs().list(&of_graph).await?.items;
+    jobs.retain(|job| told.contains(&job.name_any()));
     let Some(job) = jobs.get(dice.below(jobs.len().max(1))) else { return Ok(()) };
     match namespace.jobs().delete(&job.name_any(), &DeleteParams::background()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         answer => Ok(answer.map(|_| ())?),
     }
+}
+
+/// The names of all Jobs that the status of a graph tells of, those of failed attempts and of what undoes tasks too.
+fn told_jobs(graph: &TaskGraph) -> BTreeSet<String> {
+    let tasks = status(graph).tasks.into_iter().flat_map(|task| {
+        let undo = task.compensation.clone().map(|undo| undo.into_task(String::new()));
+        std::iter::once(task).chain(undo)
+    });
+    let names = tasks.flat_map(|task| {
+        let failed = task.failed_attempts.into_iter().filter_map(|failure| failure.job);
+        task.job.into_iter().chain(failed)
+    });
+    names.collect()
 }
 
 /// Waits until nothing is there any more of graphs that were deleted.
