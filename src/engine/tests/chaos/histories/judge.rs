@@ -36,8 +36,8 @@ pub fn judge_transition(run: &Run, transition: &Transition) {
     let reason = reason.as_deref().unwrap_or_default();
     let may_start = || may_start(run.graph(), run, *task);
     assert!(!from.is_final(), "C: {transition:?} leaves a final phase");
-    let decides = matches!(run.graph().task(*task).work, Work::Decision { .. });
-    if *to == TaskPhase::Waiting || (*to == TaskPhase::Succeeded && (decides || reason == "Cached")) {
+    let is_decision = matches!(run.graph().task(*task).work, Work::Decision { .. });
+    if *to == TaskPhase::Waiting || (*to == TaskPhase::Succeeded && (is_decision || reason == "Cached")) {
         assert!(may_start(), "B: {transition:?} before its guards and trigger held");
     }
     if reason == "Cached" {
