@@ -182,7 +182,9 @@ mod tests {
         #[test]
         fn many_are_read_as_they_were_told(places in prop::collection::btree_set(0..1000u32, 0..900)) {
             let mut indexes = Indexes::default();
-            places.iter().for_each(|place| _ = indexes.insert(*place));
+            for place in &places {
+                indexes.insert(*place);
+            }
             let text = indexes.exactly();
             prop_assert!(text.as_ref().is_none_or(|text| text.len() <= MAX_TOLD));
             prop_assert_eq!(Indexes::read(text.as_deref(), 1000), indexes);
