@@ -140,7 +140,9 @@ async fn mend(
 
 /// Tells what stands in the history now.
 fn tell(ctx: &Context, view: &GraphView, status: &TaskGraphStatus) {
-    Telling::lately(status).iter().for_each(|telling| ctx.recorder.tell(view, telling));
+    for telling in Telling::lately(status) {
+        ctx.recorder.tell(view, &telling);
+    }
 }
 
 /// Child graphs are suspended with the graph, and go on with it.

@@ -41,7 +41,6 @@ const LONGEST_SLEEP: Duration = Duration::from_hours(24);
 
 /// One graph while it runs.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, not a state among others")]
 pub struct Session {
     /// The run.
     pub run: Run,

@@ -1,4 +1,4 @@
-//! The graphs in `gitops/statuses`: one in each state that GitOps tools may meet, with the status that the operator
+//! The graphs in `gitops/statuses`: one in each state that `GitOps` tools may meet, with the status that the operator
 //! writes. `hack/charts/check` asks Argo CD's and Flux' own code what they make of them.
 
 use std::{collections::BTreeMap, env, fs};

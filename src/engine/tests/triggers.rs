@@ -216,9 +216,11 @@ fn truth_table_one_by_one() {
     }
 }
 
-/// A guard, for each end of its decision: what it does to the task behind it, whatever the trigger says; `None`: it lets
-/// the trigger decide.
-const GUARDS: [(Is, &str, Option<(TaskPhase, &str)>); 7] = [
+/// What a guard does to the task behind it, whatever the trigger says; `None`: it lets the trigger decide.
+type Verdict = Option<(TaskPhase, &'static str)>;
+
+/// A guard, for each end of its decision.
+const GUARDS: [(Is, &str, Verdict); 7] = [
     (Is::Succeeded, "good", None),
     (Is::Succeeded, "poor", Some((TaskPhase::Skipped, "BranchNotTaken"))),
     (Is::FailedAllowed, "", Some((TaskPhase::Skipped, "BranchNotTaken"))),

@@ -120,7 +120,7 @@ impl Task {
         }
         // what a decision asks must be certain to be final
         let may = |trigger: &&str| self.kind != Kind::Decision || *trigger != "AnySucceeded";
-        if let Some(trigger) = self.trigger.filter(|trigger| may(&trigger)).filter(|_| !depends_on.is_empty()) {
+        if let Some(trigger) = self.trigger.filter(|trigger| may(trigger)).filter(|_| !depends_on.is_empty()) {
             task["trigger"] = json!(trigger);
         }
         let has_attempts = !matches!(self.kind, Kind::Decision | Kind::Delay);

@@ -13,12 +13,7 @@
 mod drawn;
 mod judge;
 
-use std::{
-    collections::BTreeSet,
-    env,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeSet, env, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
@@ -73,7 +68,7 @@ async fn what_always_holds_does_through_random_histories() -> Result<()> {
     if let Some(seed) = number("HISTORY") {
         return together(seed).await;
     }
-    let first = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() << 16;
+    let first = u64::try_from(jiff::Timestamp::now().as_second())? << 16;
     let count = number("HISTORIES").unwrap_or(200).div_ceil(TOGETHER as u64);
     stream::iter(first..first + count).map(together).buffer_unordered(SIDE_BY_SIDE).try_collect().await
 }
@@ -133,7 +128,9 @@ async fn history(namespace: &Namespace, sight: &Sight, seed: u64, name: String, 
             Act::Approve => {
                 let graph = namespace.graphs().get(&name).await?;
                 let decision = if dice.one_in(3) { "Rejected" } else { "Approved" };
-                asked(&graph).iter().for_each(|(task, attempt)| spec.approve(task, *attempt, decision));
+                for (task, attempt) in asked(&graph) {
+                    spec.approve(&task, attempt, decision);
+                }
                 namespace.edit(&name, spec.render()).await?;
             }
         }
@@ -185,7 +182,9 @@ async fn come_to_an_end(namespace: &Namespace, name: &str, spec: &mut Spec) -> R
         if done(&graph) {
             return Ok(graph);
         }
-        asked(&graph).iter().for_each(|(task, attempt)| spec.approve(task, *attempt, "Approved"));
+        for (task, attempt) in asked(&graph) {
+            spec.approve(&task, attempt, "Approved");
+        }
     }
 }
 

@@ -102,8 +102,8 @@ impl Cluster {
 
     /// When nothing of an attempt is left: `None`: not while nobody deletes it.
     pub fn gone(&self, attempt: Attempt, now: Millis) -> Option<Millis> {
-        let all = self.jobs.range(attempt.whole()..=attempt.of_item(u32::MAX)).map(|(_, job)| job.gone());
-        all.fold(Some(now), |last, gone| Some(last?.max(gone?)))
+        let mut all = self.jobs.range(attempt.whole()..=attempt.of_item(u32::MAX)).map(|(_, job)| job.gone());
+        all.try_fold(now, |last, gone| Some(last.max(gone?)))
     }
 
     /// Somebody deletes a Job and its pod with force.

@@ -208,14 +208,14 @@ impl Plan {
         // what is behind the tasks undoes them, by Jobs
         let child = self.tasks.get(attempt.task.index()).is_some_and(|task| task.kind == Kind::Child);
         key.extend(attempt.item.into_iter().flat_map(u32::to_le_bytes));
-        script(key, attempt.number, child, self.items(attempt.task).filter(|_| attempt.item.is_none()))
+        script(&key, attempt.number, child, self.items(attempt.task).filter(|_| attempt.item.is_none()))
     }
 }
 
 /// What becomes of an attempt of a task, which `key` tells from others.
-pub fn script(key: Vec<u8>, number: u32, child: bool, items: Option<usize>) -> Script {
+pub fn script(key: &[u8], number: u32, child: bool, items: Option<usize>) -> Script {
     let draw = |what: u8, of: u64| {
-        let mut bytes = key.clone();
+        let mut bytes = key.to_vec();
         bytes.extend(number.to_le_bytes());
         bytes.push(what);
         xxh3_64(&bytes) % of

@@ -65,7 +65,7 @@ impl Job {
 /// All Jobs of a namespace.
 pub struct Jobs {
     seed: u64,
-    jobs: BTreeMap<Key, Job>,
+    known: BTreeMap<Key, Job>,
     /// All that were ever created, and what they come to if they are let.
     pub results: BTreeMap<Key, AttemptResult>,
     /// Those that somebody deleted with force.
@@ -74,17 +74,17 @@ pub struct Jobs {
 
 impl Jobs {
     pub fn new(seed: u64) -> Self {
-        Self { seed, jobs: BTreeMap::new(), results: BTreeMap::new(), lost: BTreeSet::new() }
+        Self { seed, known: BTreeMap::new(), results: BTreeMap::new(), lost: BTreeSet::new() }
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.jobs.keys().chain(&self.lost)
+        self.known.keys().chain(&self.lost)
     }
 
     fn script(&self, key: &Key, made: Made) -> Script {
         let mut bytes = self.seed.to_le_bytes().to_vec();
         bytes.extend(key.0.as_bytes());
-        script(bytes, key.1, made.child, made.items)
+        script(&bytes, key.1, made.child, made.items)
     }
 
     /// How long after it was asked for a Job is created.
@@ -94,8 +94,8 @@ impl Jobs {
 
     /// A create; of one that exists it is none.
     pub fn create(&mut self, key: &Key, made: Made, now: i64) {
-        self.jobs.retain(|_, job| job.exists(now));
-        if self.jobs.contains_key(key) {
+        self.known.retain(|_, job| job.exists(now));
+        if self.known.contains_key(key) {
             return;
         }
         let script = self.script(key, made);
@@ -104,22 +104,22 @@ impl Jobs {
         let numbers = self.results.keys().filter(|(name, number)| *name == key.0 && *number != key.1);
         // one whose create was lost may have been called off
         assert!(numbers.map(|(_, number)| *number).max().unwrap_or(0) < key.1, "A: numbers of {} rise", key.0);
-        for ((name, number), job) in &self.jobs {
+        for ((name, number), job) in &self.known {
             let live = *name == key.0 && job.gone().is_none_or(|gone| gone > now);
             assert!(!live, "A: {key:?} is created while attempt {number} has a pod");
         }
-        self.jobs.insert(key.clone(), Job { made, script, created: now, deleted: None });
+        self.known.insert(key.clone(), Job { made, script, created: now, deleted: None });
     }
 
     pub fn delete(&mut self, key: &Key, now: i64) {
-        if let Some(job) = self.jobs.get_mut(key) {
+        if let Some(job) = self.known.get_mut(key) {
             job.deleted.get_or_insert(now);
         }
     }
 
     /// Somebody deletes a Job and its pod with force.
     pub fn lose(&mut self, key: &Key) {
-        if self.jobs.remove(key).is_some() {
+        if self.known.remove(key).is_some() {
             self.lost.insert(key.clone());
         }
     }
@@ -130,18 +130,18 @@ impl Jobs {
 
     /// When there is something to be seen of a Job.
     pub fn news(&self, key: &Key) -> Vec<i64> {
-        self.jobs.get(key).into_iter().flat_map(Job::news).collect()
+        self.known.get(key).into_iter().flat_map(Job::news).collect()
     }
 
     /// When no pod of an attempt is left; `wholly`: and no Job either.
     pub fn gone(&self, key: &Key, wholly: bool, now: i64) -> i64 {
         let gone = |job: &Job| if wholly { job.vanishes() } else { job.gone() };
-        self.jobs.get(key).map_or(Some(now), gone).expect("it waits for pods that stay")
+        self.known.get(key).map_or(Some(now), gone).expect("it waits for pods that stay")
     }
 
     /// All that is to be seen of an attempt now, `definition` being the one that its task has.
     pub fn look(&self, key: &Key, attempt: Attempt, definition: u64, now: i64) -> Vec<Event> {
-        let Some(job) = self.jobs.get(key).filter(|job| job.exists(now)) else { return Vec::new() };
+        let Some(job) = self.known.get(key).filter(|job| job.exists(now)) else { return Vec::new() };
         let mut events = vec![Event::Launched { attempt, job: format!("g-{}-{}", key.0, key.1) }];
         if job.made.definition != definition {
             events.push(Event::Outdated { attempt, definition: job.made.definition });

@@ -313,7 +313,9 @@ impl World {
             id.is_some_and(|id| self.run.task(id).attempts >= *number)
         };
         let forgotten: Vec<Key> = self.asked.iter().filter(|key| !known(key)).cloned().collect();
-        forgotten.iter().for_each(|key| _ = self.asked.remove(key));
+        for key in &forgotten {
+            self.asked.remove(key);
+        }
         self.mail = self.jobs.keys().map(|key| (self.now, key.clone())).collect();
         let now = self.now;
         let keys: Vec<Key> = self.jobs.keys().cloned().collect();
