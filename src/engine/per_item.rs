@@ -159,7 +159,7 @@ impl Run {
     /// Takes in what is told of one item.
     pub(super) fn observe_item(&mut self, attempt: Attempt, index: u32, event: Event, round: &mut Round) {
         let whole = attempt.whole();
-        let exists = matches!(event, Event::Launched { .. });
+        let exists = matches!(event, Event::Launched { .. } | Event::Created { .. });
         if exists {
             self.on_launched(whole, None, true, round);
         }
@@ -186,12 +186,10 @@ impl Run {
         let Some(items) = self.items_mut(id) else { return false };
         match event {
             Event::Launched { .. } => items.launched(index),
-            Event::Created { time, .. } => {
-                if let Some(limit) = starts_within {
-                    items.created(index, later(whole_millis(time), limit));
-                }
-                false
-            }
+            Event::Created { time, .. } => match starts_within {
+                Some(limit) => items.created(index, later(whole_millis(time), limit)),
+                None => items.launched(index),
+            },
             Event::Started { .. } => {
                 let news = items.started(index);
                 if items.is_open(index) {

@@ -161,12 +161,14 @@ impl ItemSet {
         }
     }
 
-    /// An item exists since a time, and must have begun to run by `due`.
-    pub fn created(&mut self, index: u32, due: Timestamp) {
+    /// An item exists since a time, and must have begun to run by `due`. Whether it was not even known to exist.
+    pub fn created(&mut self, index: u32, due: Timestamp) -> bool {
+        let news = self.launched(index);
         if let Some(State::Live { started: false, due: None }) = self.state(index) {
             self.due.insert((due, index));
             self.enter(index, State::Live { started: false, due: Some(due) });
         }
+        news
     }
 
     /// An item runs. Whether it was not even known to exist.

@@ -170,6 +170,12 @@ fn items_that_do_not_begin_are_late() {
     items.started(0);
     items.created(0, at(1));
     assert_eq!((items.first_due(), items.status().active), (None, 1));
+    // nor was one of which its creation is told first
+    let mut items = ItemSet::new(1, limits(None, None));
+    take(&mut items);
+    assert!(items.created(0, at(1)));
+    assert!(!items.launched(0));
+    assert_eq!((items.first_due(), items.status().active), (Some(at(1)), 1));
 }
 
 #[test]
