@@ -350,7 +350,11 @@ impl Run {
             let cluster = block.is_none_or(|block| block.cluster);
             let message = format!("the pod of item {index} did not start within {starts}{seen}");
             failure(reason::START_TIMEOUT, message, if cluster { Blame::Cluster } else { Blame::Task })
-        } else if !task.live.started && def.starts_within().is_some_and(|limit| later(start, limit) <= round.now) {
+        } else if !task.live.started
+            // an item that exists has a limit of its own, and what stands in its way is told of it
+            && task.live.items.as_ref().is_none_or(|items| items.set.first_due().is_none())
+            && def.starts_within().is_some_and(|limit| later(start, limit) <= round.now)
+        {
             return self.start_timed_out(id, round);
         } else {
             return self.arm_running(id);
@@ -366,9 +370,10 @@ impl Run {
             return;
         }
         let start = task.status.start_time.unwrap_or(Timestamp::MIN);
-        let begins = def.starts_within().filter(|_| !task.live.started).map(|limit| later(start, limit));
-        let ends = def.timeout.filter(|_| def.is_per_item()).map(|limit| later(start, limit));
         let item = task.live.items.as_ref().and_then(|items| items.set.first_due());
+        let begins = def.starts_within().filter(|_| !task.live.started && item.is_none());
+        let begins = begins.map(|limit| later(start, limit));
+        let ends = def.timeout.filter(|_| def.is_per_item()).map(|limit| later(start, limit));
         let due = [begins, ends, item].into_iter().flatten().min();
         self.arm(id, due);
     }
