@@ -228,7 +228,7 @@ impl Run {
         self.find_items(id, round);
         let stopping = self.tasks[id.index()].live.stop.is_some();
         let Some(items) = &self.tasks[id.index()].live.items else { return };
-        let (verdict, ended) = (items.set.verdict(), items.ended);
+        let (verdict, ended, failed) = (items.set.verdict(), items.ended, items.set.any_failed());
         self.show_items(id, round);
         let result = match verdict {
             per_item::Verdict::Open => {
@@ -238,6 +238,8 @@ impl Run {
                 return;
             }
             per_item::Verdict::Stop(_) if stopping => return,
+            // after a restart nothing tells a failure before the stop from one that is the stop's doing
+            per_item::Verdict::Succeeded(_) if stopping && failed => return,
             per_item::Verdict::Stop(failure) => return self.stop_items(id, failure, round),
             per_item::Verdict::Succeeded(outputs) => AttemptResult::Succeeded { outputs, message: None },
             per_item::Verdict::Failed(failure) => AttemptResult::Failed(failure),

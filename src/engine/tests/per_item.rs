@@ -273,6 +273,24 @@ fn a_cancel_stops_the_attempt_and_a_success_still_counts() {
     }
 }
 
+/// Once what runs is stopped, nobody can tell after a restart whether an item failed before or by that.
+#[test]
+fn a_cancel_after_a_tolerated_failure_is_no_success_restarted_or_not() {
+    let mut driver = driver(json!({"maxFailures": 2}), json!({}));
+    driver.step((0..5).map(|index| launched(&driver, index)).collect::<Vec<_>>());
+    driver.step([badly(&driver, 0), well(&driver, 1)]);
+    driver.set(|settings| settings.desired_state = DesiredState::Cancel);
+    let mut restarted = driver.restarted();
+    restarted.step([badly(&driver, 0), well(&driver, 1)]);
+    for mut driver in [driver, restarted] {
+        driver.step((2..5).map(|index| well(&driver, index)).collect::<Vec<_>>());
+        assert_eq!(driver.phase("each"), TaskPhase::Running);
+        driver.gone("each");
+        assert_eq!(driver.phase("each"), TaskPhase::Cancelled);
+        assert!(driver.run.is_finished());
+    }
+}
+
 #[test]
 fn the_timeout_covers_all_items_together() {
     let mut driver = driver(json!({"parallelism": 1}), json!({"timeout": "1m", "retry": {"limit": 1}}));

@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     api::{ApprovalDecision, OnTimeout, TaskGraphStatus, TaskPhase, TaskStatus},
-    engine::{Action, Graph, Run, Step, TaskId, graph::TriggerRule, graph::Work, policy::waiting::Delay},
+    engine::{
+        Action, Attempt, Graph, Run, Step, TaskId, Transition, graph::TriggerRule, graph::Work, policy::waiting::Delay,
+    },
 };
 
 pub fn dependencies(graph: &Graph, run: &Run, id: TaskId) -> Vec<Is> {
@@ -103,6 +105,13 @@ pub fn judge_step(run: &Run, step: &Step, suspended: bool, first_after_restart: 
     // what had begun before a restart is asked for again, whatever the settings are now
     if !launches.is_empty() && !first_after_restart {
         assert!(!suspended, "launched while suspended: {launches:?}");
+    }
+    // further items of an attempt that has its slot take none
+    let begins = |attempt: &Attempt| {
+        let began = |transition: &Transition| transition.task == attempt.task && transition.to == TaskPhase::Running;
+        attempt.item.is_none() || step.transitions.iter().any(began)
+    };
+    if launches.iter().any(begins) && !first_after_restart {
         let live = run.live().count();
         let limit = run.settings().parallelism.map_or(usize::MAX, |limit| limit as usize);
         assert!(live <= limit, "{live} attempts live in {limit} slots");
@@ -163,7 +172,7 @@ fn judge_undoing(run: &Run, cluster: &Cluster) {
     for id in graph.compensations() {
         let undone = graph.task(id).undoes.expect("it undoes one");
         let status = run.task(id);
-        let attempt = crate::engine::Attempt::new(id, status.attempts);
+        let attempt = Attempt::new(id, status.attempts);
         let why = format!("undo {}: {:?} {:?}", status.name, status.phase, status.reason);
         match status.phase {
             TaskPhase::Succeeded => assert!(failed && cluster.succeeded.contains(&attempt), "{why}"),
@@ -184,7 +193,7 @@ pub fn judge_end(run: &Run, cluster: &Cluster, plan: &Plan) {
         let status = run.task(id);
         let def = graph.task(id);
         let reason = status.reason.as_deref().unwrap_or_default();
-        let attempt = crate::engine::Attempt::new(id, status.attempts);
+        let attempt = Attempt::new(id, status.attempts);
         let why = format!("{} is {}/{reason}", status.name, status.phase.name());
         let is_job = matches!(def.work, Work::Job(_) | Work::Graph(_));
         let is_child = matches!(def.work, Work::Graph(_));
@@ -243,7 +252,7 @@ pub fn judge_end(run: &Run, cluster: &Cluster, plan: &Plan) {
 fn judge_items(run: &Run, id: TaskId, cluster: &Cluster, plan: &Plan, why: &str) {
     let status = run.task(id);
     let total = plan.items(id).and_then(|items| u32::try_from(items).ok()).unwrap_or(0);
-    let attempt = crate::engine::Attempt::new(id, status.attempts);
+    let attempt = Attempt::new(id, status.attempts);
     let well = |index: &u32| cluster.succeeded.contains(&attempt.of_item(*index));
     let left = |index: u32| if well(&index) { serde_json::json!(status.attempts) } else { serde_json::Value::Null };
     let lists: Vec<_> = (0..total).map(left).collect();
