@@ -143,6 +143,7 @@ impl Run {
                 for (index, event) in early {
                     self.take_in_item(id, index, event, round);
                 }
+                self.ring_items(id, round);
             }
             Err(error) => self.stop_items(id, no_list(error), round),
         }
@@ -341,6 +342,10 @@ impl Run {
         let def = self.graph.task(id);
         let (timeout, starts) = (def.timeout, def.start_timeout);
         let task = &self.tasks[id.index()];
+        if task.live.items.as_ref().is_some_and(|items| items.set.all_ended()) {
+            // told in the same step, as after a restart: it is judged by what it came to
+            return;
+        }
         let start = task.status.start_time.unwrap_or(Timestamp::MIN);
         let overran = timeout.filter(|limit| later(start, *limit) <= round.now);
         let late = task.live.items.as_ref().and_then(|items| items.set.late(round.now));

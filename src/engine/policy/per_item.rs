@@ -242,10 +242,14 @@ impl ItemSet {
         self.given_up.get_or_insert(failure);
     }
 
+    /// Whether every item has ended.
+    pub fn all_ended(&self) -> bool {
+        self.under_way == 0 && self.waiting.is_empty()
+    }
+
     /// What the attempt comes to.
     pub fn verdict(&self) -> Verdict {
-        let all = self.under_way == 0 && self.waiting.is_empty();
-        if !self.is_over() && !all {
+        if !self.is_over() && !self.all_ended() {
             return Verdict::Open;
         }
         let failure = match &self.given_up {

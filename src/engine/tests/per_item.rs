@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::fixture::*;
 use crate::{
-    api::{DesiredState, Duration, TaskPhase},
+    api::{DesiredState, Duration, TaskGraphStatus, TaskPhase},
     engine::{
         Action, Attempt, AttemptResult, Blame, Event, Failure, Launch, Run,
         sim::{Fate, simulate},
@@ -310,6 +310,26 @@ fn the_timeout_covers_all_items_together() {
         assert_eq!((driver.phase("each"), driver.reason("each")), (TaskPhase::Retrying, "DeadlineExceeded"));
         assert_eq!(driver.status().tasks[0].message.as_deref(), Some("the items were not done within 1m"));
     }
+}
+
+/// After a restart all may be told in one step, before the list is known.
+#[test]
+fn limits_hold_for_what_is_told_at_once() {
+    let before = driver(json!({}), json!({"startTimeout": "1m", "timeout": "2m"}));
+    for (now, wake_at, actions) in [(30, Some(at(70)), vec![]), (80, None, vec!["stop each/1".to_owned()])] {
+        // of its beginning nothing was stored
+        let mut driver = before.restored_from(&TaskGraphStatus::default());
+        driver.now = at(now);
+        driver.step([launched(&before, 3), Event::Created { attempt: item(&before, 3), time: at(10) }]);
+        let stops: Vec<_> = driver.actions().into_iter().filter(|action| action.starts_with("stop")).collect();
+        assert_eq!((driver.last.wake_at, stops), (wake_at, actions), "at {now}");
+    }
+    // what has come to its end is judged by that, however late it is seen
+    let mut driver = self::driver(json!({}), json!({"timeout": "2m"}));
+    driver.step((0..5).map(|index| launched(&driver, index)).collect::<Vec<_>>());
+    driver.now = at(500);
+    driver.step((0..5).map(|index| well(&driver, index)).collect::<Vec<_>>());
+    assert_eq!(driver.phase("each"), TaskPhase::Succeeded);
 }
 
 #[test]
