@@ -22,7 +22,7 @@ use super::{
     volumes,
 };
 use crate::{
-    api::{CONDITION_ACCEPTED, CONDITION_RECONCILING, Condition, TaskGraphSpec, TaskGraphStatus},
+    api::{CONDITION_ACCEPTED, CONDITION_RECONCILING, TaskGraphSpec, TaskGraphStatus},
     engine::{self, Identity, Plan, Refusal, Run, Templates},
     validate,
 };
@@ -302,8 +302,7 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
 
 /// Whether there may be something to do for a graph that finished.
 fn waits_or_was_edited(status: &TaskGraphStatus, view: &GraphView) -> bool {
-    let waits = |condition: &Condition| condition.type_ == CONDITION_RECONCILING && condition.status == "True";
-    status.observed_generation != Some(view.generation()) || status.conditions.iter().any(waits)
+    status.observed_generation != Some(view.generation()) || status.holds(CONDITION_RECONCILING).is_some()
 }
 
 /// Its revision is gone: the spec as it is now takes its place.
