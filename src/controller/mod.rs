@@ -9,6 +9,7 @@
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
 //! | [`children`] | child graphs: seen, called off, suspended with their parent |
+//! | [`rest`] | what goes on of a graph that is over |
 //! | [`orphans`] | what is left of a child graph that is gone |
 //! | [`cache`] | looks successes up that are remembered, and remembers them |
 //! | [`volumes`] | makes the claims of a graph |
@@ -28,6 +29,7 @@ pub mod mend;
 mod orphans;
 pub mod registry;
 pub mod report;
+mod rest;
 pub mod revision;
 pub mod session;
 pub mod templates;
@@ -62,6 +64,7 @@ use self::{
     events::Recorder,
     index::Index,
     registry::{Registry, Slot},
+    rest::Rest,
     session::{Surroundings, Turn},
     templates::TemplateCache,
     view::GraphView,
@@ -335,16 +338,9 @@ async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<
 /// Deletes Jobs of a finished graph that go on: created late, by an operator that was held up, or left by one that was
 /// not able to delete them any more. Not of one that was taken up again and is watched with a delay.
 async fn clear_away(view: &GraphView, ctx: &Context) -> Result<(), ReconcileError> {
-    let (jobs, children) = (ctx.index.jobs_that_go_on(view.uid()), ctx.index.children_that_go_on(view.uid()));
-    if !(jobs.is_empty() && children.is_empty())
-        && accept::live_status(&ctx.hands.cluster, view).await?.0.completion_time.is_some()
-    {
-        for job in jobs {
-            ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).discard(job));
-        }
-        for child in children {
-            ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).retire(child));
-        }
+    let rest = Rest::of(view, ctx);
+    if !rest.is_empty() && accept::live_status(&ctx.hands.cluster, view).await?.0.completion_time.is_some() {
+        rest.stop(&ctx.hands);
     }
     Ok(())
 }
