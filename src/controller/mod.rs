@@ -65,7 +65,7 @@ use self::{
     index::Index,
     registry::{Registry, Slot},
     rest::Rest,
-    session::{Surroundings, Turn},
+    session::{Session, Surroundings, Turn},
     templates::TemplateCache,
     view::GraphView,
 };
@@ -277,29 +277,9 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
 async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<Action, ReconcileError> {
     let mut place = slot.session.lock().await;
     if place.is_none() {
-        if let Some(finished) = edit::finished(view) {
-            ctx.recorder.tell_again(view);
-            clear_away(view, ctx).await?;
-            return expire(view, ctx, finished).await;
-        }
-        // noted before the templates are read: one that comes in between must not be missed
-        ctx.templates.set_waiting(view, true);
-        match accept::take_up(ctx, view, slot).await? {
-            Taken::Up(session) => {
-                ctx.templates.set_waiting(view, false);
-                *place = Some(*session);
-            }
-            Taken::Not(verdict) => {
-                // it waits on for templates: one that is there may be what is wrong
-                accept::report_refusal(ctx, view, &verdict).await?;
-                // nothing is watched that would tell of other obstacles
-                return Ok(if verdict.in_the_way() { Action::requeue(LOOK_AGAIN) } else { Action::await_change() });
-            }
-            Taken::Finished => {
-                ctx.templates.set_waiting(view, false);
-                return Ok(Action::await_change());
-            }
-            Taken::Late => return Ok(Action::requeue(WATCH_LAG)),
+        match begin(view, ctx, slot).await? {
+            Ok(session) => *place = Some(*session),
+            Err(action) => return Ok(action),
         }
     }
     let Some(session) = place.as_mut() else { return Ok(Action::await_change()) };
@@ -333,6 +313,38 @@ async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<
             Ok(Action::requeue(Duration::from_millis(50)))
         }
     }
+}
+
+/// Takes up a graph that has no session; `Err`: when to look again at one that is to have none.
+async fn begin(
+    view: &Arc<GraphView>,
+    ctx: &Context,
+    slot: &Arc<Slot>,
+) -> Result<Result<Box<Session>, Action>, ReconcileError> {
+    if let Some(finished) = edit::finished(view) {
+        ctx.recorder.tell_again(view);
+        clear_away(view, ctx).await?;
+        return expire(view, ctx, finished).await.map(Err);
+    }
+    // noted before the templates are read: one that comes in between must not be missed
+    ctx.templates.set_waiting(view, true);
+    Ok(match accept::take_up(ctx, view, slot).await? {
+        Taken::Up(session) => {
+            ctx.templates.set_waiting(view, false);
+            Ok(session)
+        }
+        Taken::Not(verdict) => {
+            // it waits on for templates: one that is there may be what is wrong
+            accept::report_refusal(ctx, view, &verdict).await?;
+            // nothing is watched that would tell of other obstacles
+            Err(if verdict.in_the_way() { Action::requeue(LOOK_AGAIN) } else { Action::await_change() })
+        }
+        Taken::Finished => {
+            ctx.templates.set_waiting(view, false);
+            Err(Action::await_change())
+        }
+        Taken::Late => Err(Action::requeue(WATCH_LAG)),
+    })
 }
 
 /// Deletes Jobs of a finished graph that go on: created late, by an operator that was held up, or left by one that was
