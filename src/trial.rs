@@ -162,7 +162,7 @@ fn judge(graph: &TaskGraph) -> Verdict {
         ));
     };
     let message = status.message.as_deref().unwrap_or("no message");
-    if status.conditions.iter().any(|condition| condition.type_ == CONDITION_STALLED && condition.status == "True") {
+    if status.holds(CONDITION_STALLED).is_some() {
         return Verdict::Failed(format!("the graph was refused: {message}"));
     }
     let progress = status.progress.as_deref().unwrap_or("nothing");

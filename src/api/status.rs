@@ -197,6 +197,25 @@ pub struct Condition {
     pub message: String,
 }
 
+impl TaskGraphStatus {
+    /// The condition of this type, if it stands and is `True`.
+    pub fn holds(&self, type_: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == "True")
+    }
+
+    /// Whether somebody called the graph off, which is for good.
+    pub fn is_cancelled(&self) -> bool {
+        self.ending.as_ref().is_some_and(Ending::is_cancel)
+    }
+}
+
+impl Ending {
+    /// Whether somebody called the graph off.
+    pub fn is_cancel(&self) -> bool {
+        self.reason == EndingReason::Cancelled
+    }
+}
+
 impl Condition {
     /// Puts it in the place of the one of its type; its transition time changes only with its status.
     pub fn put_into(mut self, conditions: &mut Vec<Self>) {

@@ -5,13 +5,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use kube::{
-    Api,
-    api::{Patch, PatchParams, PostParams},
-};
+use kube::{Api, api::PostParams};
 use serde_json::json;
 
 use super::{
+    change::{self, Answer},
     suggest, text,
     tree::{ClusterArgs, client::Graphs},
 };
@@ -128,11 +126,10 @@ async fn store(graphs: &Graphs, mut graph: TaskGraph, args: &ApproveArgs, by: &s
             "metadata": {"resourceVersion": graph.metadata.resource_version, "uid": graph.metadata.uid},
             "spec": {"approvals": approvals},
         });
-        match graphs.api.patch(&args.graph, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(_) => return Ok(approval),
-            Err(kube::Error::Api(status)) if status.code == 409 => graph = graphs.get(&args.graph).await?,
-            Err(kube::Error::Api(status)) => bail!("the cluster refuses the approval: {}", status.message),
-            Err(error) => return Err(anyhow!(error).context("cannot ask the cluster")),
+        match change::send(graphs, &args.graph, patch, "the approval").await? {
+            Answer::Changed(_) => return Ok(approval),
+            // one that is gone is told of by the next look
+            Answer::Another(_) => graph = graphs.get(&args.graph).await?,
         }
     }
     bail!("the graph changes too fast; try again")

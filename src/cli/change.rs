@@ -9,19 +9,36 @@ use serde_json::{Value, json};
 
 use super::{suggest, tree::client::Graphs};
 use crate::{
-    api::{DesiredState, EndingReason, LABEL_TASK, TaskGraph},
+    api::{DesiredState, LABEL_TASK, TaskGraph, TaskGraphStatus},
     controller::view::parent_of,
 };
 
 /// Merges `spec` into the graph's, if it is still the graph that was read; the graph as it is then.
 pub async fn merge(graphs: &Graphs, graph: &TaskGraph, spec: Value) -> Result<TaskGraph> {
     let patch = json!({"metadata": {"uid": graph.metadata.uid}, "spec": spec});
-    match graphs.api.patch(&graph.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(graph) => Ok(graph),
+    let name = graph.name_any();
+    match send(graphs, &name, patch, "to change the graph").await? {
+        Answer::Changed(graph) => Ok(*graph),
+        Answer::Another(why) => bail!("the graph was deleted meanwhile: {why}"),
+    }
+}
+
+/// What the cluster says to a change of a graph.
+pub enum Answer {
+    /// The graph as it is now.
+    Changed(Box<TaskGraph>),
+    /// It is gone, or is not the one that the change was made for; why.
+    Another(String),
+}
+
+/// Merges a patch into a graph. What the cluster `refuses` for another reason is an error.
+pub async fn send(graphs: &Graphs, name: &str, patch: Value, refuses: &str) -> Result<Answer> {
+    match graphs.api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(graph) => Ok(Answer::Changed(Box::new(graph))),
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
-            bail!("the graph was deleted meanwhile: {}", status.message)
+            Ok(Answer::Another(status.message))
         }
-        Err(kube::Error::Api(status)) => bail!("the cluster refuses to change the graph: {}", status.message),
+        Err(kube::Error::Api(status)) => bail!("the cluster refuses {refuses}: {}", status.message),
         Err(error) => Err(anyhow!(error).context("cannot ask the cluster")),
     }
 }
@@ -33,8 +50,7 @@ pub fn desired_state(graph: &TaskGraph) -> DesiredState {
 
 /// Whether it was cancelled, which is for good.
 pub fn is_cancelled(graph: &TaskGraph) -> bool {
-    let ending = graph.status.as_ref().and_then(|status| status.ending.as_ref());
-    desired_state(graph) == DesiredState::Cancel || ending.is_some_and(|one| one.reason == EndingReason::Cancelled)
+    desired_state(graph) == DesiredState::Cancel || graph.status.as_ref().is_some_and(TaskGraphStatus::is_cancelled)
 }
 
 /// Whether it has ended.

@@ -125,8 +125,7 @@ async fn heard(graphs: &Graphs, asked: TaskGraph, id: &str) -> Result<TaskGraph>
             continue;
         }
         let Some(refusal) = tree::refusal(&graph) else { continue };
-        let waits = status.conditions.iter().any(|one| one.type_ == CONDITION_RECONCILING && one.status == "True");
-        if !waits {
+        if status.holds(CONDITION_RECONCILING).is_none() {
             bail!("the rerun is refused ({}): {}", refusal.reason, refusal.problems.join("; "));
         }
         let now = format!("{}: {}", refusal.reason, refusal.problems.join("; "));

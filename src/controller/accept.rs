@@ -22,7 +22,7 @@ use super::{
     volumes,
 };
 use crate::{
-    api::{CONDITION_ACCEPTED, CONDITION_RECONCILING, Condition, TaskGraphSpec, TaskGraphStatus},
+    api::{CONDITION_ACCEPTED, CONDITION_RECONCILING, TaskGraphSpec, TaskGraphStatus},
     engine::{self, Identity, Plan, Refusal, Run, Templates},
     validate,
 };
@@ -260,17 +260,9 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
         return Ok(Taken::Finished);
     }
     let number = status.revision_number.max(1);
-    let stored = match (stored, &status.revision) {
-        (Stored::Read(stored), _) => stored.map(|stored| *stored),
-        (Stored::Unread, Some(name)) => read_revision(ctx, view, name).await?,
-        (Stored::Unread, None) => read_revision(ctx, view, &Pinned::name(view, number)).await?,
-    };
-    let pinned = match stored {
-        Some(pinned) => pinned,
-        None => match pin_again(ctx, view, number, status.rerun.as_deref()).await? {
-            Ok(pinned) => pinned,
-            Err(verdict) => return Ok(Taken::Not(verdict)),
-        },
+    let pinned = match recall(ctx, view, stored, &status, number).await? {
+        Ok(pinned) => pinned,
+        Err(verdict) => return Ok(Taken::Not(verdict)),
     };
     status.templates = pinned.told();
     let has_begun = status.revision.is_some();
@@ -300,10 +292,28 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
     Ok(Taken::Up(Box::new(session)))
 }
 
+/// What the graph was accepted with, or edited to last.
+async fn recall(
+    ctx: &Context,
+    view: &GraphView,
+    stored: Stored,
+    status: &TaskGraphStatus,
+    number: u32,
+) -> Result<Result<Pinned, Verdict>, AcceptError> {
+    let stored = match (stored, &status.revision) {
+        (Stored::Read(stored), _) => stored.map(|stored| *stored),
+        (Stored::Unread, Some(name)) => read_revision(ctx, view, name).await?,
+        (Stored::Unread, None) => read_revision(ctx, view, &Pinned::name(view, number)).await?,
+    };
+    match stored {
+        Some(pinned) => Ok(Ok(pinned)),
+        None => pin_again(ctx, view, number, status.rerun.as_deref()).await,
+    }
+}
+
 /// Whether there may be something to do for a graph that finished.
 fn waits_or_was_edited(status: &TaskGraphStatus, view: &GraphView) -> bool {
-    let waits = |condition: &Condition| condition.type_ == CONDITION_RECONCILING && condition.status == "True";
-    status.observed_generation != Some(view.generation()) || status.conditions.iter().any(waits)
+    status.observed_generation != Some(view.generation()) || status.holds(CONDITION_RECONCILING).is_some()
 }
 
 /// Its revision is gone: the spec as it is now takes its place.

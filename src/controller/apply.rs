@@ -35,8 +35,8 @@ use crate::{
 
 /// Creates in flight at once, over all graphs: more only makes each slower.
 const CREATES: usize = 64;
-/// Tries to delete a Job whose attempt is over.
-const DISCARDS: usize = 20;
+/// How often something is tried that nothing waits for.
+const INSISTS: usize = 20;
 
 /// What all graphs share for acting on the cluster.
 #[derive(Debug)]
@@ -64,15 +64,24 @@ impl Hands {
     /// Deletes the Job of an attempt that is over, unless it has ended or is about to. Gives up in the end: whoever sees
     /// the Job again asks again.
     pub async fn discard(self: Arc<Self>, job: Arc<JobView>) {
-        for pause in backoff().take(DISCARDS) {
+        let note = |error: &CallError| debug!(job = job.name_any(), %error, "discarding a Job");
+        self.insist(|| self.try_discard(&job), note).await;
+    }
+
+    /// Tries something until it works, or what it is about is gone or another one has its name. Gives up in the end.
+    pub(super) async fn insist<T, F>(&self, attempt: T, note: impl Fn(&CallError))
+    where
+        T: Fn() -> F,
+        F: Future<Output = Result<(), CallError>>,
+    {
+        for pause in backoff().take(INSISTS) {
             if !self.leadership.holds() {
                 return;
             }
-            match self.try_discard(&job).await {
+            match attempt().await {
                 Ok(()) => return,
-                // it is gone, or another one has its name
                 Err(error) if error.is_not_found() || error.is_conflict() => return,
-                Err(error) => debug!(job = job.name_any(), %error, "discarding a Job"),
+                Err(error) => note(&error),
             }
             tokio::time::sleep(pause).await;
         }

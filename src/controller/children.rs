@@ -22,8 +22,6 @@ use crate::{
 pub const PARENT_GONE: &str = "ParentRevisionGone";
 /// How often a child that is being stopped is looked at, beside what the watch brings: its end may take an hour.
 pub const STOP_LOOK: Duration = Duration::from_secs(15);
-/// Tries to call off a child whose attempt is over.
-const RETIRES: usize = 20;
 
 /// What is told of an attempt's child graph, as it stands now.
 pub fn observe(attempt: Attempt, child: &GraphView, now: Timestamp) -> Vec<Event> {
@@ -44,25 +42,25 @@ pub fn observe(attempt: Attempt, child: &GraphView, now: Timestamp) -> Vec<Event
 }
 
 fn not_accepted(attempt: Attempt, child: &GraphView, now: Timestamp) -> Option<Event> {
-    let condition = |type_: &str| child.status.conditions.iter().find(|one| one.type_ == type_);
     // what else stands in its way, somebody may take out of it
-    let for_good = |one: &&ConditionHead| one.status == "True" && ["Invalid", PARENT_GONE].contains(&&*one.reason);
-    if let Some(refused) = condition(CONDITION_STALLED).filter(for_good) {
+    let for_good = |one: &&ConditionHead| ["Invalid", PARENT_GONE].contains(&&*one.reason);
+    if let Some(refused) = child.holds(CONDITION_STALLED).filter(for_good) {
         let message = Some(format!("the child graph was refused: {}", refused.message));
         let failure = Failure { reason: "ChildRefused".into(), message, exit_code: None, blame: Blame::Final };
         return Some(Event::Finished { attempt, result: AttemptResult::Failed(failure), time: now });
     }
-    let waits = condition(CONDITION_ACCEPTED).filter(|one| one.status == "False")?;
+    let not_accepted = |one: &&ConditionHead| one.type_ == CONDITION_ACCEPTED && one.status == "False";
+    let waits = child.status.conditions.iter().find(not_accepted)?;
     Some(Event::Blocked { attempt, reason: waits.reason.clone(), message: waits.message.clone(), cluster: true })
 }
 
 /// How a finished child ended: what it returned, or the reason and message of its failure.
 fn result(child: &GraphView) -> AttemptResult {
-    let holds = |type_: &str| child.status.conditions.iter().find(|one| one.type_ == type_ && one.status == "True");
-    if holds(CONDITION_COMPLETE).is_some() {
+    if child.holds(CONDITION_COMPLETE).is_some() {
         return AttemptResult::Succeeded { outputs: child.status.outputs.clone(), message: None };
     }
-    let (reason, message) = holds(CONDITION_FAILED)
+    let (reason, message) = child
+        .holds(CONDITION_FAILED)
         .map_or(("ChildFailed", None), |failed| (failed.reason.as_str(), Some(failed.message.clone())));
     AttemptResult::Failed(Failure { reason: reason.to_owned(), message, exit_code: None, blame: Blame::Task })
 }
@@ -165,26 +163,15 @@ impl Hands {
     pub async fn retire(self: Arc<Self>, child: Arc<GraphView>) {
         let (namespace, name, uid) = (child.namespace(), child.name(), child.uid());
         warn!(graph = name, namespace, "calling off a child graph whose parent is finished");
-        for pause in backoff().take(RETIRES) {
-            if !self.leadership.holds() {
-                return;
+        let call_off = || async {
+            let live = self.cluster.get_graph(namespace, name).await?;
+            let ours = live.metadata.uid.as_deref() == Some(uid) && live.spec.desired_state() != DesiredState::Cancel;
+            if !ours || live.is_finished() {
+                return Ok(());
             }
-            let called_off = async {
-                let live = self.cluster.get_graph(namespace, name).await?;
-                let ours =
-                    live.metadata.uid.as_deref() == Some(uid) && live.spec.desired_state() != DesiredState::Cancel;
-                if !ours || live.is_finished() {
-                    return Ok(());
-                }
-                try_stop(&self, namespace, name, |live| live.metadata.uid.as_deref() == Some(uid)).await.map(|_| ())
-            };
-            match called_off.await {
-                Ok(()) => return,
-                Err(error) if error.is_not_found() || error.is_conflict() => return,
-                Err(error) => debug!(graph = name, %error, "calling off a child graph"),
-            }
-            tokio::time::sleep(pause).await;
-        }
+            try_stop(&self, namespace, name, |live| live.metadata.uid.as_deref() == Some(uid)).await.map(|_| ())
+        };
+        self.insist(call_off, |error| debug!(graph = name, %error, "calling off a child graph")).await;
     }
 }
 

@@ -138,11 +138,11 @@ pub fn without_past_rerun(mut spec: TaskGraphSpec, last: Option<&str>) -> TaskGr
     spec
 }
 
-/// A valid spec against the graph as it runs: whether its tasks differ, and which rerun it asks for. `pinned`: what it
-/// was accepted with.
+/// A valid spec, [`without_past_rerun`], against the graph as it runs: whether its tasks differ, and which rerun it asks
+/// for. `pinned`: what it was accepted with.
 pub fn judge(run: &Run, pinned: &Pinned, next: &Pinned, plan: &Plan) -> Result<(bool, Option<Rerun>), Verdict> {
     let spec = &next.spec;
-    let rerun = spec.rerun.clone().filter(|rerun| run.last_rerun() != Some(&rerun.id));
+    let rerun = spec.rerun.clone();
     if rerun.is_some() && (run.is_cancelled() || plan.settings.desired_state == DesiredState::Cancel) {
         let message = "spec.rerun: the graph was cancelled, and a cancel cannot be taken back: make a new graph";
         return Err(Verdict::Refused("RerunRefused", message.to_owned()));

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::apply::{Hold, Try, backoff};
+use super::apply::{Hold, Try};
 use crate::{
     api::{ANNOTATION_ITEMS_HASH, LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_TASK},
     controller::cluster::CallError,
     engine::{Blame, Failure},
     jobs::{self, ItemsMap, Refused},
 };
-
-/// Tries to delete the items of an attempt that is over. What is left then goes with the graph.
-const DROPS: usize = 20;
 
 impl Hold {
     /// Creates the items of the attempt. Its Job comes only after them, so that no pod waits for its item.
@@ -61,7 +58,7 @@ impl Hold {
         }
     }
 
-    /// Deletes the items of the attempt, which is over.
+    /// Deletes the items of the attempt, which is over. What is left in the end goes with the graph.
     pub async fn drop_items(self) {
         // a create that was not answered yet may bring them back
         let _gate = self.gate.write().await;
@@ -71,15 +68,7 @@ impl Hold {
             (LABEL_TASK, &*self.task),
             (LABEL_ATTEMPT, &number),
         ]);
-        for pause in backoff().take(DROPS) {
-            if !self.hands.leadership.holds() {
-                return;
-            }
-            match self.hands.cluster.delete_config_maps(&self.identity.namespace, &labels).await {
-                Ok(()) => return,
-                Err(error) => self.failed_call(&error, "deleting items"),
-            }
-            tokio::time::sleep(pause).await;
-        }
+        let delete = || self.hands.cluster.delete_config_maps(&self.identity.namespace, &labels);
+        self.hands.insist(delete, |error| self.failed_call(error, "deleting items")).await;
     }
 }

@@ -15,17 +15,17 @@ use super::{
     edit::{self, EDIT_REFUSED},
     events::Telling,
     report::{RULES_CHANGED, Verdict},
+    rest::{Rest, no_pod_runs},
     revision::Pinned,
     templates::Found,
     view::GraphView,
 };
 use crate::{
-    api::{DesiredState, EndingReason, LABEL_GRAPH_UID, TaskGraphStatus, TaskPhase},
+    api::{DesiredState, LABEL_GRAPH_UID, TaskGraphStatus, TaskPhase},
     engine::{
         Plan, Run,
         edit::{abandon, call_off},
     },
-    jobs::PodView,
 };
 
 /// What is stored of the graph.
@@ -59,8 +59,7 @@ pub async fn take_up(ctx: &Context, view: &GraphView, stored: Stored) -> Result<
     if view.desired_state() == DesiredState::Cancel && call_off(&mut status, now) {
         version = put_status(ctx, view, &version, &status).await?;
     }
-    let cancelled = status.ending.as_ref().is_some_and(|ending| ending.reason == EndingReason::Cancelled);
-    if cancelled && status.completion_time.is_none() && stop(ctx, view).await? {
+    if status.is_cancelled() && status.completion_time.is_none() && stop(ctx, view).await? {
         verdict.write(&mut status, view.generation(), now);
         abandon(&mut status, now);
         put_status(ctx, view, &version, &status).await?;
@@ -161,24 +160,17 @@ async fn steer(ctx: &Context, view: &GraphView) -> Result<(), AcceptError> {
 
 /// Has all that runs stopped; true if nothing does.
 async fn stop(ctx: &Context, view: &GraphView) -> Result<bool, AcceptError> {
-    let (jobs, children) = (ctx.index.jobs_that_go_on(view.uid()), ctx.index.children_that_go_on(view.uid()));
-    if !(jobs.is_empty() && children.is_empty()) {
+    let rest = Rest::of(view, ctx);
+    if !rest.is_empty() {
         warn!(
             graph = view.name(),
             namespace = view.namespace(),
             "stopping what runs of a graph that is not valid any more"
         );
-        for job in jobs {
-            ctx.hands.tracker.spawn(std::sync::Arc::clone(&ctx.hands).discard(job));
-        }
-        for child in children {
-            ctx.hands.tracker.spawn(std::sync::Arc::clone(&ctx.hands).retire(child));
-        }
+        rest.stop(&ctx.hands);
         return Ok(false);
     }
     let labels = BTreeMap::from([(LABEL_GRAPH_UID, view.uid())]);
-    let pods = ctx.hands.cluster.list_pods(view.namespace(), &labels).await;
-    let pods = pods.map_err(|error| AcceptError::Call("look for pods", error))?;
-    let runs = |pod: &PodView| !pod.terminal() && pod.owner_uid().is_some();
-    Ok(!pods.iter().any(runs))
+    let gone = no_pod_runs(&ctx.hands.cluster, view.namespace(), &labels, true).await;
+    gone.map_err(|error| AcceptError::Call("look for pods", error))
 }

@@ -9,6 +9,7 @@
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
 //! | [`children`] | child graphs: seen, called off, suspended with their parent |
+//! | [`rest`] | what goes on of a graph that is over |
 //! | [`orphans`] | what is left of a child graph that is gone |
 //! | [`cache`] | looks successes up that are remembered, and remembers them |
 //! | [`volumes`] | makes the claims of a graph |
@@ -28,6 +29,7 @@ pub mod mend;
 mod orphans;
 pub mod registry;
 pub mod report;
+mod rest;
 pub mod revision;
 pub mod session;
 pub mod templates;
@@ -62,7 +64,8 @@ use self::{
     events::Recorder,
     index::Index,
     registry::{Registry, Slot},
-    session::{Surroundings, Turn},
+    rest::Rest,
+    session::{Session, Surroundings, Turn},
     templates::TemplateCache,
     view::GraphView,
 };
@@ -274,29 +277,9 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
 async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<Action, ReconcileError> {
     let mut place = slot.session.lock().await;
     if place.is_none() {
-        if let Some(finished) = edit::finished(view) {
-            ctx.recorder.tell_again(view);
-            clear_away(view, ctx).await?;
-            return expire(view, ctx, finished).await;
-        }
-        // noted before the templates are read: one that comes in between must not be missed
-        ctx.templates.set_waiting(view, true);
-        match accept::take_up(ctx, view, slot).await? {
-            Taken::Up(session) => {
-                ctx.templates.set_waiting(view, false);
-                *place = Some(*session);
-            }
-            Taken::Not(verdict) => {
-                // it waits on for templates: one that is there may be what is wrong
-                accept::report_refusal(ctx, view, &verdict).await?;
-                // nothing is watched that would tell of other obstacles
-                return Ok(if verdict.in_the_way() { Action::requeue(LOOK_AGAIN) } else { Action::await_change() });
-            }
-            Taken::Finished => {
-                ctx.templates.set_waiting(view, false);
-                return Ok(Action::await_change());
-            }
-            Taken::Late => return Ok(Action::requeue(WATCH_LAG)),
+        match begin(view, ctx, slot).await? {
+            Ok(session) => *place = Some(*session),
+            Err(action) => return Ok(action),
         }
     }
     let Some(session) = place.as_mut() else { return Ok(Action::await_change()) };
@@ -332,19 +315,44 @@ async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<
     }
 }
 
+/// Takes up a graph that has no session; `Err`: when to look again at one that is to have none.
+async fn begin(
+    view: &Arc<GraphView>,
+    ctx: &Context,
+    slot: &Arc<Slot>,
+) -> Result<Result<Box<Session>, Action>, ReconcileError> {
+    if let Some(finished) = edit::finished(view) {
+        ctx.recorder.tell_again(view);
+        clear_away(view, ctx).await?;
+        return expire(view, ctx, finished).await.map(Err);
+    }
+    // noted before the templates are read: one that comes in between must not be missed
+    ctx.templates.set_waiting(view, true);
+    Ok(match accept::take_up(ctx, view, slot).await? {
+        Taken::Up(session) => {
+            ctx.templates.set_waiting(view, false);
+            Ok(session)
+        }
+        Taken::Not(verdict) => {
+            // it waits on for templates: one that is there may be what is wrong
+            accept::report_refusal(ctx, view, &verdict).await?;
+            // nothing is watched that would tell of other obstacles
+            Err(if verdict.in_the_way() { Action::requeue(LOOK_AGAIN) } else { Action::await_change() })
+        }
+        Taken::Finished => {
+            ctx.templates.set_waiting(view, false);
+            Err(Action::await_change())
+        }
+        Taken::Late => Err(Action::requeue(WATCH_LAG)),
+    })
+}
+
 /// Deletes Jobs of a finished graph that go on: created late, by an operator that was held up, or left by one that was
 /// not able to delete them any more. Not of one that was taken up again and is watched with a delay.
 async fn clear_away(view: &GraphView, ctx: &Context) -> Result<(), ReconcileError> {
-    let (jobs, children) = (ctx.index.jobs_that_go_on(view.uid()), ctx.index.children_that_go_on(view.uid()));
-    if !(jobs.is_empty() && children.is_empty())
-        && accept::live_status(&ctx.hands.cluster, view).await?.0.completion_time.is_some()
-    {
-        for job in jobs {
-            ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).discard(job));
-        }
-        for child in children {
-            ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).retire(child));
-        }
+    let rest = Rest::of(view, ctx);
+    if !rest.is_empty() && accept::live_status(&ctx.hands.cluster, view).await?.0.completion_time.is_some() {
+        rest.stop(&ctx.hands);
     }
     Ok(())
 }

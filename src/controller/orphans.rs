@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 use kube::ResourceExt;
 use tracing::warn;
 
-use super::cluster::{CallError, Cluster, LiveGraph};
+use super::{
+    cluster::{CallError, Cluster, LiveGraph},
+    rest::no_pod_runs,
+};
 use crate::{
     api::LABEL_GRAPH,
-    jobs::{self, JobView, PodView},
+    jobs::{self, JobView},
 };
 
 /// One look at what the graph of this name, which is gone, has made. True: nothing of it runs any more. What would go on is
@@ -37,10 +40,5 @@ pub async fn nothing_is_left(cluster: &Cluster, namespace: &str, graph: &str) ->
         return Ok(false);
     }
     // after the Jobs: none of them can bring up another
-    let pods = cluster.list_pods(namespace, &labels).await?;
-    let pods: Vec<&PodView> = pods.iter().filter(|pod| !pod.terminal() && !jobs::is_copied_pod(pod)).collect();
-    for pod in pods.iter().filter(|pod| !pod.deleting()) {
-        cluster.delete_pod(namespace, &pod.name_any(), &pod.uid().unwrap_or_default()).await?;
-    }
-    Ok(pods.is_empty())
+    no_pod_runs(cluster, namespace, &labels, true).await
 }

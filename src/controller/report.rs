@@ -110,6 +110,9 @@ pub struct Report {
     failures: u32,
 }
 
+/// How many conflicts a write settles at once, before it is tried again later.
+const MAX_CONFLICTS: u32 = 4;
+
 /// What came of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -236,10 +239,11 @@ pub struct Write {
 }
 
 /// Writes a status. A conflict with an edit of the spec is settled here; one with another status is not, unless it is
-/// the very same: then an answer was lost.
+/// the very same: then an answer was lost. Where each try meets a conflict, it has failed, as by any other error.
 pub async fn write(to: Write, status: Value) -> Result<String, StoreError> {
     let Write { hands, namespace, name, uid, mut resource_version, stored } = to;
     let (namespace, name) = (namespace.as_str(), name.as_str());
+    let mut conflicts = 0;
     loop {
         if !hands.leadership.holds() {
             return Err(StoreError::Overtaken);
@@ -248,7 +252,8 @@ pub async fn write(to: Write, status: Value) -> Result<String, StoreError> {
         match hands.cluster.put_status(namespace, name, &resource_version, status.clone()).await {
             Ok(new) => return Ok(new),
             Err(error) if error.is_not_found() => return Err(StoreError::Deleted),
-            Err(error) if error.is_conflict() => {
+            Err(error) if error.is_conflict() && conflicts < MAX_CONFLICTS => {
+                conflicts += 1;
                 debug!(graph = name, namespace, "status conflict; reading the graph anew");
                 let live = hands.cluster.get_graph(namespace, name).await.map_err(StoreError::Failed)?;
                 if live.metadata.uid.as_ref() != Some(&uid) {

@@ -68,14 +68,18 @@ impl Pinned {
 
     /// The claims of the graph: its own, or those of the template that it runs as a whole.
     pub fn claims(&self) -> &[VolumeClaimTemplate] {
-        let template = self.spec.template_ref.as_ref().and_then(|reference| self.template(reference)?.graph.as_ref());
-        template.map_or(&self.spec.volume_claim_templates, |graph| &graph.volume_claim_templates)
+        &self.graph().volume_claim_templates
     }
 
     /// The tasks of the graph: its own, or those of the template that it runs as a whole.
     pub fn tasks(&self) -> &[Task] {
-        let template = self.spec.template_ref.as_ref().and_then(|reference| self.template(reference)?.graph.as_ref());
-        template.map_or(&self.spec.tasks, |graph| &graph.tasks)
+        &self.graph().tasks
+    }
+
+    /// The spec that says what there is to do: its own, or that of the template that it runs as a whole.
+    fn graph(&self) -> &TaskGraphSpec {
+        let template = self.spec.template_ref.as_ref().and_then(|reference| self.template(reference)?.graph.as_deref());
+        template.unwrap_or(&self.spec)
     }
 
     /// What the status tells of the pinned templates.

@@ -106,6 +106,16 @@ pub enum Turn {
     OutOfDate,
 }
 
+/// What was told since the last turn.
+#[derive(Debug, Default)]
+struct Told {
+    seen: Seen,
+    /// Attempts that may be over, and whose Job nobody needs then.
+    hopeless: Vec<(Attempt, Arc<JobView>)>,
+    /// Attempts that changed while they were looked at.
+    looked: Vec<Attempt>,
+}
+
 /// What a turn has seen.
 #[derive(Debug, Default)]
 struct Seen {
@@ -192,30 +202,7 @@ impl Session {
     pub fn turn(&mut self, around: &Surroundings<'_>, notes: Vec<Note>) -> Turn {
         self.has_turned = true;
         let now = super::now();
-        let (mut seen, mut hopeless, mut looked) = (Seen::default(), Vec::new(), Vec::new());
-        for note in notes {
-            match note {
-                Note::Event(event) => {
-                    if let Event::Gone { attempt } = event {
-                        self.stopping.remove(&attempt);
-                    }
-                    seen.events.push(event);
-                }
-                Note::Looked(attempt) => {
-                    self.searched.remove(&attempt);
-                    self.looks.done(attempt);
-                    if self.changed_since.remove(&attempt) {
-                        looked.push(attempt);
-                    }
-                }
-                Note::Discard(attempt, job) => hopeless.push((attempt, job)),
-                Note::Stored(sequence, result) => match self.report.on_stored(sequence, result, around.view) {
-                    Answer::Stored => self.tell_stored(around),
-                    Answer::Failed => {}
-                    Answer::OutOfDate => return Turn::OutOfDate,
-                },
-            }
-        }
+        let Some(Told { mut seen, hopeless, looked }) = self.take_notes(around, notes) else { return Turn::OutOfDate };
         self.release_held();
         for changed in around.index.take_changed(&self.identity.uid) {
             self.observe(&changed, now, &mut seen);
@@ -250,6 +237,35 @@ impl Session {
         self.release_held();
         self.look_for_pods(around.index);
         self.finish_turn(around, now, step.wake_at)
+    }
+
+    /// Takes in what was told since the last turn. `None`: somebody else went on with the graph.
+    fn take_notes(&mut self, around: &Surroundings<'_>, notes: Vec<Note>) -> Option<Told> {
+        let mut told = Told::default();
+        for note in notes {
+            match note {
+                Note::Event(event) => {
+                    if let Event::Gone { attempt } = event {
+                        self.stopping.remove(&attempt);
+                    }
+                    told.seen.events.push(event);
+                }
+                Note::Looked(attempt) => {
+                    self.searched.remove(&attempt);
+                    self.looks.done(attempt);
+                    if self.changed_since.remove(&attempt) {
+                        told.looked.push(attempt);
+                    }
+                }
+                Note::Discard(attempt, job) => told.hopeless.push((attempt, job)),
+                Note::Stored(sequence, result) => match self.report.on_stored(sequence, result, around.view) {
+                    Answer::Stored => self.tell_stored(around),
+                    Answer::Failed => {}
+                    Answer::OutOfDate => return None,
+                },
+            }
+        }
+        Some(told)
     }
 
     /// Performs the actions that waited for what is stored now.

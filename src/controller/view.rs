@@ -122,7 +122,12 @@ impl GraphView {
 
     /// Whether its spec waits for something that is not there yet.
     pub fn waits(&self) -> bool {
-        self.status.conditions.iter().any(|c| c.type_ == CONDITION_RECONCILING && c.status == "True")
+        self.holds(CONDITION_RECONCILING).is_some()
+    }
+
+    /// The condition of this type, if it stands and is `True`.
+    pub fn holds(&self, type_: &str) -> Option<&ConditionHead> {
+        self.status.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == "True")
     }
 
     /// Drops what is never read.

@@ -357,11 +357,7 @@ impl Run {
             let cluster = block.is_none_or(|block| block.cluster);
             let message = format!("the pod of item {index} did not start within {starts}{seen}");
             failure(reason::START_TIMEOUT, message, if cluster { Blame::Cluster } else { Blame::Task })
-        } else if !task.live.started
-            // an item that exists has a limit of its own, and what stands in its way is told of it
-            && task.live.items.as_ref().is_none_or(|items| items.set.first_due().is_none())
-            && def.starts_within().is_some_and(|limit| later(start, limit) <= round.now)
-        {
+        } else if self.start_due(id).is_some_and(|due| due <= round.now) {
             return self.start_timed_out(id, round);
         } else {
             return self.arm_running(id);
@@ -378,11 +374,18 @@ impl Run {
         }
         let start = task.status.start_time.unwrap_or(Timestamp::MIN);
         let item = task.live.items.as_ref().and_then(|items| items.set.first_due());
-        let begins = def.starts_within().filter(|_| !task.live.started && item.is_none());
-        let begins = begins.map(|limit| later(start, limit));
         let ends = def.timeout.filter(|_| def.is_per_item()).map(|limit| later(start, limit));
-        let due = [begins, ends, item].into_iter().flatten().min();
+        let due = [self.start_due(id), ends, item].into_iter().flatten().min();
         self.arm(id, due);
+    }
+
+    /// Until when a running attempt must have begun, if that is still open: an item that exists has a limit of its own, and
+    /// what stands in its way is told of it.
+    fn start_due(&self, id: TaskId) -> Option<Timestamp> {
+        let task = &self.tasks[id.index()];
+        let by_item = task.live.items.as_ref().is_some_and(|items| items.set.first_due().is_some());
+        let limit = self.graph.task(id).starts_within().filter(|_| !task.live.started && !by_item)?;
+        Some(later(task.status.start_time.unwrap_or(Timestamp::MIN), limit))
     }
 }
 

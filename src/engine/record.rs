@@ -1,6 +1,10 @@
 //! How a run's facts are recorded: the only place where phases, counts and indexes change.
 
-use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -138,10 +142,7 @@ impl Run {
     }
 
     pub(super) fn record_history(&mut self, time: Timestamp, event: &str, message: Option<String>) {
-        self.history.push_back(HistoryEntry { time, event: event.to_owned(), message: message.map(clipped) });
-        while self.history.len() > MAX_HISTORY {
-            self.history.pop_front();
-        }
+        add(&mut self.history, time, event, message);
     }
 
     /// Sets what is shown of a task, its phase staying as it is.
@@ -287,6 +288,14 @@ impl Run {
             }
             self.queue(dependent);
         }
+    }
+}
+
+/// Adds an entry to a history; of one that is too long the oldest go.
+pub(super) fn add(history: &mut VecDeque<HistoryEntry>, time: Timestamp, event: &str, message: Option<String>) {
+    history.push_back(HistoryEntry { time, event: event.to_owned(), message: message.map(clipped) });
+    while history.len() > MAX_HISTORY {
+        history.pop_front();
     }
 }
 

@@ -14,8 +14,8 @@ use super::{
     state::{Run, whole_millis},
 };
 use crate::api::{
-    CONDITION_COMPLETE, CONDITION_FAILED, CONDITION_SUSPENDED, Condition, Counts, GraphPhase, TaskGraphStatus,
-    TaskPhase, TaskStatus,
+    CONDITION_COMPLETE, CONDITION_FAILED, CONDITION_SUSPENDED, Condition, GraphPhase, TaskGraphStatus, TaskPhase,
+    TaskStatus,
 };
 
 /// How many tasks a message about several names.
@@ -38,7 +38,7 @@ impl Run {
         status.phase = Some(self.graph_phase());
         status.message = self.graph_message();
         status.progress = Some(self.progress());
-        status.counts = Some(self.counts());
+        status.counts = Some(self.phases.told());
         status.start_time = self.start_time;
         status.compensation_time = self.compensation_time;
         status.finally_time = self.finally_time;
@@ -204,22 +204,6 @@ impl Run {
     fn progress(&self) -> String {
         let all = self.graph.first_compensation;
         format!("{}/{all}", all.saturating_sub(self.open_tasks + self.open_finally))
-    }
-
-    fn counts(&self) -> Counts {
-        let count = |phase| u32::try_from(self.phases.get(phase)).unwrap_or(u32::MAX);
-        Counts {
-            waiting: count(TaskPhase::Pending)
-                .saturating_add(count(TaskPhase::Ready))
-                .saturating_add(count(TaskPhase::Waiting))
-                .saturating_add(count(TaskPhase::Retrying)),
-            running: count(TaskPhase::Running),
-            succeeded: count(TaskPhase::Succeeded),
-            failed: count(TaskPhase::Failed),
-            cancelled: count(TaskPhase::Cancelled),
-            skipped: count(TaskPhase::Skipped),
-            omitted: count(TaskPhase::Omitted),
-        }
     }
 
     /// Why a task was skipped or omitted, where the reason alone does not say it.

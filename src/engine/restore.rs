@@ -42,22 +42,7 @@ impl Run {
             run.suspended_before = true;
         }
 
-        let mut stored: BTreeMap<&str, &TaskStatus> = BTreeMap::new();
-        for task in &status.tasks {
-            stored.entry(&task.name).or_insert(task);
-        }
-        for id in run.graph.ids() {
-            let Some(task) = stored.get(run.task(id).name.as_str()) else { continue };
-            let stored = match run.graph.task(id).role() {
-                Role::Task => Some((*task).clone()),
-                Role::Compensation => compensation::stored(task),
-            };
-            if let Some(stored) = stored {
-                let repaired = repair(stored, run.graph.task(id));
-                run.tasks[id.index()].status = repaired;
-                run.restore_attempt(id);
-            }
-        }
+        run.restore_tasks(&status.tasks);
         run.restore_failures();
         run.output_bytes = run
             .tasks
@@ -82,6 +67,26 @@ impl Run {
             run.returned = returns::restore(status);
         }
         run
+    }
+
+    /// What is told of each task.
+    fn restore_tasks(&mut self, told: &[TaskStatus]) {
+        let mut stored: BTreeMap<&str, &TaskStatus> = BTreeMap::new();
+        for task in told {
+            stored.entry(&task.name).or_insert(task);
+        }
+        for id in self.graph.ids() {
+            let Some(task) = stored.get(self.task(id).name.as_str()) else { continue };
+            let stored = match self.graph.task(id).role() {
+                Role::Task => Some((*task).clone()),
+                Role::Compensation => compensation::stored(task),
+            };
+            if let Some(stored) = stored {
+                let repaired = repair(stored, self.graph.task(id));
+                self.tasks[id.index()].status = repaired;
+                self.restore_attempt(id);
+            }
+        }
     }
 
     /// What follows from a task's status for its last attempt.

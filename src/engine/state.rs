@@ -21,7 +21,7 @@ use super::{
     },
     reason,
 };
-use crate::api::{DesiredState, Duration, Ending, EndingReason, HistoryEntry, TaskPhase, TaskStatus};
+use crate::api::{Counts, DesiredState, Duration, Ending, HistoryEntry, TaskPhase, TaskStatus};
 
 /// One run of a graph.
 ///
@@ -186,6 +186,23 @@ impl PhaseCounts {
     pub fn remove(&mut self, phase: TaskPhase) {
         let count = &mut self.0[phase as usize];
         *count = count.saturating_sub(1);
+    }
+
+    /// As the status tells them.
+    pub fn told(&self) -> Counts {
+        let count = |phase| u32::try_from(self.get(phase)).unwrap_or(u32::MAX);
+        Counts {
+            waiting: count(TaskPhase::Pending)
+                .saturating_add(count(TaskPhase::Ready))
+                .saturating_add(count(TaskPhase::Waiting))
+                .saturating_add(count(TaskPhase::Retrying)),
+            running: count(TaskPhase::Running),
+            succeeded: count(TaskPhase::Succeeded),
+            failed: count(TaskPhase::Failed),
+            cancelled: count(TaskPhase::Cancelled),
+            skipped: count(TaskPhase::Skipped),
+            omitted: count(TaskPhase::Omitted),
+        }
     }
 }
 
@@ -352,8 +369,7 @@ impl Run {
 
     /// Whether nothing new may be started. A cancelled graph cannot be suspended any more: it must come to its end.
     pub(super) fn wants_suspension(&self) -> bool {
-        let cancelled = self.ending.as_ref().is_some_and(|ending| ending.reason == EndingReason::Cancelled);
-        self.settings.desired_state == DesiredState::Suspend && !cancelled
+        self.settings.desired_state == DesiredState::Suspend && !self.is_cancelled()
     }
 
     /// The first task of `tasks` that Failed without `allowFailure`.

@@ -60,14 +60,19 @@ pub struct Order<'a> {
 }
 
 impl<'a> Order<'a> {
-    /// The order that a launch of `task` means. `None` for a task that has no Jobs.
+    /// The order that a launch of `task` means. `None` for a task that has neither Jobs nor child graphs.
     pub fn new(
         graph: &'a Identity,
         task: &'a TaskDef,
         launch: &'a Launch,
         defaults: Option<&'a PodDefaults>,
     ) -> Option<Self> {
-        let Work::Job(payload) = &task.work else { return None };
+        let kind = match &task.work {
+            Work::Job(payload) => payload.kind,
+            // of a child graph nothing is made from it
+            Work::Graph(_) => PayloadKind::Container,
+            Work::Decision { .. } | Work::Delay(_) | Work::Approval(_) | Work::Removed => return None,
+        };
         Some(Self {
             graph,
             role: task.role(),
@@ -76,7 +81,7 @@ impl<'a> Order<'a> {
             item: Item::of(task, launch),
             definition: task.hash,
             timeout: task.timeout,
-            kind: payload.kind,
+            kind,
             rendered: &launch.rendered,
             defaults,
             items: task.for_each.as_ref().zip(launch.items.as_deref()).map(|(rule, list)| Items { rule, list }),
@@ -133,7 +138,7 @@ impl<'a> Order<'a> {
     }
 
     /// What all objects of the attempt have in common.
-    fn metadata(&self) -> Map<String, Value> {
+    pub(super) fn metadata(&self) -> Map<String, Value> {
         let mut labels = self.labels();
         labels.insert("app.kubernetes.io/managed-by".into(), MANAGER.into());
         object(Some(json!({
@@ -144,7 +149,7 @@ impl<'a> Order<'a> {
     }
 
     /// The graph as the owner of what is made for it.
-    pub(super) fn owner(&self) -> Value {
+    fn owner(&self) -> Value {
         json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),
             "kind": "TaskGraph",
@@ -169,7 +174,7 @@ impl<'a> Order<'a> {
     }
 
     /// Labels of the Job and of its pod.
-    pub(super) fn labels(&self) -> Map<String, Value> {
+    fn labels(&self) -> Map<String, Value> {
         [
             (LABEL_GRAPH, self.graph.name.clone()),
             (LABEL_GRAPH_UID, self.graph.uid.clone()),
@@ -240,7 +245,7 @@ impl<'a> Order<'a> {
 }
 
 impl Item {
-    pub(super) fn of(task: &TaskDef, launch: &Launch) -> Option<Self> {
+    fn of(task: &TaskDef, launch: &Launch) -> Option<Self> {
         let retries = task.for_each.as_ref().map_or(0, |rule| rule.retries_per_item);
         launch.attempt.item.map(|index| Self { index, retries })
     }

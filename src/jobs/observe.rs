@@ -173,4 +173,4 @@ fn statuses(pod: &PodView) -> impl Iterator<Item = &ContainerStatusView> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

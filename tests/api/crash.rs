@@ -109,16 +109,18 @@ const CHILD: Shape = Shape {
     condition: "Complete",
 };
 
+/// A task for each item of an output.
+fn for_each(strategy: &str) -> Value {
+    let for_each = json!({"items": "${{ tasks.list.outputs.files }}", "strategy": strategy, "parallelism": 2});
+    let retry = json!({"limit": 1, "backoff": {"initial": "20ms", "max": "50ms"}});
+    let each = task_with("each", &["list"], json!({"forEach": for_each, "retry": retry}));
+    json!({"tasks": [task("list", &[]), each, task("after", &["each"])]})
+}
+
 /// Items from an output, one of which fails in the first attempt.
 const ITEMS: Shape = Shape {
     name: "items",
-    spec: || {
-        let for_each = json!({"items": "${{ tasks.list.outputs.files }}", "parallelism": 2});
-        let retry = json!({"limit": 1, "backoff": {"initial": "20ms", "max": "50ms"}});
-        json!({"tasks": [
-            task("list", &[]), task_with("each", &["list"], json!({"forEach": for_each, "retry": retry})), task("after", &["each"]),
-        ]})
-    },
+    spec: || for_each("Indexed"),
     templates: || json!({}),
     script: |task, attempt| match (task, attempt) {
         ("list", _) => Play::succeeds(r#"{"files": ["a", "b", "c"]}"#),
@@ -129,23 +131,7 @@ const ITEMS: Shape = Shape {
 };
 
 /// A Job for each item, one of which fails in the first attempt and has the others stopped.
-const PER_ITEM: Shape = Shape {
-    name: "each",
-    spec: || {
-        let for_each = json!({"items": "${{ tasks.list.outputs.files }}", "strategy": "PerItem", "parallelism": 2});
-        let retry = json!({"limit": 1, "backoff": {"initial": "20ms", "max": "50ms"}});
-        json!({"tasks": [
-            task("list", &[]), task_with("each", &["list"], json!({"forEach": for_each, "retry": retry})), task("after", &["each"]),
-        ]})
-    },
-    templates: || json!({}),
-    script: |task, attempt| match (task, attempt) {
-        ("list", _) => Play::succeeds(r#"{"files": ["a", "b", "c"]}"#),
-        ("each/1", 1) => Play::fails(3),
-        _ => Play::succeeds(r#"{"n": 1}"#),
-    },
-    condition: "Complete",
-};
+const PER_ITEM: Shape = Shape { name: "each", spec: || for_each("PerItem"), ..ITEMS };
 
 /// A Job for each item; when one fails, those that run are stopped, and the attempt is tried again.
 const PER_ITEM_STOP: Shape = Shape {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::{apps::v1::ControllerRevision, batch::v1::Job};
 use kube::{ResourceExt, api::ListParams};
 use serde_json::json;
 use taskgraph::api::{TaskGraph, TaskPhase, TaskStatus};
@@ -13,22 +13,13 @@ use crate::{
     fixture::{Fixture, container, task, task_with},
     support::{
         Play,
-        namespace::{condition, finished, holds, outcome, status, task as task_of},
+        namespace::{condition, finished, holds, line, status, task as task_of},
         proxy::Side,
     },
 };
 
 fn told(graph: &TaskGraph, name: &str) -> TaskStatus {
     task_of(graph, name).unwrap_or_else(|| panic!("{name} is told of"))
-}
-
-/// Phases and attempts of all tasks: `a=Succeeded/1`.
-fn line(graph: &TaskGraph) -> String {
-    let words: Vec<_> = outcome(graph)
-        .into_iter()
-        .map(|(name, phase, attempts, ..)| format!("{name}={}/{attempts}", phase.name()))
-        .collect();
-    words.join(" ")
 }
 
 /// Whether the graph's spec, as it stands, is accepted.
@@ -83,6 +74,48 @@ async fn tasks_are_added_removed_and_changed_while_the_graph_runs() -> Result<()
     let events: Vec<_> = status(&graph).history.into_iter().map(|entry| entry.event).collect();
     assert_eq!(events, ["Accepted", "Edited", "Finished"]);
     fixture.judge().await?;
+    Ok(())
+}
+
+/// `kills`: the operator is killed after each edit, and started again.
+async fn removed_and_added_again(kills: bool) -> Result<()> {
+    let test = if kills { "again-killed" } else { "again" };
+    let mut fixture = Fixture::new(test, |task, attempt| match (task, attempt) {
+        ("a", 1) => Play::runs_on().lingering(Duration::from_secs(4)),
+        _ => Play::succeeds(""),
+    })
+    .await?;
+    fixture.namespace.create("g", json!({"tasks": [task("a", &[]), task("b", &[])]})).await?;
+    let first = fixture.until_job("a", 1).await;
+    fixture.until_pod_runs("a").await;
+    fixture.namespace.edit("g", json!({"tasks": [task("b", &[])]})).await?;
+    let is_on_its_way_out = |jobs: &[Job]| jobs.iter().any(|job| job.metadata.deletion_timestamp.is_some());
+    fixture.namespace.until_all::<Job>("on its way out", is_on_its_way_out).await;
+    if kills {
+        fixture.split().1.kill_and_restart().await?;
+    }
+    let changed = json!({"container": {"image": "localhost/busybox:2"}});
+    fixture.namespace.edit("g", json!({"tasks": [task_with("a", &[], changed), task("b", &[])]})).await?;
+    if kills {
+        let again = |graph: &TaskGraph| status(graph).revision_number == 3 && !told(graph, "a").removed;
+        fixture.namespace.until("g", "edited", again).await;
+        fixture.split().1.kill_and_restart().await?;
+    }
+    let second = fixture.until_job("a", 2).await;
+    let pods = fixture.namespace.pods().list(&ListParams::default()).await?;
+    let left: Vec<_> = pods.items.iter().map(ResourceExt::name_any).filter(|name| name.starts_with(&first)).collect();
+    assert!(left.is_empty(), "{left:?} are left of attempt 1");
+    let job = fixture.namespace.jobs().get(&second).await?;
+    assert!(serde_json::to_string(&job)?.contains("busybox:2"), "it is made from the newest spec");
+    let graph = fixture.namespace.until_finished("g").await;
+    assert_eq!((finished(&graph), line(&graph).as_str()), (Some("Complete"), "a=Succeeded/2 b=Succeeded/1"));
+    fixture.judge().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_is_removed_and_added_again_while_its_pod_is_on_its_way_out() -> Result<()> {
+    tokio::try_join!(removed_and_added_again(false), removed_and_added_again(true))?;
     Ok(())
 }
 

@@ -1,6 +1,12 @@
 //! Faults that Kubernetes, the network and users make.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Result;
 use k8s_openapi::api::batch::v1::Job;
@@ -15,7 +21,7 @@ use crate::{
     fixture::{Fixture, task, task_with},
     support::{
         ControlPlane, Operator, Play, Proxy,
-        namespace::{finished, status, task as task_status},
+        namespace::{finished, line, status, task as task_status},
         operator::Settings,
         proxy::Fate,
     },
@@ -189,6 +195,77 @@ async fn conflicts_and_errors_on_every_kind_of_write() -> Result<()> {
     fixture.proxy.inject_times(2, Fate::AnswerLost, |call| call.resource == "taskgraphs/status");
     let graph = fixture.run("g", chain(4)).await?;
     ran_well(&fixture, &graph).await
+}
+
+/// A task that fails once and one after it: of both more than one fact must be stored before anything follows.
+fn retried() -> Value {
+    let retry = json!({"retry": {"limit": 1, "backoff": {"initial": "50ms"}}});
+    json!({"tasks": [task_with("flaky", &[], retry), task("after", &["flaky"])]})
+}
+
+fn fails_once(task: &str, attempt: u32) -> Play {
+    if (task, attempt) == ("flaky", 1) { Play::fails(1) } else { quick(task, attempt) }
+}
+
+/// Nothing was lost, and nothing made twice.
+async fn was_retried(fixture: &Fixture) -> Result<()> {
+    let graph = fixture.namespace.until_finished("g").await;
+    assert_eq!((finished(&graph), line(&graph).as_str()), (Some("Complete"), "flaky=Succeeded/2 after=Succeeded/1"));
+    fixture.judge().await?;
+    Ok(())
+}
+
+/// From the moment that a Job is created, each status is refused with this code, for a while.
+async fn refused_for_a_while(code: u16) -> Result<()> {
+    let fixture = Fixture::new(&format!("refused-{code}"), fails_once).await?;
+    let (mut created, over) = (false, Arc::new(AtomicBool::new(false)));
+    let over_now = Arc::clone(&over);
+    fixture.proxy.inject(move |call| {
+        created |= call.verb == http::Method::POST && call.resource == "jobs";
+        let refused = created && call.resource == "taskgraphs/status" && !over_now.load(Ordering::Relaxed);
+        refused.then_some(Fate::Refused(code))
+    });
+    fixture.namespace.create("g", retried()).await?;
+    fixture.until_job("flaky", 1).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let tries = fixture.proxy.writes().iter().filter(|write| write.call.resource == "taskgraphs/status").count();
+    assert!((3..100).contains(&tries), "{code}: tried {tries} times, which is too often or too seldom");
+    let second = fixture.proxy.writes().iter().filter(|write| write.call.resource == "jobs").count();
+    assert_eq!(second, 1, "{code}: nothing that must be stored first was acted on");
+    over.store(true, Ordering::Relaxed);
+    was_retried(&fixture).await
+}
+
+#[tokio::test]
+async fn no_status_is_taken_for_a_while_after_a_job_was_created() -> Result<()> {
+    tokio::try_join!(
+        refused_for_a_while(403),
+        refused_for_a_while(409),
+        refused_for_a_while(422),
+        refused_for_a_while(500)
+    )?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn somebody_changes_the_graph_all_the_time() -> Result<()> {
+    let fixture = Fixture::new("restless", fails_once).await?;
+    fixture.namespace.create("g", retried()).await?;
+    let graphs = fixture.namespace.graphs();
+    let restless = async {
+        for count in 0_u32.. {
+            let note = json!({"metadata": {"annotations": {"example.com/count": count.to_string()}}});
+            graphs.patch("g", &PatchParams::default(), &Patch::Merge(note)).await?;
+        }
+        anyhow::Ok(())
+    };
+    // each write of the status meets another version of the object than the one that was read
+    tokio::select! {
+        result = restless => result?,
+        result = was_retried(&fixture) => return result,
+        () = tokio::time::sleep(Duration::from_secs(10)) => {}
+    }
+    was_retried(&fixture).await
 }
 
 #[tokio::test]

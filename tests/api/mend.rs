@@ -10,17 +10,9 @@ use crate::{
     fixture::{Fixture, task},
     support::{
         Play,
-        namespace::{condition, finished, outcome, status, task as task_of},
+        namespace::{condition, finished, line, status, task as task_of},
     },
 };
-
-fn line(graph: &TaskGraph) -> String {
-    let words: Vec<_> = outcome(graph)
-        .into_iter()
-        .map(|(name, phase, attempts, ..)| format!("{name}={}/{attempts}", phase.name()))
-        .collect();
-    words.join(" ")
-}
 
 fn refused(graph: &TaskGraph) -> bool {
     condition(graph, "Accepted").is_some_and(|one| one.reason == "RulesChanged")

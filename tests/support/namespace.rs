@@ -216,3 +216,12 @@ pub fn outcome(graph: &TaskGraph) -> Vec<(String, TaskPhase, u32, Option<String>
     });
     tasks.map(|task| (task.name, task.phase, task.attempts, task.branch, Value::Object(task.outputs))).collect()
 }
+
+/// Phases and attempts of all tasks: `a=Succeeded/1 b=Failed/2`.
+pub fn line(graph: &TaskGraph) -> String {
+    let words: Vec<_> = outcome(graph)
+        .into_iter()
+        .map(|(name, phase, attempts, ..)| format!("{name}={}/{attempts}", phase.name()))
+        .collect();
+    words.join(" ")
+}

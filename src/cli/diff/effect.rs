@@ -8,7 +8,13 @@ use serde_json::Value;
 
 use crate::{
     api::{DesiredState, Rerun, TaskGraph, TaskGraphSpec, TaskGraphStatus, TaskPhase},
-    controller::{accept::verdict_of, edit::judge, report::Verdict, revision::Pinned, templates::Found},
+    controller::{
+        accept::verdict_of,
+        edit::{judge, without_past_rerun},
+        report::Verdict,
+        revision::Pinned,
+        templates::Found,
+    },
     engine::{Edited, Identity, Plan, Run, TaskId, compile, reason},
     validate,
 };
@@ -59,6 +65,7 @@ impl Accepted<'_> {
     /// What `spec` would do to it. Errors where this version's rules are not those that it was accepted by.
     pub fn edited(&self, spec: &TaskGraphSpec, templates: &Found, now: Timestamp) -> anyhow::Result<Lines> {
         let name = self.live.name_any();
+        let spec = &without_past_rerun(spec.clone(), self.status.rerun.as_deref());
         let plan = match validate::check(Some(&name), spec, &templates.specs) {
             Ok(plan) => plan,
             Err(refusal) => return Ok(refused(&verdict_of(&refusal))),

@@ -71,9 +71,9 @@ enum Outcome {
 
 /// How the graph ended, if it has.
 fn outcome(graph: &TaskGraph) -> Option<Outcome> {
-    let conditions = &graph.status.as_ref()?.conditions;
-    let holds = |name: &str| conditions.iter().any(|condition| condition.type_ == name && condition.status == "True");
-    if holds(CONDITION_FAILED) { Some(Outcome::Failed) } else { holds(CONDITION_COMPLETE).then_some(Outcome::Complete) }
+    let status = graph.status.as_ref()?;
+    let failed = status.holds(CONDITION_FAILED).map(|_| Outcome::Failed);
+    failed.or_else(|| status.holds(CONDITION_COMPLETE).map(|_| Outcome::Complete))
 }
 
 /// Where the picture goes.

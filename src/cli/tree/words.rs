@@ -133,11 +133,10 @@ pub struct Refusal {
 
 /// Why a graph is not accepted, if it is not.
 pub fn refusal(graph: &TaskGraph) -> Option<Refusal> {
-    let conditions = &graph.status.as_ref()?.conditions;
-    let accepted = conditions.iter().find(|condition| condition.type_ == CONDITION_ACCEPTED)?;
-    let refused = conditions.iter().any(|condition| condition.type_ == CONDITION_STALLED && condition.status == "True");
+    let status = graph.status.as_ref()?;
+    let accepted = status.conditions.iter().find(|condition| condition.type_ == CONDITION_ACCEPTED)?;
     (accepted.status == "False").then(|| Refusal {
-        refused,
+        refused: status.holds(CONDITION_STALLED).is_some(),
         reason: text::one_line(&accepted.reason),
         problems: problems(&accepted.message),
     })

@@ -8,9 +8,9 @@ use kube::ResourceExt;
 use super::{Hold, backoff, borrowed};
 use crate::{
     api::{LABEL_ATTEMPT, LABEL_ITEM},
-    controller::{children::STOP_LOOK, cluster::CallError},
+    controller::{children::STOP_LOOK, cluster::CallError, rest::no_pod_runs},
     engine::Event,
-    jobs::{self, JobView, PodView},
+    jobs::JobView,
 };
 
 /// A child graph that is not gone after waits of this length is looked at more rarely.
@@ -132,13 +132,7 @@ impl Hold {
         let (cluster, namespace) = (&self.hands.cluster, &self.identity.namespace);
         let mut labels = self.labels();
         labels.retain(|label, _| of_attempt || ![LABEL_ATTEMPT, LABEL_ITEM].contains(label));
-        // a copy is not ours to wait for, or to delete
-        let ours = |pod: &PodView| !pod.terminal() && !jobs::is_copied_pod(pod);
-        let live: Vec<_> = cluster.list_pods(namespace, &borrowed(&labels)).await?.into_iter().filter(ours).collect();
-        for pod in live.iter().filter(|pod| orphaned && pod.metadata.deletion_timestamp.is_none()) {
-            cluster.delete_pod(namespace, &pod.name_any(), &pod.uid().unwrap_or_default()).await?;
-        }
-        Ok(live.is_empty())
+        no_pod_runs(cluster, namespace, &borrowed(&labels), orphaned).await
     }
 
     /// Whether somebody waits for what a stop comes to.

@@ -81,8 +81,7 @@ impl Telling {
             }
             reason::FINISHED => {
                 // gone if the graph was taken up again since
-                let failed = status.conditions.iter().find(|one| one.type_ == CONDITION_FAILED && one.status == "True");
-                let why = failed.map_or(message, |failed| &failed.message);
+                let why = status.holds(CONDITION_FAILED).map_or(message, |failed| &failed.message);
                 Some(Self::new(CONDITION_FAILED, "Finish", why, mark).warning())
             }
             _ => None,

@@ -97,13 +97,11 @@ impl Session {
     /// The Job or child graph of an attempt.
     pub(super) fn prepare(&self, launch: &Launch) -> Option<Prepared> {
         let (task, defaults) = (self.graph.task(launch.attempt.task), self.graph.pod_defaults.as_ref());
-        if let Work::Graph(child) = &task.work {
-            let order = Order::of_child(&self.identity, task, launch, defaults);
-            let revision = self.report.status.revision.as_deref().unwrap_or_default();
-            let template = self.pinned.template(&child.template);
-            return Some(Prepared::child(order.child(&child.template, template, revision)));
-        }
-        Order::new(&self.identity, task, launch, defaults).map(|order| Prepared::new(&order))
+        let order = Order::new(&self.identity, task, launch, defaults)?;
+        let Work::Graph(child) = &task.work else { return Some(Prepared::new(&order)) };
+        let revision = self.report.status.revision.as_deref().unwrap_or_default();
+        let template = self.pinned.template(&child.template);
+        Some(Prepared::child(order.child(&child.template, template, revision)))
     }
 
     /// Has the items of an attempt of a task deleted, if it has any: the attempt is over, and nothing reads them any more.

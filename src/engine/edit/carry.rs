@@ -312,7 +312,7 @@ pub fn reset(status: &mut TaskStatus) {
 }
 
 /// A compensation that is to undo what the next attempt does; `None` if it had no attempt itself.
-fn undo_anew(undo: Box<CompensationStatus>) -> Option<Box<CompensationStatus>> {
+pub fn undo_anew(undo: Box<CompensationStatus>) -> Option<Box<CompensationStatus>> {
     (undo.attempts > 0).then(|| {
         Box::new(CompensationStatus {
             attempts: undo.attempts,

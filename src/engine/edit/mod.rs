@@ -23,7 +23,7 @@ use super::{
     state::{Run, whole_millis},
     validate::Problem,
 };
-use crate::api::{EndingReason, Rerun, RerunScope, TaskGraphStatus, TaskPhase, TaskStatus};
+use crate::api::{Ending, EndingReason, Rerun, RerunScope, TaskGraphStatus, TaskPhase, TaskStatus};
 
 /// How many removed tasks a graph remembers: attempt numbers must not be used twice.
 pub const MAX_REMOVED: usize = 1000;
@@ -120,7 +120,7 @@ impl Run {
 
     /// Whether somebody cancelled the graph: nothing undoes that.
     pub fn is_cancelled(&self) -> bool {
-        self.ending.as_ref().is_some_and(|ending| ending.reason == EndingReason::Cancelled)
+        self.ending.as_ref().is_some_and(Ending::is_cancel)
     }
 
     /// Starts nothing new while `on_hold`: the spec is not valid now. What runs goes on, and so does a cancel, `finally`

@@ -10,16 +10,14 @@ use jiff::Timestamp;
 use super::{
     super::{
         graph::{Graph, Identity, Settings},
-        reason,
-        record::MAX_HISTORY,
-        state::{Run, whole_millis},
+        reason, record,
+        state::{PhaseCounts, Run, whole_millis},
     },
     carry::{self, Edited},
     reopen,
 };
 use crate::api::{
-    CONDITION_FAILED, CompensationStatus, Condition, Counts, Ending, EndingReason, GraphPhase, HistoryEntry,
-    TaskGraphStatus, TaskPhase, TaskStatus,
+    CONDITION_FAILED, Condition, Counts, Ending, EndingReason, GraphPhase, TaskGraphStatus, TaskPhase, TaskStatus,
 };
 
 impl Run {
@@ -49,8 +47,7 @@ impl Run {
 
 /// Notes that somebody cancelled the graph; false if that is noted, or the graph had finished.
 pub fn call_off(status: &mut TaskGraphStatus, now: Timestamp) -> bool {
-    let cancelled = status.ending.as_ref().is_some_and(|ending| ending.reason == EndingReason::Cancelled);
-    if cancelled || status.completion_time.is_some() {
+    if status.is_cancelled() || status.completion_time.is_some() {
         return false;
     }
     let now = whole_millis(now);
@@ -101,35 +98,22 @@ fn end(task: &mut TaskStatus, now: Timestamp) {
         task.completion_time = Some(now);
         task.wake_at = None;
     }
-    if let Some(undo) = task.compensation.as_mut().filter(|undo| !undo.phase.is_final()) {
-        // it begins once more if the graph is mended
-        let (attempts, failed_attempts) = (undo.attempts, std::mem::take(&mut undo.failed_attempts));
-        **undo = CompensationStatus {
-            attempts,
-            attempts_before: attempts,
-            failed_attempts,
-            ..CompensationStatus::default()
-        };
+    if let Some(undo) = task.compensation.take_if(|undo| !undo.phase.is_final()) {
+        // it begins once more if the graph is mended; that there is one is told also of one without an attempt
+        task.compensation = Some(carry::undo_anew(undo).unwrap_or_default());
     }
 }
 
 fn record(status: &mut TaskGraphStatus, time: Timestamp, event: &str, message: Option<String>) {
-    status.history.push(HistoryEntry { time, event: event.to_owned(), message });
-    let surplus = status.history.len().saturating_sub(MAX_HISTORY);
-    status.history.drain(..surplus);
+    let mut history = std::mem::take(&mut status.history).into();
+    record::add(&mut history, time, event, message);
+    status.history = history.into();
 }
 
 fn counts(tasks: &[TaskStatus]) -> Counts {
-    let count = |phase| {
-        let tasks = tasks.iter().filter(|task| !task.removed && task.phase == phase);
-        u32::try_from(tasks.count()).unwrap_or(u32::MAX)
-    };
-    Counts {
-        succeeded: count(TaskPhase::Succeeded),
-        failed: count(TaskPhase::Failed),
-        cancelled: count(TaskPhase::Cancelled),
-        skipped: count(TaskPhase::Skipped),
-        omitted: count(TaskPhase::Omitted),
-        ..Counts::default()
+    let mut phases = PhaseCounts::default();
+    for task in tasks.iter().filter(|task| !task.removed) {
+        phases.add(task.phase);
     }
+    phases.told()
 }

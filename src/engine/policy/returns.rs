@@ -35,11 +35,10 @@ pub fn evaluate(returns: &[OutputDef], scope: &Scope<'_>, used: usize) -> Return
 
 /// What a finished graph returned, as its stored status tells.
 pub fn restore(status: &TaskGraphStatus) -> Returned {
-    let failed = status.conditions.iter().find(|one| one.type_ == CONDITION_FAILED && one.status == "True");
     let own = |failed: &&crate::api::Condition| {
         [reason::EXPRESSION_ERROR, reason::OUTPUTS_TOO_LARGE].into_iter().find(|known| *known == failed.reason)
     };
-    match failed.and_then(|failed| Some((own(&failed)?, failed.message.clone()))) {
+    match status.holds(CONDITION_FAILED).and_then(|failed| Some((own(&failed)?, failed.message.clone()))) {
         Some(why) => Err(why),
         None => Ok(status.outputs.clone()),
     }

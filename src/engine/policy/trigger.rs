@@ -99,7 +99,8 @@ pub enum Verdict {
 
 /// What `rule` says of the dependencies counted in `tally`.
 ///
-/// A trigger that cannot hold makes the task Omitted if a failure among the dependencies is to blame, else Skipped.
+/// A trigger that cannot hold makes the task Omitted if a failure among the dependencies is to blame, else Skipped. What is
+/// decided before all dependencies are final is what would be decided then: the order in which they end never matters.
 pub fn decide(rule: TriggerRule, tally: &Tally) -> Verdict {
     let (decided, holds) = match rule {
         TriggerRule::NoneFailed => (tally.open == 0, !tally.has_failure() && tally.succeeded > 0),
@@ -108,7 +109,9 @@ pub fn decide(rule: TriggerRule, tally: &Tally) -> Verdict {
         TriggerRule::AnyFailed => (tally.open == 0, tally.failed + tally.allowed + tally.omitted > 0),
         TriggerRule::MinSucceeded(least) => {
             let holds = tally.succeeded >= least;
-            (holds || tally.succeeded.saturating_add(tally.open) < least, holds)
+            let cannot_hold = tally.succeeded.saturating_add(tally.open) < least;
+            // while nothing failed, something still may: then it is Omitted, else Skipped
+            (holds || tally.open == 0 || (cannot_hold && tally.has_failure()), holds)
         }
     };
     match (decided, holds) {

@@ -15,6 +15,7 @@ mod failure;
 mod items;
 mod outputs;
 mod per_item;
+mod readded;
 mod refused;
 mod reruns;
 mod restarts;

@@ -24,57 +24,7 @@ pub fn definition(
     volumes: &[VolumeUse],
 ) -> u64 {
     let mut hasher = Xxh3::new();
-    match work {
-        Work::Decision { branches, inclusive } => {
-            hasher.update(if *inclusive { b"inclusive".as_slice() } else { b"decision" });
-            for branch in branches {
-                text(&mut hasher, &branch.name);
-                text(&mut hasher, branch.when.as_ref().map_or("", |when| when.text()));
-            }
-        }
-        Work::Graph(child) => {
-            hasher.update(b"graph");
-            text(&mut hasher, child.template.kind.name());
-            text(&mut hasher, &child.template.name);
-            hasher.update(&child.content.to_le_bytes());
-            object(&mut hasher, &child.arguments.values);
-            if let Some(defaults) = pod_defaults.and_then(|defaults| serde_json::to_value(defaults).ok()) {
-                value(&mut hasher, &defaults);
-            }
-            hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
-        }
-        Work::Removed => {}
-        Work::Delay(delay) => {
-            hasher.update(b"delay");
-            match delay {
-                Delay::For(duration) => hasher.update(&duration.millis().to_le_bytes()),
-                Delay::Until(time) => hasher.update(&time.as_millisecond().to_le_bytes()),
-                Delay::Cron(cron) => {
-                    text(&mut hasher, cron.text());
-                    text(&mut hasher, cron.zone());
-                }
-            }
-        }
-        Work::Approval(on_timeout) => {
-            hasher.update(b"approval");
-            text(&mut hasher, &format!("{on_timeout:?}"));
-            hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
-        }
-        Work::Job(payload) => {
-            hasher.update(match payload.kind {
-                PayloadKind::Container => b"container",
-                PayloadKind::PodTemplate => b"job.templ",
-            });
-            value(&mut hasher, &payload.source);
-            if let Some(arguments) = &payload.arguments {
-                object(&mut hasher, &arguments.values);
-            }
-            if let Some(defaults) = pod_defaults.and_then(|defaults| serde_json::to_value(defaults).ok()) {
-                value(&mut hasher, &defaults);
-            }
-            hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
-        }
-    }
+    of_work(&mut hasher, work, pod_defaults, timeout);
     if let Some(ForEachDef { items, parallelism, max_failures, retries_per_item, per_item }) = for_each {
         hasher.update(b"forEach");
         object(&mut hasher, &items.values);
@@ -94,6 +44,62 @@ pub fn definition(
         value(&mut hasher, &volumes);
     }
     hasher.digest()
+}
+
+fn of_work(hasher: &mut Xxh3, work: &Work, pod_defaults: Option<&PodDefaults>, timeout: Option<Duration>) {
+    match work {
+        Work::Decision { branches, inclusive } => {
+            hasher.update(if *inclusive { b"inclusive".as_slice() } else { b"decision" });
+            for branch in branches {
+                text(hasher, &branch.name);
+                text(hasher, branch.when.as_ref().map_or("", |when| when.text()));
+            }
+        }
+        Work::Graph(child) => {
+            hasher.update(b"graph");
+            text(hasher, child.template.kind.name());
+            text(hasher, &child.template.name);
+            hasher.update(&child.content.to_le_bytes());
+            object(hasher, &child.arguments.values);
+            shared(hasher, pod_defaults, timeout);
+        }
+        Work::Removed => {}
+        Work::Delay(delay) => {
+            hasher.update(b"delay");
+            match delay {
+                Delay::For(duration) => hasher.update(&duration.millis().to_le_bytes()),
+                Delay::Until(time) => hasher.update(&time.as_millisecond().to_le_bytes()),
+                Delay::Cron(cron) => {
+                    text(hasher, cron.text());
+                    text(hasher, cron.zone());
+                }
+            }
+        }
+        Work::Approval(on_timeout) => {
+            hasher.update(b"approval");
+            text(hasher, &format!("{on_timeout:?}"));
+            hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
+        }
+        Work::Job(payload) => {
+            hasher.update(match payload.kind {
+                PayloadKind::Container => b"container",
+                PayloadKind::PodTemplate => b"job.templ",
+            });
+            value(hasher, &payload.source);
+            if let Some(arguments) = &payload.arguments {
+                object(hasher, &arguments.values);
+            }
+            shared(hasher, pod_defaults, timeout);
+        }
+    }
+}
+
+/// What all pods of the graph share, and how long an attempt may take.
+fn shared(hasher: &mut Xxh3, pod_defaults: Option<&PodDefaults>, timeout: Option<Duration>) {
+    if let Some(defaults) = pod_defaults.and_then(|defaults| serde_json::to_value(defaults).ok()) {
+        value(hasher, &defaults);
+    }
+    hasher.update(&timeout.map_or(0, Duration::millis).to_le_bytes());
 }
 
 /// A hash of a graph template: what it says, and what its tasks are made from.

@@ -38,6 +38,21 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
     if dependencies > MAX_DEPENDENCIES {
         problems.add("spec.tasks", format!("{dependencies} dependencies in all; the limit is {MAX_DEPENDENCIES}"));
     }
+    let nested = nested_too_deep(spec);
+    for path in &nested {
+        problems.add(path, format!("nests more than {MAX_DEPTH} deep"));
+    }
+    if !nested.is_empty() {
+        return;
+    }
+    let bytes = outputs::size(spec);
+    if bytes > MAX_SPEC_BYTES {
+        problems.add("spec", format!("{bytes} bytes as JSON; the limit is {MAX_SPEC_BYTES}: split the graph"));
+    }
+}
+
+/// The paths of what nests deeper than may be.
+fn nested_too_deep(spec: &TaskGraphSpec) -> Vec<String> {
     let deep = |object: &Option<Map<String, Value>>| object.as_ref().is_some_and(too_deep);
     let claims = spec.volume_claim_templates.iter().enumerate();
     let claims =
@@ -59,17 +74,7 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
         ]
         .map(|(field, deep)| (format!("{path}.{field}"), deep))
     });
-    let too_deep: Vec<String> = whole.chain(parts).filter(|(_, deep)| *deep).map(|(path, _)| path).collect();
-    for path in &too_deep {
-        problems.add(path, format!("nests more than {MAX_DEPTH} deep"));
-    }
-    if !too_deep.is_empty() {
-        return;
-    }
-    let bytes = outputs::size(spec);
-    if bytes > MAX_SPEC_BYTES {
-        problems.add("spec", format!("{bytes} bytes as JSON; the limit is {MAX_SPEC_BYTES}: split the graph"));
-    }
+    whole.chain(parts).filter(|(_, deep)| *deep).map(|(path, _)| path).collect()
 }
 
 /// Whether an object nests deeper than may be.

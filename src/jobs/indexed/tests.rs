@@ -49,20 +49,12 @@ fn seen(job: &JobView, pods: &[PodView]) -> Vec<String> {
 
 fn short(event: &Event) -> String {
     match event {
-        Event::Started { .. } => "started".into(),
         Event::Blocked { reason, .. } => format!("blocked {reason}"),
         Event::Items { items, .. } => {
             let failed = items.failed_indexes.as_deref().unwrap_or("-");
             format!("items {}+{}/{}, {} active, {failed}", items.succeeded, items.failed, items.total, items.active)
         }
-        Event::Finished { result: AttemptResult::Succeeded { outputs, message }, .. } => {
-            format!("succeeded {} {message:?}", Value::Object(outputs.clone()))
-        }
-        Event::Finished { result: AttemptResult::Failed(failure), .. } => {
-            let message = failure.message.as_deref().unwrap_or("-");
-            format!("failed {} {:?} {:?}: {message}", failure.reason, failure.blame, failure.exit_code)
-        }
-        other => format!("{other:?}"),
+        other => observe::tests::short(other),
     }
 }
 

@@ -73,7 +73,8 @@ fn seen(job: &JobView, pods: &[PodView]) -> Vec<String> {
     events.iter().skip(1).map(short).collect()
 }
 
-fn short(event: &Event) -> String {
+/// An event in a few words.
+pub fn short(event: &Event) -> String {
     match event {
         Event::Started { .. } => "started".into(),
         Event::Blocked { reason, message, cluster, .. } => format!("blocked {reason} {cluster}: {message}"),
