@@ -227,20 +227,23 @@ impl Run {
     /// Judges an attempt of which items were told of.
     pub(super) fn judge_items(&mut self, id: TaskId, round: &mut Round) {
         self.find_items(id, round);
-        let stopping = self.tasks[id.index()].live.stop.is_some();
+        let stop = self.tasks[id.index()].live.stop;
         let Some(items) = &self.tasks[id.index()].live.items else { return };
-        let (verdict, ended, failed) = (items.set.verdict(), items.ended, items.set.any_failed());
+        let (verdict, ended) = (items.set.verdict(), items.ended);
         self.show_items(id, round);
+        if stop.is_some_and(|cause| cause != StopCause::Items) {
+            // A stop takes Jobs away: which of them came to a good end meanwhile, and which failed before, nothing tells
+            // after a restart.
+            return;
+        }
         let result = match verdict {
             per_item::Verdict::Open => {
-                if !stopping {
+                if stop.is_none() {
                     self.rolling.insert(id);
                 }
                 return;
             }
-            per_item::Verdict::Stop(_) if stopping => return,
-            // after a restart nothing tells a failure before the stop from one that is the stop's doing
-            per_item::Verdict::Succeeded(_) if stopping && failed => return,
+            per_item::Verdict::Stop(_) if stop.is_some() => return,
             per_item::Verdict::Stop(failure) => return self.stop_items(id, failure, round),
             per_item::Verdict::Succeeded(outputs) => AttemptResult::Succeeded { outputs, message: None },
             per_item::Verdict::Failed(failure) => AttemptResult::Failed(failure),

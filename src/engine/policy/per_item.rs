@@ -232,11 +232,6 @@ impl ItemSet {
         true
     }
 
-    /// Whether an item failed.
-    pub fn any_failed(&self) -> bool {
-        self.first.is_some()
-    }
-
     /// The attempt cannot go on.
     pub fn give_up(&mut self, failure: Failure) {
         self.given_up.get_or_insert(failure);
