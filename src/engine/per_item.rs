@@ -274,6 +274,11 @@ impl Run {
         while let Some(index) = self.items_mut(id).and_then(ItemSet::take_next) {
             match self.item_launch(attempt, index) {
                 Ok(launch) => round.launches.push(launch),
+                // an edit has what the items follow from decided again; to wait for it here would keep a slot from it
+                Err(_) if self.verdict(id) == Verdict::Wait => {
+                    let message = "being stopped, to start afresh: what its items follow from is decided again";
+                    return self.stop(id, StopCause::Again, message, round);
+                }
                 Err(error) => {
                     let Some(items) = self.items_mut(id) else { return };
                     items.fail(index, no_list(error.clone()));

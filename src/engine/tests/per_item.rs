@@ -431,3 +431,25 @@ fn ten_tasks_of_a_thousand_items() {
     assert_eq!(told.items.as_ref().map(|items| items.failed), Some(10));
     assert!(trace.steps < 10_000, "what ends at one time is taken in at once: {} steps", trace.steps);
 }
+
+#[test]
+fn items_start_afresh_once_what_their_list_follows_from_is_decided_again() {
+    let each = json!({"name": "each", "dependsOn": ["list"], "container": {"image": "i"},
+        "forEach": {"items": "${{ tasks.list.outputs.files }}", "strategy": "PerItem", "parallelism": 1}});
+    let graph = |list: Value| json!({"tasks": [list, each.clone()]});
+    let mut driver = Driver::of(graph(json!({"name": "list", "container": {"image": "i"}})));
+    driver.ok_with("list", json!({"files": ["a", "b"]}));
+    assert_eq!(items(&driver), [0]);
+    driver.step([launched(&driver, 0)]);
+    // a task of another kind begins anew
+    driver.edit(graph(json!({"name": "list", "container": {"image": "i"}, "forEach": {"items": [1, 2]}})));
+    driver.step([launched(&driver, 0), well(&driver, 0)]);
+    assert_eq!(driver.actions(), ["stop each/1"]);
+    driver.gone("each");
+    assert_eq!(driver.line(), "list=Running each=Pending");
+    driver.ok_with("list", json!({"files": ["c", "d"]}));
+    assert_eq!(driver.actions(), ["launch each/2"]);
+    driver.step([well(&driver, 0)]);
+    driver.step([well(&driver, 1)]);
+    assert_eq!(driver.line(), "list=Succeeded each=Succeeded");
+}

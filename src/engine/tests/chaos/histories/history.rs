@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::super::plan::{self, Kind, TaskPlan, policy};
+use super::{
+    super::plan::{self, TaskPlan, policy, task},
+    jobs::Limits,
+};
 use crate::{
     api::{ApprovalDecision, DesiredState, FailurePolicy, RerunScope},
     engine::Graph,
@@ -24,6 +27,8 @@ pub type Slots = Vec<Option<TaskPlan>>;
 pub enum Act {
     /// Slots that become something else, or nothing.
     Edit(Vec<(usize, Option<TaskPlan>)>),
+    /// The items of a slot: how many, and whether each has a Job, with how many at once and how many that may fail.
+    Items(usize, Option<usize>, Option<Limits>),
     /// The slot counts where tasks are named.
     Rerun(RerunScope, usize),
     Desired(DesiredState),
@@ -55,22 +60,16 @@ pub fn graph(slots: &[Option<TaskPlan>]) -> Arc<Graph> {
     plan::graph(&slots, FIRST_FINALLY)
 }
 
-/// A task of which each attempt is one Job or child graph: what the items of others come to is drawn without edits.
-fn task() -> impl Strategy<Value = TaskPlan> {
-    plan::task().prop_map(|mut task| {
-        task.per_item = None;
-        task.items = task.items.filter(|_| task.kind == Kind::Job);
-        task
-    })
-}
-
 fn act() -> impl Strategy<Value = Act> {
     use DesiredState::*;
     let change = (0..SLOTS, prop::option::weighted(0.7, task()));
+    let per_item = prop::option::of((prop::option::of(1..3u32), prop::option::of(0..3u32)));
     let scope = prop::sample::select(vec![RerunScope::Failed, RerunScope::All, RerunScope::Tasks, RerunScope::Tasks]);
     let decision = prop::sample::select(vec![ApprovalDecision::Approved, ApprovalDecision::Rejected]);
     prop_oneof![
         8 => prop::collection::vec(change, 1..4).prop_map(Act::Edit),
+        4 => (0..SLOTS, prop::option::weighted(0.8, 0..4usize), per_item)
+            .prop_map(|(slot, items, per_item)| Act::Items(slot, items, per_item)),
         4 => (scope, 0..SLOTS).prop_map(|(scope, slot)| Act::Rerun(scope, slot)),
         3 => prop::sample::select(vec![Run, Suspend]).prop_map(Act::Desired),
         1 => Just(Act::Desired(Cancel)),

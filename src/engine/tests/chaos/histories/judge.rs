@@ -7,7 +7,7 @@ use super::{
         super::triggers::expected,
         oracle::{dependencies, guards_hold, may_start, status_of, went_wrong},
     },
-    jobs::Jobs,
+    jobs::{Jobs, Key},
 };
 use crate::{
     api::{ApprovalDecision, DesiredState, GraphPhase, TaskGraphStatus, TaskPhase, TaskStatus},
@@ -15,11 +15,12 @@ use crate::{
 };
 
 /// Of an attempt that is launched for the first time. `held`: nothing is to be started, since the spec is not valid or
-/// about to be another one.
-pub fn judge_launch(run: &Run, attempt: Attempt, held: bool) {
+/// about to be another one. `has_begun`: an item of it was launched.
+pub fn judge_launch(run: &Run, attempt: Attempt, held: bool, has_begun: bool) {
     let (graph, settings) = (run.graph(), run.settings());
     let cancelled = run.is_cancelled();
-    assert!(may_start(graph, run, attempt.task), "B: {attempt:?} is launched before its gates were passed");
+    let may_start = has_begun || may_start(graph, run, attempt.task);
+    assert!(may_start, "B: {attempt:?} is launched before its gates were passed");
     assert_eq!(run.task(attempt.task).phase, TaskPhase::Running);
     assert_eq!(run.task(attempt.task).attempts, attempt.number);
     assert!(!held || cancelled || run.is_undoing(), "{attempt:?} is launched though the spec is not valid");
@@ -113,12 +114,15 @@ fn judge_last(run: &Run, id: TaskId, jobs: &Jobs) {
     let (graph, status, def) = (run.graph(), run.task(id), run.graph().task(id));
     let reason = status.reason.as_deref().unwrap_or_default();
     let why = format!("{} is {}/{reason} after {} attempts", status.name, status.phase.name(), status.attempts);
-    let result = jobs.results.get(&(status.name.clone(), status.attempts));
+    let key = Key::new(&status.name, status.attempts);
+    let result = jobs.result(&key);
+    let failed_item = || jobs.items(&key).any(|(.., result)| matches!(result, AttemptResult::Failed(_)));
     let is_job = matches!(def.work, Work::Job(_) | Work::Graph(_));
     match (status.phase, reason) {
         (TaskPhase::Succeeded, "Cached") => {
             assert_eq!((status.attempts, status.outputs.get("attempt")), (0, Some(&serde_json::json!(0))), "{why}");
         }
+        (TaskPhase::Succeeded, "") if def.is_per_item() => judge_items(status, jobs, &key, &why),
         (TaskPhase::Succeeded, _) if is_job => {
             let Some(AttemptResult::Succeeded { outputs, .. }) = result else { panic!("{why}, but was {result:?}") };
             assert_eq!(&status.outputs, outputs, "E: {why}");
@@ -140,8 +144,9 @@ fn judge_last(run: &Run, id: TaskId, jobs: &Jobs) {
         (TaskPhase::Failed, "Rejected" | "ApprovalTimeout") => assert!(status.begun(), "{why}"),
         (TaskPhase::Failed, _) => {
             let may_have_succeeded = reason == "JobLost" || reason == "StartTimeout";
-            let failed = matches!(result, Some(AttemptResult::Failed(_)));
-            assert!(is_job && result.is_some() && (failed || may_have_succeeded), "{why}");
+            let was_created = result.is_some() || jobs.items(&key).next().is_some();
+            let failed = matches!(result, Some(AttemptResult::Failed(_))) || failed_item();
+            assert!(is_job && was_created && (failed || may_have_succeeded), "{why}");
         }
         // a decision may have been a Job before
         (TaskPhase::Cancelled, _) => assert!(status.attempts > 0, "{why}"),
@@ -158,4 +163,26 @@ fn judge_last(run: &Run, id: TaskId, jobs: &Jobs) {
         }
         _ => panic!("D: {why}"),
     }
+}
+
+/// Of a task that succeeded, each of whose items had a Job or child graph: in its place, what each left that did.
+fn judge_items(status: &TaskStatus, jobs: &Jobs, whole: &Key, why: &str) {
+    let left = status.outputs.get("attempt").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
+    let told = status.items.clone().unwrap_or_default();
+    let well = |place: usize| left.get(place).is_some_and(|left| *left == serde_json::json!(status.attempts));
+    for (index, made, result) in jobs.items(whole) {
+        assert_eq!(Some(told.total as usize), made.items, "{why}");
+        // one that was lost may have ended well
+        let succeeded = matches!(result, AttemptResult::Succeeded { .. });
+        assert!(succeeded || !well(index as usize), "E: {why}: item {index} did not succeed");
+        let tolerated = made.per_item.and_then(|(_, most)| most).unwrap_or(0);
+        assert!(told.failed <= tolerated, "{why}, but {} items failed", told.failed);
+    }
+    let succeeded = (0..left.len()).filter(|place| well(*place)).count();
+    assert_eq!(
+        (told.succeeded as usize, told.succeeded + told.failed, told.active),
+        (succeeded, told.total, 0),
+        "{why}"
+    );
+    assert_eq!((told.launched, told.ending), (None, None), "{why}");
 }

@@ -13,7 +13,7 @@ use super::{
     super::{
         super::fixture::{at, decide, identity, settings},
         cluster::lost,
-        plan::Recall,
+        plan::{Recall, TaskPlan},
     },
     history::{Act, CALM, FIRST_FINALLY, History, SLOTS, Slots, graph},
     jobs::{Jobs, Key, Made},
@@ -21,7 +21,11 @@ use super::{
 };
 use crate::{
     api::{DesiredState, Duration, Rerun, RerunScope, TaskGraphStatus},
-    engine::{Action, Attempt, Event, Graph, Remembered, Run, Settings, TaskId, graph::Role, graph::Work},
+    engine::{
+        Action, Attempt, Event, Graph, Remembered, Run, Settings, TaskId,
+        graph::{Role, Work},
+        policy::indexes::Indexes,
+    },
 };
 
 /// What stands in the spec.
@@ -125,7 +129,15 @@ impl World {
 
     fn key(&self, attempt: Attempt) -> Key {
         let task = self.run.graph().task(attempt.task);
-        (format!("{}{}", if task.undoes.is_some() { "undo:" } else { "" }, task.name), attempt.number)
+        let name = format!("{}{}", if task.undoes.is_some() { "undo:" } else { "" }, task.name);
+        Key { name, number: attempt.number, item: attempt.item }
+    }
+
+    /// The task as it was drawn, of what is run now.
+    fn plan(&self, id: TaskId) -> Option<&TaskPlan> {
+        let task = self.run.graph().task(id);
+        let slot = (0..SLOTS).find(|slot| task.undoes.is_none() && *task.name == format!("t{slot}"))?;
+        self.accepted[slot].as_ref()
     }
 
     fn find(&self, name: &str) -> Option<TaskId> {
@@ -193,6 +205,11 @@ impl World {
                     }
                 }
             }
+            Act::Items(slot, items, per_item) => {
+                if let Some(plan) = &mut spec.slots[slot] {
+                    (plan.items, plan.per_item) = (items, per_item);
+                }
+            }
             Act::Rerun(scope, slot) => {
                 let last: u32 = spec.rerun.as_ref().map_or(0, |rerun| rerun.id.parse().unwrap());
                 let tasks = if scope == RerunScope::Tasks { vec![format!("t{slot}")] } else { Vec::new() };
@@ -208,14 +225,20 @@ impl World {
     /// Somebody deletes a Job whose name is stored, so that everybody misses it.
     fn lose(&mut self, which: usize) {
         let is_stored = |key: &&Key| {
-            let (name, number) = (key.0.strip_prefix("undo:").unwrap_or(&key.0), key.1);
+            let name = key.name.strip_prefix("undo:").unwrap_or(&key.name);
             let task = self.stored.tasks.iter().find(|task| task.name == name);
-            let (attempts, job) = match task {
-                Some(task) if key.0 == name => (task.attempts, task.job.is_some()),
-                Some(task) => task.compensation.as_ref().map_or((0, false), |undo| (undo.attempts, undo.job.is_some())),
-                None => (0, false),
+            let (attempts, job) = match (task, key.item) {
+                (Some(task), Some(index)) => {
+                    let launched = task.items.as_ref().and_then(|items| items.launched.as_deref());
+                    (task.attempts, Indexes::read(launched, u32::MAX).holds(index))
+                }
+                (Some(task), None) if key.name == name => (task.attempts, task.job.is_some()),
+                (Some(task), None) => {
+                    task.compensation.as_ref().map_or((0, false), |undo| (undo.attempts, undo.job.is_some()))
+                }
+                (None, _) => (0, false),
             };
-            attempts == number && job && !self.jobs.is_lost(key)
+            attempts == key.number && job && !self.jobs.is_lost(key)
         };
         let known: Vec<Key> = self.jobs.keys().filter(is_stored).cloned().collect();
         if let Some(key) = known.get(which % known.len().max(1)) {
@@ -308,10 +331,7 @@ impl World {
         self.look_ups.clear();
         (self.unseen, self.pending, self.waiting, self.has_turned) = (true, false, None, false);
         self.run = Run::restore(Arc::clone(&self.revision), self.settings.clone(), identity(), &self.stored);
-        let known = |(name, number): &Key| {
-            let id = self.find(name);
-            id.is_some_and(|id| self.run.task(id).attempts >= *number)
-        };
+        let known = |key: &Key| self.find(&key.name).is_some_and(|id| self.run.task(id).attempts >= key.number);
         let forgotten: Vec<Key> = self.asked.iter().filter(|key| !known(key)).cloned().collect();
         for key in &forgotten {
             self.asked.remove(key);
@@ -352,13 +372,20 @@ impl World {
     /// All that is to be seen of an attempt now.
     fn look(&mut self, key: &Key, events: &mut Vec<Event>) {
         let now = self.now;
-        let Some(task) = self.find(&key.0) else {
+        let Some(task) = self.find(&key.name) else {
             // the controller clears away what belongs to no task
-            return self.jobs.delete(key, now);
+            return self.jobs.delete(&key.whole(), now);
         };
-        let attempt = Attempt::new(task, key.1);
-        events.extend(self.jobs.look(key, attempt, self.run.graph().task(task).hash, now));
-        if self.jobs.is_lost(key) && self.run.live().any(|live| live.attempt == attempt && live.job.is_some()) {
+        let attempt = Attempt { task, number: key.number, item: key.item };
+        let is_over = key.number <= self.run.task(task).attempts && !self.run.is_live(attempt);
+        if key.item.is_none() || !is_over || !self.jobs.has_ended(key, now) {
+            events.extend(self.jobs.look(key, attempt, self.run.graph().task(task).hash, now));
+        }
+        let is_missed = match attempt.item {
+            Some(_) => self.run.live_items().any(|live| live == attempt),
+            None => self.run.live().any(|live| live.attempt == attempt && live.job.is_some()),
+        };
+        if is_missed && self.jobs.is_lost(key) {
             events.push(lost(attempt, time(now)));
         }
         if self.gone_asked.get(key).is_some_and(|wholly| self.jobs.gone(key, *wholly, now) <= now) {
@@ -408,25 +435,29 @@ impl World {
         match action {
             Action::Launch(launch) => {
                 let (key, task) = (self.key(launch.attempt), self.run.graph().task(launch.attempt.task));
-                let items = launch.items.as_ref().map(|items| items.len());
-                let made = Made { definition: task.hash, child: matches!(task.work, Work::Graph(_)), items };
+                let plan = self.plan(launch.attempt.task).filter(|_| launch.attempt.item.is_some());
+                let items = launch.items.as_ref().map(|items| items.len()).or_else(|| plan?.items());
+                let per_item = plan.and_then(TaskPlan::per_item);
+                let made = Made { definition: task.hash, child: matches!(task.work, Work::Graph(_)), items, per_item };
                 // what had begun before a restart is asked for again, whatever was edited since
+                // what goes before it may be open again since the attempt began
+                let known = self.asked.iter().any(|known| known.whole() == key.whole());
+                let has_begun = key.item.is_some() && (known || self.jobs.items(&key.whole()).next().is_some());
                 if self.asked.insert(key.clone()) {
-                    judge_launch(&self.run, launch.attempt, self.spec_holds());
+                    judge_launch(&self.run, launch.attempt, self.spec_holds(), has_begun);
                 }
                 let due = self.now + self.jobs.creation_takes(&key, made);
                 self.creates.push((due, key, made));
             }
             Action::Stop { attempt } => {
                 let key = self.key(attempt);
-                self.creates.retain(|(_, known, _)| *known != key);
+                self.creates.retain(|(_, known, _)| known.whole() != key);
                 self.jobs.delete(&key, self.now);
                 self.answer_gone(key, true);
             }
             Action::AwaitGone { attempt } => self.answer_gone(self.key(attempt), false),
             Action::LookUp { task, key } => {
-                let slot = (0..SLOTS).find(|slot| *self.run.graph().task(task).name == format!("t{slot}"));
-                let found = match slot.and_then(|slot| self.accepted[slot].as_ref()?.cache) {
+                let found = match self.plan(task).and_then(|plan| plan.cache) {
                     Some(Recall::Silent) => return,
                     Some(Recall::Hit) => Some(Remembered {
                         outputs: json!({"attempt": 0}).as_object().unwrap().clone(),
