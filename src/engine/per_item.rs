@@ -290,6 +290,14 @@ impl Run {
         }
     }
 
+    /// An attempt begins by launching items. If none of them is known to exist after a restart, they are asked for again,
+    /// even if the graph was suspended since; further ones follow from how these end.
+    pub(super) fn ask_again_for_items(&mut self, id: TaskId, round: &mut Round) {
+        if self.tasks[id.index()].live.items.as_ref().is_some_and(|items| items.set.none_launched()) {
+            self.launch_items(id, round);
+        }
+    }
+
     fn item_launch(&mut self, attempt: Attempt, index: u32) -> Result<Launch, EvalError> {
         let id = attempt.task;
         let known = self.tasks[id.index()].live.items.as_ref().map(|items| (items.list.clone(), items.set.total()));

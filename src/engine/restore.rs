@@ -154,8 +154,7 @@ impl Run {
                 TaskPhase::Running if task.live.stop.is_some() => {
                     round.stops.insert(attempt);
                 }
-                // which items are to be launched follows from what is known of the others
-                TaskPhase::Running if self.is_per_item(id) => {}
+                TaskPhase::Running if self.is_per_item(id) => self.ask_again_for_items(id, round),
                 TaskPhase::Running if task.status.job.is_none() && !task.live.started && !fresh.contains(&attempt) => {
                     match self.launchable(attempt) {
                         Ok(Launchable::Job(launch)) => {

@@ -237,6 +237,11 @@ impl ItemSet {
         self.given_up.get_or_insert(failure);
     }
 
+    /// Whether no item is known to have, or to have had, a Job or child graph.
+    pub fn none_launched(&self) -> bool {
+        self.launched.count() == 0
+    }
+
     /// Whether every item has ended.
     pub fn all_ended(&self) -> bool {
         self.under_way == 0 && self.waiting.is_empty()

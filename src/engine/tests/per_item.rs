@@ -259,6 +259,20 @@ fn while_suspended_no_further_item_is_launched() {
     }
 }
 
+/// Else they would be too late to start before anybody resumes the graph.
+#[test]
+fn the_first_items_are_asked_for_again_though_the_graph_was_suspended() {
+    let mut driver = driver(json!({"parallelism": 2}), json!({}));
+    assert_eq!(items(&driver), [0, 1]);
+    driver.set(|settings| settings.desired_state = DesiredState::Suspend);
+    let mut restarted = driver.restarted();
+    restarted.step([]);
+    assert_eq!(items(&restarted), [0, 1]);
+    let mut one_exists = driver.restarted();
+    one_exists.step([launched(&driver, 0)]);
+    assert_eq!(items(&one_exists), [] as [u32; 0]);
+}
+
 /// A stop takes Jobs away: after a restart nobody could tell which items had failed before, or come to a good end since.
 #[test]
 fn an_attempt_that_is_cancelled_is_so_whatever_becomes_of_its_items() {
