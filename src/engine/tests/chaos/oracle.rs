@@ -177,6 +177,10 @@ fn judge_undoing(run: &Run, cluster: &Cluster) {
         match status.phase {
             TaskPhase::Succeeded => assert!(failed && cluster.succeeded.contains(&attempt), "{why}"),
             TaskPhase::Failed => assert!(failed && cluster.created.contains(&attempt), "{why}"),
+            // all of it was not done in time
+            TaskPhase::Cancelled if status.reason.as_deref() == Some("DeadlineExceeded") => {
+                assert!(failed && cluster.created.contains(&attempt), "{why}");
+            }
             _ => {
                 assert!(!failed || run.task(undone).phase != TaskPhase::Succeeded, "{why}");
                 assert!(!cluster.created.iter().any(|created| created.task == id), "{why}");
