@@ -96,6 +96,11 @@ impl Health {
         };
     }
 
+    /// What is wrong with `part`.
+    pub fn fault(&self, part: &str) -> Option<Fault> {
+        self.0.faults.lock().get(part).cloned()
+    }
+
     /// What is wrong with the parts, as far as it stops them, or as far as it does not.
     fn faults(&self, stops: bool) -> Vec<String> {
         let faults = self.0.faults.lock();
@@ -212,7 +217,9 @@ mod tests {
         health.api_answered();
         assert_eq!(fetch(address, "/readyz").await, ("HTTP/1.1 200 OK".into(), "ok\n".into()));
 
-        for (stops, status, body) in [(true, "503 Service Unavailable", "a: gone\n"), (false, "200 OK", "ok\na: gone\n")] {
+        for (stops, status, body) in
+            [(true, "503 Service Unavailable", "a: gone\n"), (false, "200 OK", "ok\na: gone\n")]
+        {
             health.set_fault("a", Some(Fault { message: "gone".into(), stops }));
             assert_eq!(fetch(address, "/readyz").await, (format!("HTTP/1.1 {status}"), body.into()));
         }

@@ -1,10 +1,10 @@
 //! Answers reviews: reads a request, looks up what its judgement needs, has it judged away from the threads that serve
 //! everything else, and writes the answer. Nothing is ever changed: a dry run is a request like any other.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, thread, time::Duration};
 
 use axum::body::Bytes;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future, stream};
 use kube::{
     Api, Client,
     core::{
@@ -16,13 +16,13 @@ use kube::{
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::review::{self, Known, Outcome, Request, Subject, found, subject};
+use super::review::{Cached, Known, Outcome, Request, Subject, subject};
 use crate::{
     api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate, TaskTemplateSpec, TemplateKind, TemplateRef},
     controller::{
         cluster::{CallError, Cluster},
         revision::Pinned,
-        templates::{Found, TemplateCache},
+        templates::TemplateCache,
     },
     engine::Problem,
 };
@@ -81,31 +81,27 @@ impl Admission {
     async fn rules(self: &Arc<Self>, request: &Arc<Request>) -> Result<Outcome, AdmissionError> {
         let Some(subject) = subject(request) else { return Ok(Outcome::default()) };
         let (mut known, unjudged) = self.look_up(&subject).await;
-        let first = Arc::clone(request);
-        let (mut outcome, rests_on, returned) = self
-            .apart(move |admission| {
-                let Some(subject) = review::subject(&first) else { return (Outcome::default(), Found::default(), known) };
-                let outcome = subject.judge(&known, &|spec, namespace| admission.templates.of(spec, namespace));
-                let refused = !outcome.problems.is_empty();
-                let rests_on = refused.then(|| {
-                    subject.rests_on(&known, &|spec: &TaskGraphSpec, namespace: &str| admission.templates.of(spec, namespace))
-                });
-                (outcome, rests_on.unwrap_or_default(), known)
-            })
-            .await?;
-        known = returned;
-        if let Some(fresh) = self.read_anew(&subject, &rests_on).await {
-            known.fresh = fresh;
-            let second = Arc::clone(request);
-            outcome = self
-                .apart(move |admission| {
-                    let lookup = |spec: &TaskGraphSpec, namespace: &str| admission.templates.of(spec, namespace);
-                    review::subject(&second).map(|subject| subject.judge(&known, &lookup)).unwrap_or_default()
-                })
-                .await?;
+        let mut asked = BTreeSet::new();
+        loop {
+            let request = Arc::clone(request);
+            let (mut outcome, unsure, judged) = self.apart(move |admission| admission.judge(&request, known)).await?;
+            known = judged;
+            let fresh = self.read_anew(&subject, unsure, &mut asked).await;
+            if fresh.is_empty() {
+                outcome.warnings.extend(unjudged);
+                return Ok(outcome);
+            }
+            known.fresh.specs.extend(fresh);
         }
-        outcome.warnings.extend(unjudged);
-        Ok(outcome)
+    }
+
+    /// The outcome, and what it rests on that may be another by now.
+    fn judge(&self, request: &Request, known: Known) -> (Outcome, Vec<Cached>, Known) {
+        let lookup = |spec: &TaskGraphSpec, namespace: &str| self.templates.of(spec, namespace);
+        let Some(subject) = subject(request) else { return (Outcome::default(), Vec::new(), known) };
+        let outcome = subject.judge(&known, &lookup);
+        let unsure = subject.unsure(&known, &lookup, !outcome.problems.is_empty());
+        (outcome, unsure, known)
     }
 
     /// What the graph was accepted with; of a child graph, its parent's templates. What cannot be had is told: the
@@ -133,42 +129,41 @@ impl Admission {
         }
     }
 
-    /// The templates that a refusal rests on, read live, as the cache may be older than what whoever is refused has just
-    /// applied. `None`: they are the same.
-    async fn read_anew(&self, subject: &Subject<'_>, rests_on: &Found) -> Option<Found> {
+    /// Templates, read live, that are not as the cache has them: whoever asks may just have applied them. None is read
+    /// twice, and no more than so many.
+    async fn read_anew(
+        &self,
+        subject: &Subject<'_>,
+        unsure: Vec<Cached>,
+        asked: &mut BTreeSet<TemplateRef>,
+    ) -> Vec<(TemplateRef, Arc<TaskTemplateSpec>)> {
         let namespace = match subject {
             Subject::Graph(change) => change.namespace,
             Subject::Template(change) => change.namespace,
         };
-        let references: Vec<TemplateRef> = rests_on.specs.keys().take(READ_ANEW).cloned().collect();
-        let reads = references.into_iter().map(|reference| self.read_template(reference, namespace));
-        let reads = stream::iter(reads).buffer_unordered(AT_ONCE).collect::<Vec<_>>();
-        let read = tokio::time::timeout(LOOK_UP, reads).await.ok()?;
-        let changed = read
-            .into_iter()
-            .flatten()
-            .filter(|(reference, live)| rests_on.specs.get(reference).is_none_or(|cached| **cached != *live));
-        let fresh = found(changed);
-        (!fresh.specs.is_empty()).then_some(fresh)
+        let left = READ_ANEW.saturating_sub(asked.len());
+        let new: Vec<Cached> =
+            unsure.into_iter().filter(|(reference, _)| asked.insert(reference.clone())).take(left).collect();
+        let reads = new.into_iter().map(|(reference, cached)| async move {
+            let live = self.read_template(&reference, namespace).await?;
+            cached.is_none_or(|cached| *cached != live).then(|| (reference, Arc::new(live)))
+        });
+        let reads = stream::iter(reads).buffer_unordered(AT_ONCE).filter_map(future::ready).collect();
+        tokio::time::timeout(LOOK_UP, reads).await.unwrap_or_default()
     }
 
-    async fn read_template(
-        &self,
-        reference: TemplateRef,
-        namespace: &str,
-    ) -> Option<(TemplateRef, TaskTemplateSpec)> {
-        let client = self.client.clone();
-        let spec = match reference.kind {
+    async fn read_template(&self, reference: &TemplateRef, namespace: &str) -> Option<TaskTemplateSpec> {
+        let (client, name) = (self.client.clone(), reference.name.as_str());
+        match reference.kind {
             TemplateKind::TaskTemplate => {
                 let api: Api<TaskTemplate> = Api::namespaced(client, namespace);
-                api.get(&reference.name).await.ok()?.spec
+                Some(api.get(name).await.ok()?.spec)
             }
             TemplateKind::ClusterTaskTemplate => {
                 let api: Api<ClusterTaskTemplate> = Api::all(client);
-                api.get(&reference.name).await.ok()?.spec.0
+                Some(api.get(name).await.ok()?.spec.0)
             }
-        };
-        Some((reference, spec))
+        }
     }
 
     /// Does what takes milliseconds away from the threads that serve everything else.

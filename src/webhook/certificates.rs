@@ -11,11 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     date_time_ymd,
 };
-use x509_parser::{
-    certificate::X509Certificate,
-    extensions::GeneralName,
-    pem::Pem,
-};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, pem::Pem};
 
 /// Certificates are good from a little before they are made: clocks of machines differ.
 const CLOCK_SKEW: Duration = Duration::from_mins(5);
@@ -71,10 +67,16 @@ struct Leaf {
 impl Policy {
     /// What is to stand in the place of `stored`; `None`: it is good as it is. `trusted`: the API server has had the
     /// newest authority for long enough to know it.
-    pub fn renew(&self, stored: &Material, trusted: bool, now: Timestamp) -> Result<Option<Material>, CertificateError> {
+    pub fn renew(
+        &self,
+        stored: &Material,
+        trusted: bool,
+        now: Timestamp,
+    ) -> Result<Option<Material>, CertificateError> {
         let known = authorities(&stored.authorities, now);
         let leaf = self.leaf(stored, &known, now);
-        let signs = known.first().filter(|newest| owns(newest, &stored.authority_key) && !self.authority_is_due(newest, now));
+        let signs =
+            known.first().filter(|newest| owns(newest, &stored.authority_key) && !self.authority_is_due(newest, now));
         let Some(newest) = signs else {
             let mut next = self.with_new_authority(stored, &known, now)?;
             if leaf.is_none() {
@@ -306,12 +308,23 @@ mod tests {
             ("no PEM", Material { certificate: "x".to_owned(), ..made.clone() }),
             ("another key", Material { key: other.key.clone(), ..made.clone() }),
             ("no key of the authority", Material { authority_key: String::new(), ..made.clone() }),
-            ("another authority", Material { authorities: other.authorities.clone(), authority_key: other.authority_key.clone(), ..made.clone() }),
+            (
+                "another authority",
+                Material {
+                    authorities: other.authorities.clone(),
+                    authority_key: other.authority_key.clone(),
+                    ..made.clone()
+                },
+            ),
             ("no authority", Material { authorities: String::new(), ..made.clone() }),
         ] {
-            let next = policy().renew(&stored, false, at(1)).unwrap().unwrap_or_else(|| panic!("{what}: left as it is"));
+            let next =
+                policy().renew(&stored, false, at(1)).unwrap().unwrap_or_else(|| panic!("{what}: left as it is"));
             assert!(signer(&next).is_some(), "{what}");
-            assert!(policy().renew(&next, true, at(1)).unwrap().is_none_or(|again| signer(&again) == Some(0)), "{what}");
+            assert!(
+                policy().renew(&next, true, at(1)).unwrap().is_none_or(|again| signer(&again) == Some(0)),
+                "{what}"
+            );
         }
         // all has expired while nothing ran
         let next = policy().renew(&made, true, at(5000)).unwrap().unwrap();

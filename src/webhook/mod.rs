@@ -91,8 +91,7 @@ pub async fn serve(
     admission: Arc<Admission>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let router =
-        Router::new().route(PATH, post(admit)).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(admission);
+    let router = Router::new().route(PATH, post(admit)).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(admission);
     axum::serve(Connections::on(listener, served)?, router).with_graceful_shutdown(stop).await
 }
 

@@ -120,6 +120,9 @@ pub struct Known {
     pub fresh: Found,
 }
 
+/// A template, and what the cache has under its name.
+pub type Cached = (TemplateRef, Option<Arc<TaskTemplateSpec>>);
+
 /// Finds templates that a spec needs.
 pub type Lookup<'a> = &'a (dyn Fn(&TaskGraphSpec, &str) -> Found + Sync);
 
@@ -198,7 +201,9 @@ impl<'a> GraphChange<'a> {
     /// Approvals that the request adds, and that name somebody else than who makes it.
     fn in_anothers_name(&self) -> Vec<Problem> {
         let list = |spec: &'a Value| spec.get("approvals").and_then(Value::as_array).into_iter().flatten();
-        let key = |entry: &'a Value| (entry.get("task").and_then(Value::as_str), entry.get("attempt").and_then(Value::as_u64));
+        let key = |entry: &'a Value| {
+            (entry.get("task").and_then(Value::as_str), entry.get("attempt").and_then(Value::as_u64))
+        };
         let before: BTreeMap<_, _> =
             self.old.iter().flat_map(|old| list(old.spec)).map(|entry| (key(entry), entry)).collect();
         let user: Cow<'_, str> = match self.user.char_indices().nth(MAX_BY) {
@@ -310,21 +315,24 @@ impl Subject<'_> {
         }
     }
 
-    /// The cached templates that the judgement rests on, as they are now; none of those that do not change any more.
-    pub fn rests_on(&self, known: &Known, lookup: Lookup<'_>) -> Found {
+    /// The templates that a judgement rests on, and that may be others by now than the cache has them: with what it has.
+    /// Those that are missing, and where the request is refused, those that are there.
+    pub fn unsure(&self, known: &Known, lookup: Lookup<'_>, refused: bool) -> Vec<Cached> {
         let (spec, namespace) = match self {
             Self::Graph(change) if known.parents.is_none() => (read_spec(change.spec).ok(), change.namespace),
             Self::Graph(_) => (None, ""),
             Self::Template(change) => {
-                let template = serde_json::from_value::<TaskTemplateSpec>(change.spec.clone()).ok();
-                (template.and_then(|template| template.graph.map(|graph| *graph)), change.namespace)
+                let template: Option<TaskTemplateSpec> = serde_json::from_value(change.spec.clone()).ok();
+                (template.and_then(|template| template.graph).map(|graph| *graph), change.namespace)
             }
         };
-        let mut found = spec.map(|spec| lookup(&spec, namespace)).unwrap_or_default();
-        if let Some(pinned) = &known.pinned {
-            found.specs.retain(|reference, _| pinned.template(reference).is_none());
-        }
-        found
+        let Some(spec) = spec else { return Vec::new() };
+        let now = known.fresh.or(&lookup(&spec, namespace), &spec);
+        let is_pinned =
+            |reference: &TemplateRef| known.pinned.as_ref().is_some_and(|pinned| pinned.template(reference).is_some());
+        let missing = now.lacks(&spec).into_iter().map(|reference| (reference, None));
+        let there = now.specs.into_iter().filter(|_| refused).map(|(reference, spec)| (reference, Some(spec)));
+        missing.chain(there).filter(|(reference, _)| !is_pinned(reference)).collect()
     }
 }
 
@@ -347,12 +355,6 @@ fn of_refusal(refusal: Refusal) -> Outcome {
         Verdict::Accepted | Verdict::Refused(..) => Vec::new(),
     };
     Outcome { problems: refusal.problems, warnings }
-}
-
-/// Templates, as [`Known::fresh`] takes them.
-pub fn found(templates: impl IntoIterator<Item = (TemplateRef, TaskTemplateSpec)>) -> Found {
-    let specs = templates.into_iter().map(|(reference, spec)| (reference, Arc::new(spec))).collect();
-    Found { specs, ..Found::default() }
 }
 
 #[cfg(test)]

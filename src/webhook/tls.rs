@@ -53,8 +53,7 @@ impl Served {
     pub fn set(&self, certificate: &str, key: &str) -> Result<(), TlsError> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
         let chain = chain.map_err(|error| TlsError::Read("the certificate", error))?;
-        let key =
-            PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| TlsError::Read("the key", error))?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| TlsError::Read("the key", error))?;
         let certified = CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())?;
         *self.0.write() = Some(Arc::new(certified));
         Ok(())
@@ -86,8 +85,7 @@ impl Connections {
         let address = listener.local_addr()?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let mut config =
-            config.map_err(io::Error::other)?.with_no_client_auth().with_cert_resolver(Arc::new(served));
+        let mut config = config.map_err(io::Error::other)?.with_no_client_auth().with_cert_resolver(Arc::new(served));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let (sender, ready) = mpsc::channel(1);
         tokio::spawn(take_in(listener, TlsAcceptor::from(Arc::new(config)), sender));
