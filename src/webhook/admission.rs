@@ -80,15 +80,18 @@ impl Admission {
     /// Whether the object may stand as it is to.
     async fn rules(self: &Arc<Self>, request: &Arc<Request>) -> Result<Outcome, AdmissionError> {
         let Some(subject) = subject(request) else { return Ok(Outcome::default()) };
-        let (mut known, unjudged) = self.look_up(&subject).await;
+        let mut known = match self.look_up(&subject).await {
+            Ok(known) => known,
+            // the controller judges it, and tells what it finds; an API server that is slow must not refuse for us
+            Err(warning) => return Ok(subject.unjudged(warning)),
+        };
         let mut asked = BTreeSet::new();
         loop {
             let request = Arc::clone(request);
-            let (mut outcome, unsure, judged) = self.apart(move |admission| admission.judge(&request, known)).await?;
+            let (outcome, unsure, judged) = self.apart(move |admission| admission.judge(&request, known)).await?;
             known = judged;
             let fresh = self.read_anew(&subject, unsure, &mut asked).await;
             if fresh.is_empty() {
-                outcome.warnings.extend(unjudged);
                 return Ok(outcome);
             }
             known.fresh.specs.extend(fresh);
@@ -104,14 +107,13 @@ impl Admission {
         (outcome, unsure, known)
     }
 
-    /// What the graph was accepted with; of a child graph, its parent's templates. What cannot be had is told: the
-    /// controller judges all of it again.
-    async fn look_up(&self, subject: &Subject<'_>) -> (Known, Option<String>) {
-        let Subject::Graph(change) = subject else { return (Known::default(), None) };
+    /// What the graph was accepted with; of a child graph, its parent's templates. Or why that cannot be told.
+    async fn look_up(&self, subject: &Subject<'_>) -> Result<Known, String> {
+        let Subject::Graph(change) = subject else { return Ok(Known::default()) };
         let (name, uid, of_parent) = match (change.revision(), &change.old, &change.parent) {
             (Some(revision), Some(old), _) => (revision, old.uid, false),
             (_, _, Some((parent, revision))) => (revision.as_str(), parent.as_str(), true),
-            _ => return (Known::default(), None),
+            _ => return Ok(Known::default()),
         };
         let read = tokio::time::timeout(LOOK_UP, self.cluster.get_revision(change.namespace, name)).await;
         let pinned = match read.unwrap_or(Err(CallError::Timeout)) {
@@ -119,13 +121,13 @@ impl Admission {
             Err(error) if error.is_not_found() => None,
             Err(error) => {
                 warn!(revision = name, namespace = change.namespace, %error, "a ControllerRevision could not be read");
-                let message = format!("the edit could not be compared with what runs, which comes later: {error}");
-                return (Known::default(), Some(message));
+                return Err(format!("the ControllerRevision {name} could not be read: {error}"));
             }
         };
         match pinned {
-            Some(parents) if of_parent => (Known { parents: Some(parents.found()), ..Known::default() }, None),
-            pinned => (Known { pinned, ..Known::default() }, None),
+            Some(parents) if of_parent => Ok(Known { parents: Some(parents.found()), ..Known::default() }),
+            None if of_parent => Err(format!("the ControllerRevision {name} of the parent graph is not there")),
+            pinned => Ok(Known { pinned, ..Known::default() }),
         }
     }
 

@@ -182,7 +182,8 @@ fn pems(text: &str) -> Vec<(Vec<u8>, String)> {
 }
 
 fn to_pem(der: &[u8]) -> String {
-    pem::encode(&pem::Pem::new("CERTIFICATE", der))
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
 }
 
 fn read(der: &[u8]) -> Option<X509Certificate<'_>> {

@@ -60,28 +60,31 @@ pub fn source(args: &Args, namespace: &str) -> Source {
     Source::Own(Own::new(policy, namespace.to_owned(), service.clone(), args.webhook_configuration.clone()))
 }
 
-/// Serves reviews on `listener` until `stop`, and a little longer.
-pub async fn run(
+/// Serves reviews on `listener` until `stop`, and a little longer. `health` tells from now on what is missing.
+pub fn run(
     listener: TcpListener,
     source: Source,
     client: Client,
     templates: TemplateCache,
     health: Health,
     stop: CancellationToken,
-) -> io::Result<()> {
+) -> impl Future<Output = io::Result<()>> + Send + 'static {
     let served = Served::default();
     let keeper = Keeper::new(client.clone(), source, served.clone(), health);
-    let ended = CancellationToken::new();
-    let kept = tokio::spawn(keeper.run(ended.clone()));
-    let last = async move {
-        stop.cancelled().await;
-        tokio::time::sleep(LINGER).await;
-    };
-    let result = serve(listener, served, Admission::new(client, templates), last).await;
-    ended.cancel();
-    // one that panicked has been told of
-    let _ = kept.await;
-    result
+    let admission = Admission::new(client, templates);
+    async move {
+        let ended = CancellationToken::new();
+        let kept = tokio::spawn(keeper.run(ended.clone()));
+        let last = async move {
+            stop.cancelled().await;
+            tokio::time::sleep(LINGER).await;
+        };
+        let result = serve(listener, served, admission, last).await;
+        ended.cancel();
+        // one that panicked has been told of
+        let _ = kept.await;
+        result
+    }
 }
 
 /// Serves reviews with the certificate in `served` until `stop`, then lets open requests end.

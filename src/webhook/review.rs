@@ -307,6 +307,16 @@ impl<'a> TemplateChange<'a> {
 }
 
 impl Subject<'_> {
+    /// What comes of it where it cannot be judged by now, and why.
+    pub fn unjudged(&self, why: String) -> Outcome {
+        let problems = match self {
+            Self::Graph(change) => change.in_anothers_name(),
+            Self::Template(_) => Vec::new(),
+        };
+        let warning = format!("it is checked after it is stored, as {why}");
+        Outcome { problems, warnings: vec![warning] }
+    }
+
     /// Judges it.
     pub fn judge(&self, known: &Known, lookup: Lookup<'_>) -> Outcome {
         match self {
