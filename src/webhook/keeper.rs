@@ -40,6 +40,8 @@ const PART: &str = "admission";
 /// How often all is looked at, if nothing is seen to change; how often after an error.
 const PERIOD: Duration = Duration::from_secs(30);
 const PERIOD_AFTER_ERROR: Duration = Duration::from_secs(3);
+/// The least time between two looks: somebody else may write the same over and over.
+const PAUSE: Duration = Duration::from_millis(250);
 /// How often files are looked at.
 const PERIOD_OF_FILES: Duration = Duration::from_secs(10);
 /// How long the API servers may need to take in a change of the configuration.
@@ -172,15 +174,12 @@ impl Keeper {
             let result = self.round(own).await;
             let period = if result.is_ok() { PERIOD.min(own.settled) } else { PERIOD_AFTER_ERROR };
             self.tell(result.err());
-            let pause = tokio::time::sleep(period);
-            tokio::pin!(pause);
+            tokio::time::sleep(PAUSE).await;
             // what a watch fails with, the round meets too
-            loop {
-                tokio::select! {
-                    () = &mut pause => break,
-                    Some(Ok(_)) = secret_seen.next() => break,
-                    Some(Ok(_)) = configuration_seen.next() => break,
-                }
+            tokio::select! {
+                () = tokio::time::sleep(period) => {}
+                Some(Ok(_)) = secret_seen.next() => {}
+                Some(Ok(_)) = configuration_seen.next() => {}
             }
         }
     }
