@@ -12,6 +12,7 @@
 //! | [`operator`] | the operator program, put together |
 //! | [`trial`] | the graph that `helm test` runs |
 //! | [`runtime`] | arguments, lease, telemetry, metrics, health, shutdown |
+//! | [`webhook`] | admission: answers the API server whether an object may be stored |
 //! | [`cli`] | the verbs of `kubectl taskgraph` |
 
 pub mod api;
@@ -30,3 +31,5 @@ pub mod runtime;
 pub mod trial;
 #[cfg(feature = "kubernetes")]
 pub mod validate;
+#[cfg(feature = "operator")]
+pub mod webhook;

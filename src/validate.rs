@@ -1,4 +1,4 @@
-//! The one entry for checking what users write: controller and command line call only this.
+//! The one entry for checking what users write: webhook, controller and command line call only this.
 
 use std::{collections::BTreeSet, sync::Arc};
 

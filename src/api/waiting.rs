@@ -74,7 +74,8 @@ pub struct Approval {
     /// What was decided.
     #[schemars(schema_with = "schema::choice::<ApprovalDecision>")]
     pub decision: ApprovalDecision,
-    /// Who decided. Taken as it is written: nothing verifies that it names who wrote the entry.
+    /// Who decided: admission refuses any name but that of whoever adds the entry. Without admission it is taken as it
+    /// is written.
     #[schemars(length(min = 1, max = 253))]
     pub by: String,
     /// Why.

@@ -41,7 +41,7 @@ pub struct Stored {
 /// Mends the graph, or does what can be done for it as it is.
 pub async fn take_up(ctx: &Context, view: &GraphView, stored: Stored) -> Result<Taken, AcceptError> {
     let why = match valid(ctx, view, &stored).await? {
-        Ok((plan, pinned)) => match may_be_replaced(&stored, &plan, &pinned) {
+        Ok((plan, pinned)) => match may_be_replaced(&stored.pinned, &stored.status, &plan, &pinned) {
             Ok(()) => return mend(ctx, view, stored, plan, pinned).await,
             Err(verdict) => return Ok(Taken::Not(verdict)),
         },
@@ -93,15 +93,14 @@ async fn valid(
     Ok(Err(verdict_of(&refusal)))
 }
 
-/// Whether what was accepted may be replaced by `pinned`.
-fn may_be_replaced(stored: &Stored, plan: &Plan, pinned: &Pinned) -> Result<(), Verdict> {
-    if stored.pinned.claims() != pinned.claims() {
+/// Whether what was accepted may be replaced by `next`.
+pub fn may_be_replaced(pinned: &Pinned, status: &TaskGraphStatus, plan: &Plan, next: &Pinned) -> Result<(), Verdict> {
+    if pinned.claims() != next.claims() {
         return Err(edit::claims_stay());
     }
-    let status = &stored.status;
     let succeeded =
         |name: &str| status.tasks.iter().any(|task| task.name == name && task.phase == TaskPhase::Succeeded);
-    let undone = stored.pinned.tasks().iter().filter(|task| task.compensate.is_some());
+    let undone = pinned.tasks().iter().filter(|task| task.compensate.is_some());
     let mut lost = undone.filter(|task| succeeded(&task.name) && plan.graph.find(&task.name).is_none());
     match lost.next().filter(|_| status.completion_time.is_none()) {
         Some(task) => {

@@ -66,7 +66,7 @@ use self::{
     registry::{Registry, Slot},
     rest::Rest,
     session::{Session, Surroundings, Turn},
-    templates::TemplateCache,
+    templates::{Caches, TemplateCache},
     view::GraphView,
 };
 use crate::{
@@ -100,12 +100,13 @@ pub struct Context {
 }
 
 /// How the controller is run.
-#[derive(Debug)]
 pub struct Options {
     /// Only this namespace; `None`: all.
     pub namespace: Option<String>,
     /// Graphs looked at at once.
     pub concurrency: u16,
+    /// Filled by the controller; others may read them.
+    pub templates: Caches,
 }
 
 /// Why a look at a graph failed. It is tried again, later each time.
@@ -133,23 +134,21 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let (wake, woken) = mpsc::unbounded();
-    let (template_reader, template_writer) = reflector::store();
-    let (cluster_reader, cluster_writer) = reflector::store();
     let hands = Arc::new(Hands::new(Cluster::new(client.clone()), leadership.clone(), metrics));
     let ctx = Arc::new(Context {
         recorder: Recorder::new(hands.cluster.clone(), hands.tracker.clone()),
         hands,
         index: Index::default(),
         registry: Registry::new(wake),
-        templates: TemplateCache::new(template_reader, cluster_reader),
+        templates: options.templates.reader(),
     });
 
     let namespace = options.namespace.as_deref();
     let mut watches = JoinSet::new();
     watches.spawn(Arc::clone(&ctx.hands).keep_tidy(options.namespace.clone(), shutdown.clone()));
     let api = watch::api(client.clone(), namespace);
-    watches.spawn(watch::templates(Arc::clone(&ctx), api, template_writer));
-    watches.spawn(watch::templates(Arc::clone(&ctx), Api::all(client.clone()), cluster_writer));
+    watches.spawn(watch::templates(Arc::clone(&ctx), api, options.templates.namespaced.1));
+    watches.spawn(watch::templates(Arc::clone(&ctx), Api::all(client.clone()), options.templates.cluster.1));
     // deciding from half a cache would launch what runs already
     tokio::select! {
         () = fill_caches(&ctx, &client, namespace, &mut watches) => {}

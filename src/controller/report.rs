@@ -16,7 +16,10 @@ use super::{
     registry::{Mailbox, Note, StoreError},
     view::GraphView,
 };
-use crate::api::{CONDITION_ACCEPTED, CONDITION_RECONCILING, CONDITION_STALLED, Condition, TaskGraphStatus};
+use crate::{
+    api::{CONDITION_ACCEPTED, CONDITION_RECONCILING, CONDITION_STALLED, Condition, TaskGraphStatus},
+    engine::Problem,
+};
 
 /// The least time between two writes of a busy graph: each costs the API server and etcd the whole object.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -56,6 +59,18 @@ impl Verdict {
     pub fn in_the_way(&self) -> bool {
         let (Self::Refused(reason, _) | Self::Waiting(reason, _)) = self else { return false };
         [REVISION_TAKEN, RULES_CHANGED, VOLUME_REFUSED, VOLUME_TAKEN].contains(reason)
+    }
+
+    /// What stands in the way, a problem for each line of the message.
+    pub fn problems(&self) -> Vec<Problem> {
+        let (Self::Refused(_, message) | Self::Waiting(_, message)) = self else { return Vec::new() };
+        let problem = |line: &str| match line.split_once(": ") {
+            Some((path, message)) if path.starts_with("spec") || path.starts_with("metadata") => {
+                Problem { path: path.to_owned(), message: message.to_owned() }
+            }
+            _ => Problem { path: "spec".to_owned(), message: line.to_owned() },
+        };
+        message.lines().map(problem).collect()
     }
 
     /// Writes the conditions `Accepted`, `Reconciling` and `Stalled` for a generation of the spec.

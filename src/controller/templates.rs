@@ -10,7 +10,7 @@ use std::{
 
 use kube::{
     core::DeserializeGuard,
-    runtime::reflector::{ObjectRef, Store},
+    runtime::reflector::{self, ObjectRef, Store, store::Writer},
 };
 use parking_lot::Mutex;
 
@@ -74,6 +74,30 @@ fn needed(spec: &TaskGraphSpec, get: impl Fn(&TemplateRef) -> Option<(Arc<TaskTe
 fn references(spec: &TaskGraphSpec) -> Vec<TemplateRef> {
     let tasks = spec.tasks.iter().chain(&spec.finally).flat_map(Task::templates);
     spec.template_ref.iter().chain(tasks).cloned().collect()
+}
+
+/// A cache and what fills it.
+type Filled<K> = (Store<DeserializeGuard<K>>, Writer<DeserializeGuard<K>>);
+
+/// The caches of both kinds of template, and what fills them: made before all that reads them.
+pub struct Caches {
+    /// Of all namespaces that are watched.
+    pub namespaced: Filled<TaskTemplate>,
+    /// The cluster's.
+    pub cluster: Filled<ClusterTaskTemplate>,
+}
+
+impl Default for Caches {
+    fn default() -> Self {
+        Self { namespaced: reflector::store(), cluster: reflector::store() }
+    }
+}
+
+impl Caches {
+    /// One more reader of the caches.
+    pub fn reader(&self) -> TemplateCache {
+        TemplateCache::new(self.namespaced.0.clone(), self.cluster.0.clone())
+    }
 }
 
 /// The caches of both kinds of template.

@@ -1,6 +1,6 @@
 //! Arguments of the operator. Each has an environment variable; the chart sets those.
 
-use std::{fs, hash::BuildHasher, net::SocketAddr, time::Duration};
+use std::{fs, hash::BuildHasher, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use schemars::JsonSchema;
@@ -49,6 +49,29 @@ pub struct Args {
     /// Graphs that are worked on at once
     #[arg(long, env = "TASKGRAPH_CONCURRENCY", value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
+
+    /// Address on which the API server is served that asks whether an object may be stored. Absent: none
+    #[arg(long, env = "TASKGRAPH_WEBHOOK_LISTEN", value_name = "ADDRESS:PORT")]
+    pub webhook_listen: Option<SocketAddr>,
+
+    /// Name of the webhook's Service and, alike, of the Secret with its certificates, both in the
+    /// namespace of the Lease. The Secret must exist; the operator fills it
+    #[arg(long, env = "TASKGRAPH_WEBHOOK_SERVICE", value_name = "NAME", default_value = "taskgraph-webhook", value_parser = dns_label)]
+    pub webhook_service: String,
+
+    /// Name of the ValidatingWebhookConfiguration that is told whom to trust
+    #[arg(long, env = "TASKGRAPH_WEBHOOK_CONFIGURATION", value_name = "NAME", default_value = "taskgraph")]
+    pub webhook_configuration: String,
+
+    /// Folder with the webhook's certificate (tls.crt, tls.key), which somebody else renews. Absent:
+    /// the operator makes its own
+    #[arg(long, env = "TASKGRAPH_WEBHOOK_CERTIFICATES", value_name = "FOLDER")]
+    pub webhook_certificates: Option<PathBuf>,
+
+    /// How long a certificate of the operator's own is good (1m to 1000d); it is renewed when a
+    /// third of that is left
+    #[arg(long, env = "TASKGRAPH_WEBHOOK_VALIDITY", value_name = "DURATION", default_value = "90d", value_parser = validity)]
+    pub webhook_validity: Duration,
 }
 
 /// How logs are written.
@@ -87,6 +110,15 @@ fn lease_duration(text: &str) -> Result<Duration, String> {
         Ok(Duration::from_millis(duration.millis()))
     } else {
         Err("write a duration from 2s to 10m".into())
+    }
+}
+
+fn validity(text: &str) -> Result<Duration, String> {
+    let duration = text.parse::<api::Duration>().map_err(|error| error.to_string())?;
+    if (60_000..=86_400_000_000).contains(&duration.millis()) {
+        Ok(Duration::from_millis(duration.millis()))
+    } else {
+        Err("write a duration from 1m to 1000d".into())
     }
 }
 
@@ -143,6 +175,9 @@ mod tests {
             ["--identity", "two words"],
             ["--log-format", "xml"],
             ["--listen", "8080"],
+            ["--webhook-validity", "59s"],
+            ["--webhook-validity", "1001d"],
+            ["--webhook-service", "A"],
         ] {
             assert!(parse(&arguments).is_err(), "{arguments:?}");
         }

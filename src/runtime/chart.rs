@@ -45,6 +45,8 @@ pub struct Values {
     pub pod_disruption_budget: DisruptionBudget,
     /// What the pods may talk to.
     pub network_policy: NetworkPolicy,
+    /// Admission: what is wrong with an object is told before it is stored.
+    pub webhook: Webhook,
     /// What is made for Prometheus and Grafana.
     pub monitoring: Monitoring,
     /// Further objects to install with the chart; texts in them are templates.
@@ -153,6 +155,8 @@ pub struct NetworkPolicy {
     pub create: bool,
     /// Who may read /metrics, as the `from` of a policy. Empty: everybody.
     pub metrics_from: Vec<Map<String, Value>>,
+    /// Who may ask the webhook, as the `from` of a policy. Empty: everybody.
+    pub webhook_from: Vec<Map<String, Value>>,
     /// Where the API server is.
     pub api_server: ApiServer,
 }
@@ -166,6 +170,48 @@ pub struct ApiServer {
     /// Its ports, behind its Service too.
     #[schemars(length(min = 1), inner(range(min = 1)))]
     pub ports: Vec<u16>,
+}
+
+/// The validating webhook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Webhook {
+    /// Whether there is one. Otherwise what is wrong with a graph is told in its status, after it was stored.
+    pub enabled: bool,
+    /// Port that the operator serves it on.
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// What the API server does while no replica answers.
+    pub failure_policy: WhenDown,
+    /// How long the API server waits for an answer.
+    #[schemars(range(min = 1, max = 30))]
+    pub timeout_seconds: u8,
+    /// Namespaces whose objects are checked, as a label selector. Empty: all that the operator serves.
+    pub namespace_selector: Map<String, Value>,
+    /// How long a certificate of the operator's own is good.
+    #[schemars(regex(pattern = "^([1-9][0-9]{0,2}|1000)(m|h|d)$"))]
+    pub certificate_validity: String,
+    /// Certificates by cert-manager.
+    pub cert_manager: CertManager,
+}
+
+/// What the API server does while no replica of the operator answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WhenDown {
+    /// Refuses what would have been checked.
+    Fail,
+    /// Stores it unchecked.
+    Ignore,
+}
+
+/// Certificates by cert-manager.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CertManager {
+    /// Whether cert-manager makes the certificate, in place of the operator.
+    pub enabled: bool,
+    /// Its issuer, as {name, kind, group}. Empty: one that signs itself, made by the chart.
+    pub issuer_ref: Map<String, Value>,
 }
 
 /// What is made for Prometheus and Grafana.
@@ -288,6 +334,8 @@ mod tests {
         assert_eq!(values.operator.log_level, args.log_level);
         let lease: api::Duration = values.operator.lease_duration.parse().unwrap();
         assert_eq!(u128::from(lease.millis()), args.lease_duration.as_millis());
+        let validity: api::Duration = values.webhook.certificate_validity.parse().unwrap();
+        assert_eq!(u128::from(validity.millis()), args.webhook_validity.as_millis());
         assert!(values.operator.namespace.is_empty() && args.namespace.is_none());
     }
 

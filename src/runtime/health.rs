@@ -4,6 +4,7 @@
 //! replica that stands by is ready too.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io,
     sync::{
@@ -20,6 +21,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,17 @@ struct Inner {
     /// When the API server last answered, in milliseconds since `started` and never 0; 0: never.
     answered: AtomicU64,
     synced: AtomicBool,
+    /// What is wrong with a part beside the controller.
+    faults: Mutex<BTreeMap<&'static str, Fault>>,
+}
+
+/// What is wrong with a part of the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What, and what to do.
+    pub message: String,
+    /// Whether the part does nothing for it: the process is not ready then. Otherwise it is only told.
+    pub stops: bool,
 }
 
 impl Default for Health {
@@ -53,6 +66,7 @@ impl Default for Health {
             ticked: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             synced: AtomicBool::new(false),
+            faults: Mutex::default(),
         }))
     }
 }
@@ -73,6 +87,27 @@ impl Health {
         self.0.answered.store(self.now().max(1), Ordering::Relaxed);
     }
 
+    /// Something is wrong with `part`, or nothing any more.
+    pub fn set_fault(&self, part: &'static str, fault: Option<Fault>) {
+        let mut faults = self.0.faults.lock();
+        match fault {
+            Some(fault) => faults.insert(part, fault),
+            None => faults.remove(part),
+        };
+    }
+
+    /// What is wrong with `part`.
+    pub fn fault(&self, part: &str) -> Option<Fault> {
+        self.0.faults.lock().get(part).cloned()
+    }
+
+    /// What is wrong with the parts, as far as it stops them, or as far as it does not.
+    fn faults(&self, stops: bool) -> Vec<String> {
+        let faults = self.0.faults.lock();
+        let told = faults.iter().filter(|(_, fault)| fault.stops == stops);
+        told.map(|(part, fault)| format!("{part}: {}", fault.message)).collect()
+    }
+
     /// What is wrong, for `/healthz`.
     fn sick(&self) -> Vec<String> {
         let silence = self.since(self.0.ticked.load(Ordering::Relaxed));
@@ -83,14 +118,16 @@ impl Health {
     fn unready(&self) -> Vec<String> {
         let answered = self.0.answered.load(Ordering::Relaxed);
         let silence = self.since(answered);
-        problems([
+        let mut problems = problems([
             (!self.0.synced.load(Ordering::Relaxed), "the caches are not filled yet".into()),
             (answered == 0, "the API server has not answered yet".into()),
             (
                 answered > 0 && silence > API_SILENCE,
                 format!("the API server has not answered for {}s", silence.as_secs()),
             ),
-        ])
+        ]);
+        problems.extend(self.faults(true));
+        problems
     }
 
     fn now(&self) -> u64 {
@@ -117,8 +154,8 @@ pub async fn serve(
 }
 
 fn router(health: Health, registry: Registry) -> Router {
-    let healthy = |State(health): State<Health>| async move { answer(&health.sick()) };
-    let ready = |State(health): State<Health>| async move { answer(&health.unready()) };
+    let healthy = |State(health): State<Health>| async move { answer(&health.sick(), &[]) };
+    let ready = |State(health): State<Health>| async move { answer(&health.unready(), &health.faults(false)) };
     let registry = Arc::new(registry);
     let metrics = || async move { ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(&registry)) };
     Router::new()
@@ -128,15 +165,15 @@ fn router(health: Health, registry: Registry) -> Router {
         .with_state(health)
 }
 
-fn answer(problems: &[String]) -> impl IntoResponse + use<> {
-    if problems.is_empty() {
-        return (StatusCode::OK, "ok\n".to_owned());
-    }
-    let text = problems.iter().fold(String::new(), |mut text, problem| {
-        let _ = writeln!(text, "{problem}");
+/// `notes`: what is wrong, and in the way of nothing.
+fn answer(problems: &[String], notes: &[String]) -> impl IntoResponse + use<> {
+    let (status, first) =
+        if problems.is_empty() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "") };
+    let text = problems.iter().chain(notes).fold(first.to_owned(), |mut text, line| {
+        let _ = writeln!(text, "{line}");
         text
     });
-    (StatusCode::SERVICE_UNAVAILABLE, text)
+    (status, text)
 }
 
 #[cfg(test)]
@@ -178,7 +215,16 @@ mod tests {
 
         health.set_synced(true);
         health.api_answered();
-        assert_eq!(fetch(address, "/readyz").await.0, "HTTP/1.1 200 OK");
+        assert_eq!(fetch(address, "/readyz").await, ("HTTP/1.1 200 OK".into(), "ok\n".into()));
+
+        for (stops, status, body) in
+            [(true, "503 Service Unavailable", "a: gone\n"), (false, "200 OK", "ok\na: gone\n")]
+        {
+            health.set_fault("a", Some(Fault { message: "gone".into(), stops }));
+            assert_eq!(fetch(address, "/readyz").await, (format!("HTTP/1.1 {status}"), body.into()));
+        }
+        health.set_fault("a", None);
+        assert_eq!(fetch(address, "/readyz").await.1, "ok\n");
 
         metrics.tasks_started.inc();
         let (_, body) = fetch(address, "/metrics").await;
@@ -197,6 +243,7 @@ mod tests {
             ticked: AtomicU64::new(1),
             answered: AtomicU64::new(1),
             synced: AtomicBool::new(true),
+            faults: Mutex::default(),
         }))
     }
 

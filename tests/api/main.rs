@@ -28,3 +28,4 @@ mod told;
 mod verbs;
 mod volumes;
 mod waiting;
+mod webhook;

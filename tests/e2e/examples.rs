@@ -128,8 +128,8 @@ async fn waits() -> Result<()> {
     let graph = world.wait("waiting", "complete").await?;
     assert_eq!(outputs(&graph, "publish"), json!({"published": "1.4.0"}));
     let review = task(&graph, "review").expect("its status");
-    assert_eq!((review.attempts, review.message.as_deref()), (2, Some("by ben: looks good")));
-    assert_eq!(review.failed_attempts[0].message.as_deref(), Some("by ann: the notes lack a date"));
+    assert_eq!((review.attempts, review.message.as_deref()), (2, Some("by admin: looks good")));
+    assert_eq!(review.failed_attempts[0].message.as_deref(), Some("by admin: the notes lack a date"));
     let settle = task(&graph, "settle").expect("its status");
     let took = settle.completion_time.zip(settle.start_time).map(|(end, start)| end.duration_since(start).as_secs());
     assert_eq!(took, Some(3));

@@ -11,6 +11,11 @@
 {{- ternary (printf "%s-%s" $name .Release.Namespace) $name (not (empty .Values.operator.namespace)) -}}
 {{- end }}
 
+{{/* The webhook's Service, and the Secret with the certificates that the operator makes. */}}
+{{- define "taskgraph.webhook" -}}
+{{ include "taskgraph.name" . }}-webhook
+{{- end }}
+
 {{/* The namespace in which graphs are served, and the test runs one. */}}
 {{- define "taskgraph.servedNamespace" -}}
 {{- .Values.operator.namespace | default .Release.Namespace -}}
