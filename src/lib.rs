@@ -11,6 +11,7 @@
 //! | [`controller`] | watches, asks the engine, applies and reports |
 //! | [`operator`] | the operator program, put together |
 //! | [`trial`] | the graph that `helm test` runs |
+//! | [`webhook`] | what is asked before an object is stored |
 //! | [`runtime`] | arguments, lease, telemetry, metrics, health, shutdown |
 //! | [`cli`] | the verbs of `kubectl taskgraph` |
 
@@ -30,3 +31,5 @@ pub mod runtime;
 pub mod trial;
 #[cfg(feature = "kubernetes")]
 pub mod validate;
+#[cfg(feature = "operator")]
+pub mod webhook;

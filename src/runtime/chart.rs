@@ -124,12 +124,14 @@ pub struct ServiceAccount {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The operator's permissions.
+/// Permissions of the operator, and of people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rbac {
     /// Whether the chart makes roles and bindings for the operator.
     pub create: bool,
+    /// Whether the chart makes roles of people, to be bound: viewer, operator, designer and admin.
+    pub roles: bool,
     /// Whether the cluster's roles view, edit and admin get rights on graphs and templates.
     pub aggregate: bool,
 }

@@ -1,0 +1,3 @@
+//! What the API server asks before it stores one of our objects.
+
+pub mod access;
