@@ -184,3 +184,21 @@ async fn judge_through(proxy: &Proxy, namespace: &Namespace, operator: &User) ->
     assert_eq!(judge.judge(&ask(&user)).await?.len(), 2);
     Ok(())
 }
+
+/// The page on security says what the operator may, each right once.
+#[test]
+fn every_right_is_explained() -> Result<()> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md"))?;
+    let told =
+        page.split("## Rights of the operator").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let mut explained = BTreeSet::new();
+    for line in told.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let resource = cells[1].trim_matches('`');
+        explained.extend(cells[2].split(", ").map(|verb| (resource.to_owned(), verb.to_owned())));
+    }
+    let given: BTreeSet<Right> = chart()?.iter().flat_map(|rules| Right::of_rules(rules)).collect();
+    let given: BTreeSet<(String, String)> = given.into_iter().map(|right| (right.resource, right.verb)).collect();
+    assert_eq!(explained, given);
+    Ok(())
+}

@@ -373,32 +373,24 @@ async fn the_audit_log_tells_who_did_what() -> Result<()> {
 
     let log = fs::read_to_string(ControlPlane::guarded().audit_log())?;
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let told: Vec<String> = lines
-        .iter()
-        .filter(|line| {
-            line["objectRef"]["namespace"] == stage.namespace.name && line["objectRef"]["apiGroup"] == "taskgraph.dev"
-        })
-        .map(|line| {
-            let text = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-            let what = line.pointer("/requestObject/spec").map(ToString::to_string).unwrap_or_default();
-            let of = [text("/objectRef/resource"), text("/objectRef/subresource")].join(" ");
-            format!(
-                "{} {} {} {} {what}",
-                text("/user/username"),
-                text("/verb"),
-                of.trim(),
-                line["responseStatus"]["code"]
-            )
-        })
-        .collect();
-    let made = json!({"tasks": [task("a", &[])]});
+    let ours = |line: &&Value| {
+        line["objectRef"]["namespace"] == stage.namespace.name && line["objectRef"]["apiGroup"] == "taskgraph.dev"
+    };
+    let told = |line: &Value| -> (String, Value) {
+        let text = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let of = [text("/objectRef/resource"), text("/objectRef/subresource")].join(" ");
+        let what =
+            format!("{} {} {} {}", text("/user/username"), text("/verb"), of.trim(), line["responseStatus"]["code"]);
+        (what, line["requestObject"]["spec"].clone())
+    };
+    let told: Vec<(String, Value)> = lines.iter().filter(ours).map(told).collect();
     assert_eq!(
         told,
         [
-            format!("audit-designer create taskgraphs 201 {made}"),
-            "audit-operator patch taskgraphs 200 {\"desiredState\":\"Suspend\"}".to_owned(),
-            "audit-viewer delete taskgraphs 403 ".to_owned(),
-            "admin patch taskgraphs status 200 ".to_owned(),
+            ("audit-designer create taskgraphs 201".to_owned(), serde_json::to_value(graph.spec)?),
+            ("audit-operator patch taskgraphs 200".to_owned(), json!({"desiredState": "Suspend"})),
+            ("audit-viewer delete taskgraphs 403".to_owned(), Value::Null),
+            ("admin patch taskgraphs status 200".to_owned(), Value::Null),
         ]
     );
     Ok(())

@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -46,14 +47,16 @@ impl ControlPlane {
 
     /// A person with a certificate, without any rights but those that are bound to the name.
     pub async fn user(&self, name: &str) -> Result<User> {
+        static SERIAL: AtomicU32 = AtomicU32::new(1);
         let dir = self.dir();
         let file = |end: &str| format!("user-{name}.{end}");
         let (key, request, certificate) = (file("key"), file("csr"), file("crt"));
         let subject = format!("/CN={name}/O=people");
         openssl(dir, &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-out", &key])?;
         openssl(dir, &["req", "-new", "-key", &key, "-subj", &subject, "-out", &request])?;
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed).to_string();
         let signed = ["x509", "-req", "-in", &request, "-CA", "users.crt", "-CAkey", "users.key", "-days", "1"];
-        openssl(dir, &[&signed[..], &["-CAcreateserial", "-out", &certificate]].concat())?;
+        openssl(dir, &[&signed[..], &["-set_serial", &serial, "-out", &certificate]].concat())?;
 
         let admin = Kubeconfig::read_from(self.kubeconfig())?;
         let mut text = serde_json::to_value(admin)?;
