@@ -29,6 +29,8 @@ pub fn prepare(dir: &Path) -> Result<Vec<String>> {
         dir,
         &["req", "-x509", "-new", "-key", "users.key", "-days", "2", "-subj", "/CN=users", "-out", "users.crt"],
     )?;
+    // with an extension it is a certificate of version 3: others are not taken
+    fs::write(dir.join("users.ext"), "extendedKeyUsage=clientAuth\n")?;
     let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/taskgraph/files/audit-policy.yaml");
     Ok(vec![
         format!("--client-ca-file={}", dir.join("users.crt").display()),
@@ -56,7 +58,10 @@ impl ControlPlane {
         openssl(dir, &["req", "-new", "-key", &key, "-subj", &subject, "-out", &request])?;
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed).to_string();
         let signed = ["x509", "-req", "-in", &request, "-CA", "users.crt", "-CAkey", "users.key", "-days", "1"];
-        openssl(dir, &[&signed[..], &["-set_serial", &serial, "-out", &certificate]].concat())?;
+        openssl(
+            dir,
+            &[&signed[..], &["-set_serial", &serial, "-extfile", "users.ext", "-out", &certificate]].concat(),
+        )?;
 
         let admin = Kubeconfig::read_from(self.kubeconfig())?;
         let mut text = serde_json::to_value(admin)?;
