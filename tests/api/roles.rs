@@ -1,10 +1,15 @@
 //! What each role of the chart may do, and may not: people with certificates, an API server with RBAC, and the judge of
 //! admission, which asks that server.
 
+#![allow(clippy::needless_pass_by_value, reason = "json! gives values")]
+
 use std::{collections::BTreeMap, fs};
 
 use anyhow::Result;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
+use k8s_openapi::api::{
+    core::v1::Namespace as CoreNamespace,
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+};
 use kube::{
     Api,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
@@ -17,8 +22,13 @@ use taskgraph::{
 };
 
 use crate::{
-    fixture::task,
-    support::{ControlPlane, Namespace, guarded::User, rights::rules},
+    fixture::{Fixture, task},
+    support::{
+        ControlPlane, Namespace, Play,
+        guarded::User,
+        namespace::{finished, task as task_status},
+        rights::rules,
+    },
 };
 
 const ROLES: [&str; 4] = ["viewer", "operator", "designer", "admin"];
@@ -269,10 +279,9 @@ async fn one_account_is_given_by_name() -> Result<()> {
         )]
     );
     let rbac = "rbac.authorization.k8s.io";
-    let rule =
+    let given =
         json!([{"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": ["deployer"], "verbs": ["use"]}]);
-    let role: k8s_openapi::api::rbac::v1::Role =
-        serde_json::from_value(json!({"metadata": {"name": "deployer"}, "rules": rule}))?;
+    let role: Role = serde_json::from_value(json!({"metadata": {"name": "deployer"}, "rules": given}))?;
     stage.namespace.api().create(&PostParams::default(), &role).await?;
     let binding: RoleBinding = serde_json::from_value(json!({
         "metadata": {"name": "deployer"},
@@ -312,8 +321,8 @@ async fn templates_of_the_cluster_ask_for_rights_everywhere() -> Result<()> {
     assert_eq!(stage.refused(&designer, &act(json!({"container": {"image": "none"}}))).await?, ["forbidden"]);
     // may write them by another role, and create Jobs in one namespace only
     let writer = plane.user("everywhere-half").await?;
-    let rule = json!([{"apiGroups": ["taskgraph.dev"], "resources": ["clustertasktemplates"], "verbs": ["create"]}]);
-    let role: ClusterRole = serde_json::from_value(json!({"metadata": {"name": "taskgraph-half"}, "rules": rule}))?;
+    let given = json!([{"apiGroups": ["taskgraph.dev"], "resources": ["clustertasktemplates"], "verbs": ["create"]}]);
+    let role: ClusterRole = serde_json::from_value(json!({"metadata": {"name": "taskgraph-half"}, "rules": given}))?;
     Api::all(stage.namespace.client.clone()).create(&PostParams::default(), &role).await?;
     bind_everywhere(&stage.namespace, "half", "everywhere-half").await?;
     bind(&stage.namespace, "admin", "everywhere-half").await?;
@@ -353,6 +362,28 @@ async fn the_operator_passes_by_its_identity_alone() -> Result<()> {
     // turned off, nobody is asked
     let off = Judge::new(stage.operator.client.clone(), Mode::Off).await?;
     assert_eq!(off.judge(&change(&stage.people["nobody"].info)).await?, []);
+    Ok(())
+}
+
+/// The graph that the page on security shows for namespaces that keep to the standard `restricted`.
+#[tokio::test]
+async fn the_documented_graph_runs_where_pods_are_restricted() -> Result<()> {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md"))?;
+    let shown = page.split("```yaml\n").filter_map(|rest| rest.split("```").next());
+    let shown = shown.into_iter().find(|block| block.contains("name: restricted")).unwrap_or_default();
+    let graph: TaskGraph = serde_saphyr::from_str(shown)?;
+    let fixture = Fixture::new("restricted", |_, _| Play::succeeds("")).await?;
+    let standard = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    let namespaces: Api<CoreNamespace> = Api::all(fixture.namespace.client.clone());
+    namespaces.patch(&fixture.namespace.name, &PatchParams::default(), &Patch::Merge(standard)).await?;
+    let spec = serde_json::to_value(graph.spec)?;
+    assert_eq!(finished(&fixture.run("g", spec.clone()).await?), Some("Complete"));
+    // without what it says of its pods it is refused
+    let mut bare = spec;
+    bare.as_object_mut().map(|spec| spec.remove("podDefaults"));
+    let graph = fixture.run("bare", bare).await?;
+    assert_eq!(task_status(&graph, "work").and_then(|task| task.reason).as_deref(), Some("PodSecurity"));
+    fixture.judge().await?;
     Ok(())
 }
 
