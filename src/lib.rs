@@ -11,6 +11,7 @@
 //! | [`controller`] | watches, asks the engine, applies and reports |
 //! | [`operator`] | the operator program, put together |
 //! | [`trial`] | the graph that `helm test` runs |
+//! | [`webhook`] | what is asked before an object is stored |
 //! | [`runtime`] | arguments, lease, telemetry, metrics, health, shutdown |
 //! | [`webhook`] | admission: answers the API server whether an object may be stored |
 //! | [`cli`] | the verbs of `kubectl taskgraph` |

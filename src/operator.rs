@@ -39,7 +39,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let listener = bind(address, "--webhook-listen").await?;
             let source = webhook::source(&args, &own_namespace(&args, &client));
             let (reader, stop) = (templates.reader(), stop.clone());
-            Some(tokio::spawn(webhook::run(listener, source, client.clone(), reader, health.clone(), stop)))
+            Some(tokio::spawn(webhook::run(
+                listener,
+                source,
+                client.clone(),
+                reader,
+                args.webhook_access,
+                health.clone(),
+                stop,
+            )))
         }
         None => None,
     };

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaimSpec, PodTempla
 use serde_json::{Map, Value};
 
 use super::{
-    name,
+    allowed, name,
     strict::{field_path, read},
 };
 use crate::{
@@ -110,10 +110,6 @@ enum Role {
     Init,
 }
 
-/// Fields of a pod that the operator owns, and what to use instead.
-const OWNED: [(&str, &str); 2] =
-    [("activeDeadlineSeconds", "use the task's timeout"), ("ephemeralContainers", "a task's pod starts without any")];
-
 struct Found(Vec<Problem>);
 
 impl Found {
@@ -154,11 +150,7 @@ impl Found {
             self.add(field_path(&template.path, "spec"), "required, but missing");
             return;
         };
-        for (key, instead) in OWNED {
-            if let Some(at) = spec.get(key) {
-                self.add(at.path, format!("belongs to the operator; {instead}"));
-            }
-        }
+        self.only(&spec, allowed::POD, allowed::NOT_OF_POD);
         if let Some((policy, path)) = spec.text("restartPolicy").filter(|(policy, _)| *policy != "Never") {
             self.add(
                 path,
@@ -178,19 +170,15 @@ impl Found {
         let mut volumes = BTreeSet::new();
         for volume in spec.items("volumes") {
             self.unique(&mut volumes, &volume, "name", "volume");
+            self.volume(&volume);
         }
         self.mounts(&spec, &volumes);
         self.default_container(template, &spec);
     }
 
     fn metadata(&mut self, metadata: &At<'_>) {
-        for (key, at) in metadata.members().filter(|(_, at)| !at.value.is_null()) {
-            // unknown names are reported already
-            let known = "name namespace generateName ownerReferences finalizers uid resourceVersion generation managedFields \
-                         selfLink creationTimestamp deletionTimestamp deletionGracePeriodSeconds";
-            if known.split_whitespace().any(|known| known == key) {
-                self.add(at.path, "belongs to the operator: of metadata only labels and annotations may be given");
-            }
+        for (_, at) in metadata.members().filter(|(key, at)| !at.value.is_null() && !allowed::METADATA.contains(key)) {
+            self.refuse(at, "belongs to the operator: of metadata only labels and annotations may be given");
         }
         for key in ["labels", "annotations"] {
             let Some(map) = metadata.get(key) else { continue };
@@ -207,6 +195,30 @@ impl Found {
                     self.label_value(text, &at.path);
                 }
             }
+        }
+    }
+
+    /// The claim of an ephemeral volume is an object of its own: what holds for the pod's metadata holds for its.
+    fn volume(&mut self, volume: &At<'_>) {
+        self.only(volume, allowed::VOLUME, &[]);
+        let claim = volume.get("ephemeral").and_then(|ephemeral| ephemeral.get("volumeClaimTemplate"));
+        if let Some(metadata) = claim.and_then(|claim| claim.get("metadata")) {
+            self.metadata(&metadata);
+        }
+    }
+
+    /// Only these fields; of some others it is said why.
+    fn only(&mut self, object: &At<'_>, allowed: &[&str], not: &[(&str, &str)]) {
+        for (key, at) in object.members().filter(|(key, at)| !at.value.is_null() && !allowed.contains(key)) {
+            let why = not.iter().find(|(field, _)| *field == key).map(|(_, why)| *why);
+            self.refuse(at, why.unwrap_or("is not among the fields that a task may set"));
+        }
+    }
+
+    /// Adds a problem, unless the field is not even known.
+    fn refuse(&mut self, at: At<'_>, message: &str) {
+        if !self.0.iter().any(|known| known.path == at.path) {
+            self.add(at.path, message);
         }
     }
 
@@ -227,6 +239,7 @@ impl Found {
         if !container.value.is_object() {
             return;
         }
+        self.only(container, allowed::CONTAINER, allowed::NOT_OF_CONTAINER);
         match container.text("name") {
             Some((text, path)) => {
                 if let Some(problem) = name::not_a_label(text) {

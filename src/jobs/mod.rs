@@ -3,6 +3,7 @@
 //! | module | part |
 //! |---|---|
 //! | [`strict`] | JSON read as a type, every misfit with its path |
+//! | `allowed` | the fields that a task may set |
 //! | [`mod@check`] | containers and pod templates: what is wrong with them |
 //! | [`name`] | names of Jobs, and shards |
 //! | [`build`] | an attempt as a Job |
@@ -17,6 +18,7 @@
 //! | [`volumes`] | claims of a graph, and the pods that mount them |
 //! | [`refuse`] | why a Job or its pod was not created |
 
+mod allowed;
 pub mod build;
 pub mod check;
 pub mod child;

@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api;
+use crate::{api, webhook::access};
 
 /// Runs graphs of tasks on Kubernetes, each task as a plain Job, the moment it may start.
 ///
@@ -67,6 +67,10 @@ pub struct Args {
     /// the operator makes its own
     #[arg(long, env = "TASKGRAPH_WEBHOOK_CERTIFICATES", value_name = "FOLDER")]
     pub webhook_certificates: Option<PathBuf>,
+
+    /// Whether whoever writes a graph or a template must have the rights that it asks for
+    #[arg(long, env = "TASKGRAPH_WEBHOOK_ACCESS", value_name = "MODE", default_value = "Enforce")]
+    pub webhook_access: access::Mode,
 
     /// How long a certificate of the operator's own is good (1m to 1000d); it is renewed when a
     /// third of that is left

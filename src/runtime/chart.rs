@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::args::LogFormat;
+use crate::webhook::access;
 
 /// Values of the chart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -126,12 +127,14 @@ pub struct ServiceAccount {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The operator's permissions.
+/// Permissions of the operator, and of people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rbac {
     /// Whether the chart makes roles and bindings for the operator.
     pub create: bool,
+    /// Whether the chart makes roles of people, to be bound: viewer, operator, designer and admin.
+    pub roles: bool,
     /// Whether the cluster's roles view, edit and admin get rights on graphs and templates.
     pub aggregate: bool,
 }
@@ -181,6 +184,8 @@ pub struct Webhook {
     /// Port that the operator serves it on.
     #[schemars(range(min = 1))]
     pub port: u16,
+    /// Whether whoever writes a graph or a template must have the rights that it asks for.
+    pub access: access::Mode,
     /// What the API server does while no replica answers.
     pub failure_policy: WhenDown,
     /// How long the API server waits for an answer.
@@ -336,6 +341,7 @@ mod tests {
         assert_eq!(u128::from(lease.millis()), args.lease_duration.as_millis());
         let validity: api::Duration = values.webhook.certificate_validity.parse().unwrap();
         assert_eq!(u128::from(validity.millis()), args.webhook_validity.as_millis());
+        assert_eq!(values.webhook.access, args.webhook_access);
         assert!(values.operator.namespace.is_empty() && args.namespace.is_none());
     }
 

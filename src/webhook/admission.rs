@@ -9,14 +9,18 @@ use kube::{
     Api, Client,
     core::{
         DynamicObject,
-        admission::{AdmissionResponse, AdmissionReview},
+        admission::{AdmissionResponse, AdmissionReview, Operation},
         response::{StatusCause, StatusDetails, StatusSummary},
     },
 };
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::review::{Cached, Known, Outcome, Request, Subject, subject};
+use super::{
+    access::{self, Change, Judge, Kind, Mode},
+    review::{Cached, Known, Outcome, Request, Subject, subject},
+};
 use crate::{
     api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate, TaskTemplateSpec, TemplateKind, TemplateRef},
     controller::{
@@ -39,6 +43,9 @@ pub enum AdmissionError {
     /// What was sent is no review.
     #[error("this is no AdmissionReview of admission.k8s.io/v1 with a request: {0}")]
     NoReview(String),
+    /// Nobody is let through whose rights are not known.
+    #[error("the rights of whoever asks could not be looked up: {0}")]
+    Rights(#[from] access::Error),
     /// A mistake in this program.
     #[error("the check was broken off: {0}; this is a defect of the operator")]
     Broken(#[from] tokio::task::JoinError),
@@ -49,16 +56,19 @@ pub struct Admission {
     client: Client,
     cluster: Cluster,
     templates: TemplateCache,
+    judge: Judge,
     /// Checks at once: more than there are cores would only wait for each other.
     checks: Semaphore,
 }
 
 impl Admission {
-    /// Looks up templates in `templates`, and all else with `client`.
-    pub fn new(client: Client, templates: TemplateCache) -> Arc<Self> {
+    /// Looks up templates in `templates`, and all else with `client`. `access`: whether the rights of whoever asks are
+    /// looked at.
+    pub fn new(client: Client, templates: TemplateCache, access: Mode) -> Arc<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let cluster = Cluster::new(client.clone());
-        Arc::new(Self { client, cluster, templates, checks: Semaphore::new(cores) })
+        let judge = Judge::new(client.clone(), access);
+        Arc::new(Self { client, cluster, templates, judge, checks: Semaphore::new(cores) })
     }
 
     /// The answer to a review, both as JSON.
@@ -72,9 +82,24 @@ impl Admission {
 
     /// Everything that is asked about a request. Every check adds its problems.
     async fn review(self: &Arc<Self>, request: &Arc<Request>) -> Result<Outcome, AdmissionError> {
-        let outcome = self.rules(request).await?;
-        // further checks join in here, as whether whoever makes the request may do what it does
+        let (mut outcome, denied) = tokio::try_join!(self.rules(request), self.rights(request))?;
+        outcome.problems.splice(0..0, denied);
         Ok(outcome)
+    }
+
+    /// Whether whoever asks may do what the change needs.
+    async fn rights(self: &Arc<Self>, request: &Arc<Request>) -> Result<Vec<Problem>, AdmissionError> {
+        let asked = Arc::clone(request);
+        let Some(written) = self.apart(move |_| Written::of(&asked)).await? else { return Ok(Vec::new()) };
+        let change = Change {
+            kind: written.kind,
+            namespace: request.namespace.as_deref().unwrap_or_default(),
+            name: name_of(request),
+            old: written.old.as_ref(),
+            new: &written.new,
+            user: &request.user_info,
+        };
+        Ok(self.judge.judge(&change).await?)
     }
 
     /// Whether the object may stand as it is to.
@@ -177,6 +202,33 @@ impl Admission {
         let _place = self.checks.acquire().await;
         let admission = Arc::clone(self);
         tokio::task::spawn_blocking(move || work(&admission)).await
+    }
+}
+
+/// What a request writes, as JSON.
+struct Written {
+    kind: Kind,
+    old: Option<Value>,
+    new: Value,
+}
+
+impl Written {
+    /// `None`: it writes none of our objects.
+    fn of(request: &Request) -> Option<Self> {
+        let kind = match request.kind.kind.as_str() {
+            "TaskGraph" => Kind::Graph,
+            "TaskTemplate" => Kind::Template,
+            "ClusterTaskTemplate" => Kind::ClusterTemplate,
+            _ => return None,
+        };
+        let old = match request.operation {
+            Operation::Create => None,
+            Operation::Update => request.old_object.as_ref(),
+            Operation::Delete | Operation::Connect => return None,
+        };
+        // objects that were read from JSON can be written as such
+        let json = |object: &DynamicObject| serde_json::to_value(object).unwrap_or_default();
+        Some(Self { kind, old: old.map(json), new: json(request.object.as_ref()?) })
     }
 }
 

@@ -3,6 +3,7 @@
 //! | file | part |
 //! |---|---|
 //! | [`review`] | what a request changes, and what the rules object to: pure |
+//! | [`access`] | whether whoever asks may do what the change needs |
 //! | [`admission`] | looks up what a review needs, and answers |
 //! | [`certificates`] | certificates and when they are made anew: pure |
 //! | [`keeper`] | keeps them in a Secret, and tells the API server whom to trust |
@@ -11,6 +12,7 @@
 //! It has no rules of its own ([`crate::validate`], [`crate::controller::edit::judge`]), changes nothing, and nothing that
 //! must always hold rests on it: the controller judges every spec again.
 
+pub mod access;
 pub mod admission;
 pub mod certificates;
 pub mod keeper;
@@ -60,18 +62,19 @@ pub fn source(args: &Args, namespace: &str) -> Source {
     Source::Own(Own::new(policy, namespace.to_owned(), service.clone(), args.webhook_configuration.clone()))
 }
 
-/// Serves reviews on `listener` until `stop`, and a little longer. `health` tells from now on what is missing.
+/// Serves reviews on `listener` until `stop`, and a little longer. `access`: whether the rights of whoever asks count. `health` tells from now on what is missing.
 pub fn run(
     listener: TcpListener,
     source: Source,
     client: Client,
     templates: TemplateCache,
+    access: access::Mode,
     health: Health,
     stop: CancellationToken,
 ) -> impl Future<Output = io::Result<()>> + Send + 'static {
     let served = Served::default();
     let keeper = Keeper::new(client.clone(), source, served.clone(), health);
-    let admission = Admission::new(client, templates);
+    let admission = Admission::new(client, templates, access);
     async move {
         let ended = CancellationToken::new();
         let kept = tokio::spawn(keeper.run(ended.clone()));

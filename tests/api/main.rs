@@ -21,6 +21,8 @@ mod items;
 mod leftovers;
 mod mend;
 mod per_item;
+mod rights;
+mod roles;
 mod runs;
 mod sagas;
 mod takeover;

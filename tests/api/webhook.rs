@@ -16,7 +16,7 @@ use taskgraph::{
     controller::templates::Caches,
     runtime::health::{Fault, Health},
     webhook::{
-        self,
+        self, access,
         certificates::Policy,
         keeper::{Own, Source},
     },
@@ -134,8 +134,15 @@ impl Admitted {
         let listener = TcpListener::bind(address).await?;
         let (stop, health) = (CancellationToken::new(), Health::default());
         let templates = Caches::default().reader();
-        let running =
-            tokio::spawn(webhook::run(listener, self.source(), client, templates, health.clone(), stop.clone()));
+        let running = tokio::spawn(webhook::run(
+            listener,
+            self.source(),
+            client,
+            templates,
+            access::Mode::Enforce,
+            health.clone(),
+            stop.clone(),
+        ));
         Ok(Server { stop, health, running })
     }
 

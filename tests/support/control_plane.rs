@@ -22,7 +22,7 @@ use kube::{
 
 use parking_lot::Mutex;
 
-use super::{crds, embedded::script, process::Program};
+use super::{crds, embedded::script, guarded, process::Program};
 
 /// How long the whole control plane may take to come up on a busy machine.
 const START: Duration = Duration::from_secs(90);
@@ -55,7 +55,17 @@ impl ControlPlane {
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<ControlPlane> = OnceLock::new();
         // a thread of its own: callers are inside a runtime, and this needs one that it may block
-        SHARED.get_or_init(Self::start_apart)
+        SHARED.get_or_init(|| Self::start_apart(false))
+    }
+
+    /// One for the tests that look at rights: it knows users by their certificates, writes an audit log, and looks at who
+    /// sets owners; see [`guarded`].
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn guarded() -> &'static Self {
+        static GUARDED: OnceLock<ControlPlane> = OnceLock::new();
+        GUARDED.get_or_init(|| Self::start_apart(true))
     }
 
     /// One for a single test, that does to it what others would not bear. It lasts as long as the test program, or until
@@ -64,11 +74,11 @@ impl ControlPlane {
     /// # Panics
     /// If it does not start.
     pub fn own() -> &'static Self {
-        Box::leak(Box::new(Self::start_apart()))
+        Box::leak(Box::new(Self::start_apart(false)))
     }
 
-    fn start_apart() -> Self {
-        let thread = std::thread::spawn(Self::start);
+    fn start_apart(guarded: bool) -> Self {
+        let thread = std::thread::spawn(move || Self::start(guarded));
         match thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
             Ok(control_plane) => control_plane,
             Err(error) => panic!("the control plane does not start: {error:#}"),
@@ -100,6 +110,11 @@ impl ControlPlane {
         &self.dir
     }
 
+    /// How to reach it, with all rights, for programs.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// How to reach it as the user `reader`, who has no rights but those that a test gives.
     pub fn readers_kubeconfig(&self) -> Result<PathBuf> {
         let path = self.dir.join("reader.yaml");
@@ -118,7 +133,7 @@ impl ControlPlane {
         Ok(Client::try_from(self.config().await?)?)
     }
 
-    fn start() -> Result<Self> {
+    fn start(guarded: bool) -> Result<Self> {
         let bin = bin_dir()?;
         let dir = scratch_dir()?;
         let begin = Instant::now();
@@ -135,8 +150,11 @@ impl ControlPlane {
             let path = bin.join(name);
             Ok(Part { name, program: launch(&path, &args, &dir, name)?, path, args })
         };
-        let mut parts =
-            vec![run("etcd", etcd_args(&dir, etcd, peer))?, run("kube-apiserver", api_server_args(&dir, etcd, api))?];
+        let mut api_args = api_server_args(&dir, etcd, api);
+        if guarded {
+            api_args.extend(guarded::prepare(&dir)?);
+        }
+        let mut parts = vec![run("etcd", etcd_args(&dir, etcd, peer))?, run("kube-apiserver", api_args)?];
         let kubeconfig = dir.join("kubeconfig");
         let certificate = dir.join("certs/apiserver.crt");
         await_file(&certificate, &mut parts, begin)?;

@@ -8,12 +8,14 @@ pub mod auditor;
 pub mod control_plane;
 pub mod crds;
 pub mod embedded;
+pub mod guarded;
 pub mod namespace;
 pub mod operator;
 pub mod player;
 pub mod process;
 pub mod proxy;
 pub mod replay;
+pub mod rights;
 pub mod sight;
 
 pub use auditor::Auditor;

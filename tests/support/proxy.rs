@@ -1,6 +1,7 @@
 //! Stands between the operator and the API server: makes faults, and writes down every write from outside.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs,
     future::pending,
     path::{Path, PathBuf},
@@ -21,13 +22,16 @@ use axum::{
 use futures::{Stream, StreamExt};
 use http::{Method, StatusCode, header};
 use jiff::Timestamp;
-use kube::Client;
+use kube::{Client, Config};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::control_plane::{ControlPlane, kubeconfig_yaml};
+use super::{
+    control_plane::{ControlPlane, kubeconfig_yaml},
+    rights::Right,
+};
 
 /// More than the API server itself takes.
 const LARGEST_BODY: usize = 16 << 20;
@@ -100,6 +104,8 @@ struct Watches {
 struct Shared {
     client: Client,
     writes: Mutex<Vec<Write>>,
+    /// What was asked of the API server, and whether all of it was allowed.
+    used: Mutex<BTreeMap<Right, bool>>,
     faults: Mutex<Vec<Fault>>,
     crash: Mutex<Option<(usize, Side, Pid)>>,
     crashed: watch::Sender<bool>,
@@ -114,15 +120,20 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one.
+    /// Starts one, behind which everything is allowed.
     pub async fn start(control_plane: &ControlPlane) -> Result<Self> {
+        Self::start_as(control_plane, control_plane.config().await?).await
+    }
+
+    /// Starts one, behind which is allowed what the user of `config` may.
+    pub async fn start_as(control_plane: &ControlPlane, mut config: Config) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let mut config = control_plane.config().await?;
         // what the API server says goes through: the operator is to cope with it
         config.default_retry = false;
         let shared = Arc::new(Shared {
             client: Client::try_from(config)?,
             writes: Mutex::default(),
+            used: Mutex::default(),
             faults: Mutex::default(),
             crash: Mutex::default(),
             crashed: watch::Sender::new(false),
@@ -148,6 +159,11 @@ impl Proxy {
     /// not with what happens.
     pub fn writes(&self) -> Vec<Write> {
         self.shared.writes.lock().clone()
+    }
+
+    /// Which rights were used so far, and whether they were had.
+    pub fn used(&self) -> BTreeMap<Right, bool> {
+        self.shared.used.lock().clone()
     }
 
     /// Asks `fault` about every request from now on; the first fault that has an answer decides.
@@ -270,6 +286,15 @@ impl Shared {
     }
 
     async fn forward(&self, parts: http::request::Parts, bytes: Bytes) -> Response {
+        let right = Right::of_request(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or_default());
+        let response = self.pass_on(parts, bytes).await;
+        if let Some(right) = right {
+            *self.used.lock().entry(right).or_insert(true) &= response.status() != StatusCode::FORBIDDEN;
+        }
+        response
+    }
+
+    async fn pass_on(&self, parts: http::request::Parts, bytes: Bytes) -> Response {
         let mut request = http::Request::new(kube::client::Body::from(bytes.to_vec()));
         *request.method_mut() = parts.method;
         *request.uri_mut() = parts.uri;

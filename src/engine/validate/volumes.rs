@@ -70,8 +70,26 @@ impl Checker<'_> {
             check_paths(volume, &at, problems);
         }
         if let Some(Work::Job(payload)) = work {
+            if task.template_ref.is_some() && !task.volumes.is_empty() {
+                check_account(&payload.source, path, problems);
+            }
             check_pod(&task.volumes, payload.kind, &payload.source, path, problems);
         }
+    }
+}
+
+/// Whoever wrote a template was asked whether its pod may run as the account that it names. Whoever runs it was not, and could
+/// mount programs of their own over those of its container.
+fn check_account(source: &Value, path: &str, problems: &mut Problems) {
+    let spec = &source["spec"];
+    let account = ["serviceAccountName", "serviceAccount"].iter().find_map(|field| spec[*field].as_str());
+    if let Some(account) = account.filter(|account| !matches!(*account, "" | "default")) {
+        let message = format!(
+            "the template's pod runs as the service account {:?}, and with it whatever is mounted into it: let the template \
+             name its volumes itself, or leave the account out of it and write it in podDefaults",
+            shorten(account)
+        );
+        problems.add(format!("{path}.volumes"), message);
     }
 }
 

@@ -148,6 +148,30 @@ fn bad_templates() {
             vec!["t.spec.ephemeralContainers: belongs to the operator; a task's pod starts without any".to_owned()],
         ),
         (
+            pod(json!({"nodeName": "m", "overhead": {"cpu": "1"}, "priority": 5, "zzz": 1})),
+            vec![
+                "t.spec.zzz: unknown field; known are the fields of Kubernetes 1.34".to_owned(),
+                "t.spec.nodeName: is the scheduler's to say, which heeds taints and free room: use nodeSelector or affinity".to_owned(),
+                "t.spec.overhead: comes from the runtime class: use runtimeClassName".to_owned(),
+                "t.spec.priority: comes from the priority class: use priorityClassName".to_owned(),
+            ],
+        ),
+        (
+            pod(json!({"containers": [{"name": "a", "image": "i", "restartPolicyRules": [{"action": "Restart"}]}]})),
+            vec!["t.spec.containers[0].restartPolicyRules: restarts inside a pod would be attempts that nobody counts; use the task's retry".to_owned()],
+        ),
+        // an object inside the template
+        (
+            pod(json!({"volumes": [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": {
+                "metadata": {"labels": {"taskgraph.dev/x": "y"}, "ownerReferences": [], "namespace": "other"}, "spec": {},
+            }}}]})),
+            vec![
+                format!("t.spec.volumes[0].ephemeral.volumeClaimTemplate.metadata.ownerReferences: {owned}"),
+                format!("t.spec.volumes[0].ephemeral.volumeClaimTemplate.metadata.namespace: {owned}"),
+                format!("t.spec.volumes[0].ephemeral.volumeClaimTemplate.metadata.labels[\"taskgraph.dev/x\"]: {reserved}"),
+            ],
+        ),
+        (
             pod(json!({"volumes": [{"name": "data"}, {"name": "data"}], "containers": [
                 {"name": "a", "image": "i", "volumeMounts": [{"name": "dta", "mountPath": "/a"}, {"name": "data", "mountPath": "/a"}]},
             ]})),
@@ -182,6 +206,22 @@ fn bad_templates() {
         ),
     ] {
         assert_eq!(template(&value), expected, "{value}");
+    }
+}
+
+/// What opens the machine to a pod is for Pod Security to judge, of this pod as of any other: it goes through as it was
+/// written.
+#[test]
+fn pod_security_is_the_judge_of_what_a_pod_may_do_to_its_machine() {
+    let none: [String; 0] = [];
+    for spec in [
+        json!({"volumes": [{"name": "machine", "hostPath": {"path": "/"}}]}),
+        json!({"hostNetwork": true, "hostPID": true, "hostIPC": true}),
+        json!({"containers": [{"name": "main", "image": "i", "securityContext": {"privileged": true, "capabilities": {"add": ["ALL"]}}}]}),
+        json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),
+        json!({"automountServiceAccountToken": true, "serviceAccountName": "deployer"}),
+    ] {
+        assert_eq!(template(&pod(spec.clone())), none, "{spec}");
     }
 }
 

@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     controller::templates::Caches,
     webhook::{
-        PATH,
+        PATH, access,
         certificates::{Material, Policy},
         serve,
         tls::Served,
@@ -25,7 +25,7 @@ use crate::{
 fn admission() -> Arc<Admission> {
     let uri = "http://127.0.0.1:1".parse().unwrap();
     let client = Client::try_from(kube::Config::new(uri)).unwrap();
-    Admission::new(client, Caches::default().reader())
+    Admission::new(client, Caches::default().reader(), access::Mode::Off)
 }
 
 fn review(spec: &Value, dry_run: bool) -> Value {

@@ -180,6 +180,35 @@ fn mounts_do_not_clash_with_the_pod() {
 }
 
 #[test]
+fn nothing_is_mounted_into_a_template_that_has_an_account() {
+    let template =
+        |pod: Value| json!({"job": {"template": {"spec": with(json!({"containers": [{"name": "x"}]}), pod)}}});
+    let volumes = json!([{"name": "data", "mountPath": "/bin"}]);
+    let message = "the template's pod runs as the service account \"deployer\", and with it whatever is mounted into it: let the \
+        template name its volumes itself, or leave the account out of it and write it in podDefaults";
+    let mounts = mounting(json!({"templateRef": {"name": "t"}, "volumes": volumes}));
+    let undoes = mounting(json!({"container": {}, "compensate": {"templateRef": {"name": "t"}, "volumes": volumes}}));
+    for (graph, pod, expected) in [
+        (&mounts, json!({"serviceAccountName": "deployer"}), vec![format!("spec.tasks[0].volumes: {message}")]),
+        (&mounts, json!({"serviceAccount": "deployer"}), vec![format!("spec.tasks[0].volumes: {message}")]),
+        (
+            &undoes,
+            json!({"serviceAccountName": "deployer"}),
+            vec![format!("spec.tasks[0].compensate.volumes: {message}")],
+        ),
+        (&mounts, json!({"serviceAccountName": "default"}), vec![]),
+        (&mounts, json!({}), vec![]),
+        (&mounting(json!({"templateRef": {"name": "t"}})), json!({"serviceAccountName": "deployer"}), vec![]),
+    ] {
+        assert_eq!(problems_with(graph.clone(), &templates(&[("t", template(pod))])), expected, "{graph}");
+    }
+    // the graph's own account is that of who wrote the graph
+    let mut own = mounts.clone();
+    own["podDefaults"] = json!({"serviceAccountName": "deployer"});
+    assert_eq!(problems_with(own, &templates(&[("t", template(json!({})))])), Vec::<String>::new());
+}
+
+#[test]
 fn mounts_are_part_of_what_attempts_are_made_from() {
     let hash = |volumes: Value| {
         compile(&spec(mounting(json!({"volumes": volumes}))), &Templates::new()).unwrap().graph.tasks[0].hash

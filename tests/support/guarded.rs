@@ -1,0 +1,119 @@
+//! A control plane that knows who asks: users by certificates, service accounts by tokens, an audit log.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::{
+    authentication::v1::{SelfSubjectReview, TokenRequest, TokenRequestSpec, UserInfo},
+    core::v1::ServiceAccount,
+};
+use kube::{
+    Api, Client, Config,
+    api::PostParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::json;
+
+use super::{ControlPlane, Namespace};
+
+/// Makes the authority of users' certificates in `dir`; arguments of the API server.
+pub fn prepare(dir: &Path) -> Result<Vec<String>> {
+    openssl(dir, &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "users.key"])?;
+    openssl(
+        dir,
+        &["req", "-x509", "-new", "-key", "users.key", "-days", "2", "-subj", "/CN=users", "-out", "users.crt"],
+    )?;
+    // with an extension it is a certificate of version 3: others are not taken
+    fs::write(dir.join("users.ext"), "extendedKeyUsage=clientAuth\n")?;
+    let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/taskgraph/files/audit-policy.yaml");
+    Ok(vec![
+        format!("--client-ca-file={}", dir.join("users.crt").display()),
+        format!("--audit-policy-file={policy}"),
+        format!("--audit-log-path={}", dir.join("audit.log").display()),
+        "--audit-log-mode=blocking".into(),
+        "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".into(),
+    ])
+}
+
+impl ControlPlane {
+    /// The audit log of a guarded one, each line a JSON object.
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir().join("audit.log")
+    }
+
+    /// A person with a certificate, without any rights but those that are bound to the name.
+    pub async fn user(&self, name: &str) -> Result<User> {
+        static SERIAL: AtomicU32 = AtomicU32::new(1);
+        let dir = self.dir();
+        let file = |end: &str| format!("user-{name}.{end}");
+        let (key, request, certificate) = (file("key"), file("csr"), file("crt"));
+        let subject = format!("/CN={name}/O=people");
+        openssl(dir, &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-out", &key])?;
+        openssl(dir, &["req", "-new", "-key", &key, "-subj", &subject, "-out", &request])?;
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed).to_string();
+        let signed = ["x509", "-req", "-in", &request, "-CA", "users.crt", "-CAkey", "users.key", "-days", "1"];
+        openssl(
+            dir,
+            &[&signed[..], &["-set_serial", &serial, "-extfile", "users.ext", "-out", &certificate]].concat(),
+        )?;
+
+        let admin = Kubeconfig::read_from(self.kubeconfig())?;
+        let mut text = serde_json::to_value(admin)?;
+        text["users"][0]["user"] = json!({"client-certificate": dir.join(certificate), "client-key": dir.join(key)});
+        let kubeconfig = dir.join(file("yaml"));
+        fs::write(&kubeconfig, text.to_string())?;
+        User::new(Config::from_custom_kubeconfig(serde_json::from_value(text)?, &KubeConfigOptions::default()).await?)
+            .await
+            .map(|user| User { kubeconfig: Some(kubeconfig), ..user })
+    }
+}
+
+impl Namespace {
+    /// A new service account with a token, without any rights but those that are bound to it.
+    pub async fn service_account(&self, control_plane: &ControlPlane, name: &str) -> Result<User> {
+        let api = self.api::<ServiceAccount>();
+        let object = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+        api.create(&PostParams::default(), &object).await?;
+        let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
+        let request = api.create_token_request(name, &PostParams::default(), &request).await?;
+        let token = request.status.context("no token")?.token;
+        let mut config = control_plane.config().await?;
+        config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
+        User::new(config).await
+    }
+}
+
+/// Somebody, as the API server knows them.
+pub struct User {
+    /// How they reach it.
+    pub config: Config,
+    /// The same for programs, of users with a certificate.
+    pub kubeconfig: Option<PathBuf>,
+    /// A client of theirs.
+    pub client: Client,
+    /// What the API server knows of them.
+    pub info: UserInfo,
+}
+
+impl User {
+    async fn new(config: Config) -> Result<Self> {
+        let client = Client::try_from(config.clone())?;
+        let review: Api<SelfSubjectReview> = Api::all(client.clone());
+        let answer = review.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
+        let info = answer.status.and_then(|status| status.user_info).context("nobody")?;
+        Ok(Self { config, kubeconfig: None, client, info })
+    }
+}
+
+fn openssl<A: AsRef<OsStr>>(dir: &Path, args: &[A]) -> Result<()> {
+    let output =
+        Command::new("openssl").args(args).current_dir(dir).stdin(Stdio::null()).output().context("openssl")?;
+    ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
