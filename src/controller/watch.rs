@@ -70,6 +70,15 @@ fn wake(ctx: &Context, index: &Index, change: impl FnOnce(&Index) -> Option<refl
     }
 }
 
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
+    else {
+        return false;
+    };
+    status.code == 403
+}
+
 fn watch_failed(kind: &str, error: &watcher::Error) {
     match error {
         // the API server ends watches now and then; the watcher lists again
@@ -119,9 +128,22 @@ fn keep_track(ctx: &Context, graphs: &Store<GraphView>, event: &Event<GraphView>
     }
 }
 
+/// Whether the operator can do without what it watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// It tries until it is let.
+    Needed,
+    /// It goes on without, and goes on trying.
+    Optional,
+}
+
 /// Keeps a cache of templates; every change wakes the graphs that wait for one.
-pub async fn templates<K>(ctx: Arc<Context>, api: Api<DeserializeGuard<K>>, writer: Writer<DeserializeGuard<K>>)
-where
+pub async fn templates<K>(
+    ctx: Arc<Context>,
+    api: Api<DeserializeGuard<K>>,
+    writer: Writer<DeserializeGuard<K>>,
+    rights: Rights,
+) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let events = watcher(api, watcher::Config::default())
@@ -131,11 +153,17 @@ where
     events
         .for_each(|event| {
             match event {
-                Ok(Event::Apply(_) | Event::InitDone) => {
+                Ok(event @ (Event::Apply(_) | Event::InitDone)) => {
+                    if rights == Rights::Optional && matches!(event, Event::InitDone) {
+                        ctx.templates.set_cluster_forbidden(false);
+                    }
                     ctx.templates.changed();
                     ctx.templates.waiting().into_iter().for_each(|graph| ctx.registry.wake(graph));
                 }
                 Ok(_) => {}
+                Err(error) if rights == Rights::Optional && is_forbidden(&error) => {
+                    ctx.templates.set_cluster_forbidden(true);
+                }
                 Err(error) => watch_failed(K::kind(&()).as_ref(), &error),
             }
             future::ready(())
