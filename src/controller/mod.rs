@@ -29,7 +29,7 @@ pub mod mend;
 mod orphans;
 pub mod registry;
 pub mod report;
-mod restored;
+pub mod restored;
 pub mod revision;
 pub mod session;
 pub mod templates;

@@ -97,7 +97,8 @@ pub async fn take_up(ctx: &Context, view: &GraphView) -> Result<Option<Taken>, A
     Ok(Some(Taken::Late))
 }
 
-fn held(view: &GraphView) -> Verdict {
+/// What is told of a graph that waits for a word.
+pub fn held(view: &GraphView) -> Verdict {
     let why = if view.has_status_of_another() {
         "The graph was restored from a backup, in the middle of its run: what it had started may still run where it was \
          saved, or be done by now"
@@ -157,7 +158,8 @@ mod tests {
     fn view(annotation: Option<&str>, velero: bool, age: i64, status: Value) -> (GraphView, Timestamp) {
         let now: Timestamp = "2026-03-02T09:00:00Z".parse().unwrap();
         let created = now - jiff::SignedDuration::from_secs(age);
-        let mut metadata = json!({"name": "g", "uid": "new", "generation": 2, "creationTimestamp": created.to_string()});
+        let mut metadata =
+            json!({"name": "g", "uid": "new", "generation": 2, "creationTimestamp": created.to_string()});
         if let Some(word) = annotation {
             metadata["annotations"] = json!({ANNOTATION_RESTORED: word});
         }
@@ -225,7 +227,11 @@ mod tests {
         tell_finished(&mut status, view.generation());
         assert_eq!((status.uid.as_deref(), status.observed_generation), (Some("new"), Some(2)));
         assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(2)));
-        let told: Vec<_> = status.conditions.iter().map(|one| (one.type_.as_str(), one.status.as_str(), one.reason.as_str())).collect();
+        let told: Vec<_> = status
+            .conditions
+            .iter()
+            .map(|one| (one.type_.as_str(), one.status.as_str(), one.reason.as_str()))
+            .collect();
         assert_eq!(
             told,
             [

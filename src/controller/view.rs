@@ -9,7 +9,9 @@ use kube::{Resource, core::NamespaceResourceScope, runtime::reflector::ObjectRef
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::api::{ANNOTATION_HASH, ANNOTATION_RESTORED, ANNOTATION_REVISION, CONDITION_RECONCILING, DesiredState, GROUP, TaskGraph};
+use crate::api::{
+    ANNOTATION_HASH, ANNOTATION_RESTORED, ANNOTATION_REVISION, CONDITION_RECONCILING, DesiredState, GROUP, TaskGraph,
+};
 
 /// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.
 ///
@@ -143,7 +145,8 @@ impl GraphView {
     pub fn prune(&mut self) {
         self.metadata.managed_fields = None;
         if let Some(annotations) = &mut self.metadata.annotations {
-            annotations.retain(|name, _| [ANNOTATION_REVISION, ANNOTATION_HASH, ANNOTATION_RESTORED].contains(&&**name));
+            annotations
+                .retain(|name, _| [ANNOTATION_REVISION, ANNOTATION_HASH, ANNOTATION_RESTORED].contains(&&**name));
         }
         if self.parent().is_none() {
             self.status.outputs = Map::new();

@@ -126,10 +126,12 @@ pub struct ServiceAccount {
 
 /// The operator's permissions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rbac {
     /// Whether the chart makes roles and bindings for the operator.
     pub create: bool,
+    /// Whether an operator of one namespace may read `ClusterTaskTemplates`.
+    pub cluster_templates: bool,
     /// Whether the cluster's roles view, edit and admin get rights on graphs and templates.
     pub aggregate: bool,
 }

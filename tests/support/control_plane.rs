@@ -100,6 +100,11 @@ impl ControlPlane {
         &self.dir
     }
 
+    /// How to reach it, with all rights.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// How to reach it as the user `reader`, who has no rights but those that a test gives.
     pub fn readers_kubeconfig(&self) -> Result<PathBuf> {
         let path = self.dir.join("reader.yaml");
@@ -107,7 +112,7 @@ impl ControlPlane {
         Ok(path)
     }
 
-    /// How to reach it, with all rights.
+    /// The same, read.
     pub async fn config(&self) -> Result<Config> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
         Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
