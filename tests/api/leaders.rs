@@ -54,7 +54,7 @@ impl Replica {
     /// Waits until it stands by with full caches.
     async fn stands_by(&self) -> Result<()> {
         let begin = Instant::now();
-        while !self.operator.log_tail(100).contains("caches filled") {
+        while !self.operator.log_tail(usize::MAX).contains("caches filled") {
             ensure!(begin.elapsed() < crate::support::namespace::PATIENCE, "the caches are not filled");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

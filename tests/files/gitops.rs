@@ -138,7 +138,8 @@ fn unseen() -> TaskGraphStatus {
 fn restored() -> TaskGraphStatus {
     let mut status = begun().status(&Verdict::Accepted, 3);
     status.uid = Some("6f1c".into());
-    let object = json!({"metadata": {"name": "order", "namespace": "shop", "uid": "9a40", "generation": 1}, "status": status});
+    let object =
+        json!({"metadata": {"name": "order", "namespace": "shop", "uid": "9a40", "generation": 1}, "status": status});
     let verdict = held(&serde_json::from_value(object).unwrap());
     verdict.write(&mut status, 1, "2026-03-02T10:00:00Z".parse().unwrap());
     status
