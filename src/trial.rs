@@ -155,8 +155,8 @@ enum Verdict {
 }
 
 fn judge(graph: &TaskGraph) -> Verdict {
-    // -1 is the CRD's default
-    let seen = |status: &&TaskGraphStatus| status.observed_generation.is_some_and(|observed| observed > 0);
+    // the CRD's default
+    let seen = |status: &&TaskGraphStatus| status.observed_generation != Some(-1);
     let Some(status) = graph.status.as_ref().filter(seen) else {
         let namespace = graph.namespace().unwrap_or_default();
         return Verdict::Wait(format!(

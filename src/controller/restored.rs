@@ -107,8 +107,8 @@ pub fn held(view: &GraphView) -> Verdict {
     };
     let (name, namespace) = (view.name(), view.namespace());
     let message = format!(
-        "{why}. Nothing of it is started. To have it go on from what its status tells: kubectl annotate taskgraph {name} \
-         --namespace {namespace} {ANNOTATION_RESTORED}={RESTORED_CONTINUE} --overwrite. Otherwise delete it."
+        "{why}. Nothing of it is started. `kubectl annotate taskgraph {name} --namespace {namespace} --overwrite \
+         {ANNOTATION_RESTORED}={RESTORED_CONTINUE}` lets it go on; otherwise delete it."
     );
     Verdict::Refused(RESTORED, message)
 }

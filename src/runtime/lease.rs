@@ -291,7 +291,7 @@ impl Elector {
                 if self.changes.is_none() {
                     self.watch().await;
                 }
-                // a watch tells of a renewal; one that is silent is not believed for longer than the record stands
+                // a watch tells of each renewal
                 if self.changes.is_some() { rest } else { period.min(rest) }
             }
             Ok(Decision::Acquire | Decision::Renew) => {
@@ -327,7 +327,8 @@ impl Elector {
         let wake = tokio::time::Instant::now() + pause;
         let state = *self.state.borrow();
         tokio::select! {
-            () = tokio::time::sleep_until(wake) => {}
+            // a watch that was silent for so long is dead, or the holder is
+            () = tokio::time::sleep_until(wake) => self.changes = None,
             known = change(&mut self.changes) => if !known {
                 // without a watch it is read as often as one without would
                 self.changes = None;

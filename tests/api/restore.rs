@@ -1,6 +1,6 @@
 //! Graphs that are restored from a backup of objects: what docs/install.md says, by the commands that it shows.
 
-use std::{collections::BTreeMap, ffi::OsString, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::batch::v1::Job;
@@ -10,7 +10,6 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgraph::api::{ANNOTATION_RESTORED, LABEL_GRAPH_UID, TaskGraph, TaskPhase, VELERO_RESTORE};
-use tokio::process::Command;
 
 use crate::{
     fixture::{Fixture, container, task, task_with},
@@ -205,7 +204,9 @@ async fn run(block: &str, kubeconfig: &Path, dir: &Path) -> Result<()> {
     path.push(std::env::var_os("PATH").unwrap_or_default());
     let mut command = Command::new("bash");
     command.args(["-euo", "pipefail", "-c", block]).current_dir(dir).env("KUBECONFIG", kubeconfig).env("PATH", path);
-    let output = command.output().await.context("bash runs the document's commands, which need jq")?;
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await?
+        .context("bash runs the document's commands, which need jq")?;
     ensure!(output.status.success(), "{block}\n{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
