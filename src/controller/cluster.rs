@@ -13,6 +13,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use super::canonical;
 use crate::{
     api::{DesiredState, GROUP, MANAGER, VERSION},
     jobs::{JobView, PodView},
@@ -169,6 +170,17 @@ impl Cluster {
             Some(body) => serde_json::to_vec(body).map_err(|error| CallError::Request(error.to_string()))?,
             None => Vec::new(),
         };
+        self.send(method, path, content, accept, body).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        content: &str,
+        accept: &str,
+        body: Vec<u8>,
+    ) -> Result<T, CallError> {
         let reads = method == Method::GET;
         let request = Request::builder()
             .method(method)
@@ -286,9 +298,12 @@ impl Cluster {
         self.get_metadata(&format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}")).await
     }
 
-    /// Creates a `ControllerRevision`.
+    /// Creates a `ControllerRevision`, in the spelling in which its data stay as they are.
     pub async fn create_revision(&self, namespace: &str, revision: &Value) -> Result<Stored, CallError> {
-        self.post(&format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions"), revision).await
+        let query = format!("fieldManager={MANAGER}&fieldValidation=Strict");
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions?{query}");
+        let body = canonical::bytes(revision).map_err(|error| CallError::Request(error.to_string()))?;
+        self.send(Method::POST, &path, "application/json", METADATA_ONLY, body).await
     }
 
     /// Reads a `ControllerRevision`.

@@ -18,6 +18,7 @@
 pub mod accept;
 pub mod apply;
 pub mod cache;
+mod canonical;
 pub mod children;
 pub mod cluster;
 pub mod edit;

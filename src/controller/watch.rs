@@ -1,10 +1,11 @@
 //! The watches: graphs into the queue, Jobs and pods into the index, templates into their caches.
 
-use std::{collections::HashSet, fmt::Debug, sync::Arc};
+use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, TryStreamExt, future, pin_mut};
 use kube::{
     Api, Client, Resource,
+    api::ListParams,
     core::{DeserializeGuard, NamespaceResourceScope},
     runtime::{
         WatchStreamExt,
@@ -22,6 +23,9 @@ use super::{
     view::GraphView,
 };
 use crate::api::LABEL_GRAPH_UID;
+
+/// How often it is asked whether what may not be read may be by now.
+const ASK_AGAIN: Duration = Duration::from_secs(20);
 
 /// An API for one namespace or for all.
 pub fn api<K>(client: Client, namespace: Option<&str>) -> Api<K>
@@ -67,6 +71,19 @@ where
 fn wake(ctx: &Context, index: &Index, change: impl FnOnce(&Index) -> Option<reflector::ObjectRef<GraphView>>) {
     if let Some(graph) = change(index) {
         ctx.registry.wake(graph);
+    }
+}
+
+/// Waits until the templates may be listed. A watch would complain at each try.
+async fn until_permitted<K>(ctx: &Context, api: &Api<DeserializeGuard<K>>)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    while let Err(kube::Error::Api(status)) = api.list_metadata(&ListParams::default().limit(1)).await
+        && status.code == 403
+    {
+        ctx.templates.set_cluster_forbidden(true);
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 
@@ -146,6 +163,9 @@ pub async fn templates<K>(
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
+    if rights == Rights::Optional {
+        until_permitted(&ctx, &api).await;
+    }
     let events = watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|template: &mut DeserializeGuard<K>| template.meta_mut().managed_fields = None)

@@ -67,7 +67,7 @@ async fn cluster_templates(fixture: &Fixture, on: bool) -> Result<()> {
 #[tokio::test]
 async fn an_operator_of_one_namespace_needs_no_rights_in_the_cluster() -> Result<()> {
     let mut fixture = Fixture::new("one-namespace", |_, _| Play::succeeds("")).await?;
-    fixture.operator.terminate().await?;
+    fixture.operator.kill().await?;
     give_rights(&fixture).await?;
     let kubeconfig = ControlPlane::shared().readers_kubeconfig()?;
     let log = kubeconfig.with_file_name("one-namespace.operator.log");
