@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
+use axum::body::Body as Answer;
 use futures::{FutureExt as _, Stream, stream};
 use http::{Method, Request, Response};
 use kube::client::Body;
@@ -104,13 +105,13 @@ impl Server {
                     let (head, body) = request.into_parts();
                     let watches = head.uri.query().is_some_and(|query| query.contains("watch="));
                     if watches && !server.0.lock().refuses_watches {
-                        let changes = axum::body::Body::from_stream(server.changes());
-                        return Ok(Response::new(Body::wrap_body(changes)));
+                        let changes = Answer::from_stream(server.changes());
+                        return Ok(Response::new(changes));
                     }
                     let body = body.collect_bytes().await.unwrap();
                     let (code, answer) = server.0.lock().answer(&head.method, &body);
                     Ok::<_, Infallible>(
-                        Response::builder().status(code).body(Body::from(answer.to_string().into_bytes())).unwrap(),
+                        Response::builder().status(code).body(Answer::from(answer.to_string())).unwrap(),
                     )
                 }
             }),
