@@ -124,7 +124,8 @@ impl Server {
         let version = self.0.lock().version;
         stream::unfold((self.clone(), version), |(server, seen)| async move {
             loop {
-                let (version, lease) = (server.0.lock().version, server.lease());
+                let version = server.0.lock().version;
+                let lease = server.lease();
                 if version != seen {
                     let line = format!("{}\n", json!({"type": "MODIFIED", "object": lease}));
                     return Some((Ok(line), (server, version)));
