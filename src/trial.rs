@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    api::{self, CONDITION_STALLED, TaskGraph, TaskPhase},
+    api::{self, CONDITION_STALLED, TaskGraph, TaskGraphStatus, TaskPhase},
     runtime::{client, health::Health, metrics::Metrics},
 };
 
@@ -155,7 +155,9 @@ enum Verdict {
 }
 
 fn judge(graph: &TaskGraph) -> Verdict {
-    let Some(status) = &graph.status else {
+    // the CRD's default
+    let seen = |status: &&TaskGraphStatus| status.observed_generation != Some(-1);
+    let Some(status) = graph.status.as_ref().filter(seen) else {
         let namespace = graph.namespace().unwrap_or_default();
         return Verdict::Wait(format!(
             "no operator has looked at the graph: does one run, serve namespace {namespace}, and hold the Lease?"

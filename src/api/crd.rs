@@ -1,7 +1,7 @@
 //! The CRDs of all kinds, as they lie in `crds/`.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 use kube::{CustomResourceExt, ResourceExt};
 use schemars::{JsonSchema, SchemaGenerator};
@@ -24,7 +24,12 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     }
     crds.iter_mut().skip(1).flat_map(schemas).for_each(without_one_run);
     if let Some(graph) = crds.first_mut() {
-        schemas(graph).for_each(|root| root.x_kubernetes_validations = Some(graph_rules()));
+        schemas(graph).for_each(|root| {
+            root.x_kubernetes_validations = Some(graph_rules());
+            if let Some(status) = root.properties.as_mut().and_then(|fields| fields.get_mut("status")) {
+                status.default = Some(JSON(unobserved()));
+            }
+        });
     }
     crds
 }
@@ -38,6 +43,11 @@ pub fn files() -> Result<Vec<(String, String)>, String> {
         Ok((format!("{}.yaml", crd.name_any()), format!("{HEADER}{text}")))
     };
     all().into_iter().map(file).collect()
+}
+
+/// The status of a graph that no operator has looked at: without one, tools that follow kstatus would call it current.
+fn unobserved() -> Value {
+    serde_json::json!({"observedGeneration": -1})
 }
 
 /// Rules over a whole graph: they need its name.
@@ -215,7 +225,8 @@ mod tests {
             let map = schema.additional_properties.is_some();
             assert!(!map || schema.max_properties.is_some(), "{path} has no maxProperties");
             assert!(!kind.is_empty() || opaque, "{path} has no type");
-            assert_eq!((schema.nullable, &schema.default), (None, &None), "{path}");
+            let default = (path == "TaskGraph.status").then(|| JSON(unobserved()));
+            assert_eq!((schema.nullable, &schema.default), (None, &default), "{path}");
             let known = matches!(schema.format.as_deref(), None | Some("date-time" | "int32" | "int64" | "double"));
             assert!(known, "{path}: the API server does not know the format {:?}", schema.format);
         });

@@ -30,6 +30,15 @@ pub const LABEL_SHARD: &str = "taskgraph.dev/shard";
 pub const ANNOTATION_HASH: &str = "taskgraph.dev/definition-hash";
 /// Annotation on a child graph: the `ControllerRevision` of its parent that holds the templates it runs.
 pub const ANNOTATION_REVISION: &str = "taskgraph.dev/revision";
+/// Annotation that people set on a graph which was restored from a backup of objects: [`RESTORED_HOLD`] or
+/// [`RESTORED_CONTINUE`].
+pub const ANNOTATION_RESTORED: &str = "taskgraph.dev/restored";
+/// Value of [`ANNOTATION_RESTORED`]: the graph, if it has not begun here, waits for a word.
+pub const RESTORED_HOLD: &str = "Hold";
+/// Value of [`ANNOTATION_RESTORED`]: the word.
+pub const RESTORED_CONTINUE: &str = "Continue";
+/// Label that Velero gives to all that it restores.
+pub const VELERO_RESTORE: &str = "velero.io/restore-name";
 /// Annotation on a `ConfigMap`: hash of the items that it holds.
 pub const ANNOTATION_ITEMS_HASH: &str = "taskgraph.dev/items-hash";
 /// Annotation on a Pod that names its main container.

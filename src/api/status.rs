@@ -11,6 +11,11 @@ use super::{schema, task::TemplateKind, volume::VolumeStatus};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskGraphStatus {
+    /// The UID of the graph that this status speaks of, once it was accepted. Another one than `metadata.uid`: the
+    /// status was restored from a backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub uid: Option<String>,
     /// The generation of the spec that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,

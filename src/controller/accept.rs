@@ -15,6 +15,7 @@ use super::{
     mend,
     registry::Slot,
     report::{REVISION_TAKEN, Report, Verdict, cut},
+    restored,
     revision::Pinned,
     session::Session,
     templates::Found,
@@ -61,6 +62,9 @@ pub enum Taken {
 
 /// Takes a graph up for the first time in this process; its session will live in `slot`.
 pub async fn take_up(ctx: &Context, view: &GraphView, slot: &Arc<Slot>) -> Result<Taken, AcceptError> {
+    if let Some(taken) = restored::take_up(ctx, view).await? {
+        return Ok(taken);
+    }
     // Acting on a cache that lags could run again what has ended: how far the graph has come is read live, once.
     let has_begun = view.status.revision.is_some();
     let plan = if has_begun { None } else { Some(check_current(ctx, view, None).await?) };
@@ -99,7 +103,7 @@ async fn check_current(
     };
     Ok(match check(view, spec.clone(), templates.specs.clone()).await? {
         Ok(plan) => Ok((plan, Pinned::new(spec, &templates))),
-        Err(refusal) => Err(verdict_of(&refusal)),
+        Err(refusal) => Err(ctx.templates.verdict_of(&refusal)),
     })
 }
 
@@ -215,6 +219,7 @@ async fn begin(
         live_status(&ctx.hands.cluster, view).await?
     };
     status.templates = pinned.told();
+    status.uid = Some(view.uid().to_owned());
     status.revision = Some(Pinned::name(view, 1));
     status.revision_number = 1;
     if let Some(verdict) = provide_volumes(ctx, view, &pinned, &mut status, &mut version).await? {
@@ -256,6 +261,11 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
         // somebody has followed a newer spec than the one that was watched
         return Ok(Taken::Late);
     }
+    if status.uid.as_ref().is_some_and(|uid| uid != view.uid()) {
+        // a status was restored, and the watch has not told yet
+        return Ok(Taken::Late);
+    }
+    status.uid = Some(view.uid().to_owned());
     if status.completion_time.is_some() && !waits_or_was_edited(&status, view) {
         return Ok(Taken::Finished);
     }
@@ -282,7 +292,8 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
         // of its beginning nothing but the revision was stored
         run.note_rerun(&rerun.id);
     }
-    let observed = status.observed_generation.unwrap_or_else(|| view.generation());
+    // -1 is the CRD's default: the status was never written
+    let observed = status.observed_generation.filter(|observed| *observed > 0).unwrap_or_else(|| view.generation());
     let report = Report::new(status, version, observed);
     let mailbox = ctx.registry.mailbox(view, slot);
     let mut session = Session::new(run, identity, pinned, report, Arc::clone(&ctx.hands), mailbox);
@@ -317,7 +328,7 @@ fn waits_or_was_edited(status: &TaskGraphStatus, view: &GraphView) -> bool {
 }
 
 /// Its revision is gone: the spec as it is now takes its place.
-async fn pin_again(
+pub async fn pin_again(
     ctx: &Context,
     view: &GraphView,
     number: u32,

@@ -1,4 +1,5 @@
-//! Every call to the API server, each with a time limit and safe to repeat.
+//! Every call to the API server, each with a time limit and safe to repeat. Writes are sent only while this replica
+//! holds the Lease, and given up the moment that it does not.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -12,9 +13,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use super::canonical;
 use crate::{
     api::{DesiredState, GROUP, MANAGER, VERSION},
     jobs::{JobView, PodView},
+    runtime::lease::Leadership,
 };
 
 /// How long one call may take. Longer than the API server needs to answer under load, short enough that a
@@ -50,6 +53,10 @@ pub enum CallError {
     /// The request could not be written.
     #[error("request: {0}")]
     Request(String),
+    /// A write of a replica that does not hold the Lease, or lost it before the answer came. It may have been carried
+    /// out.
+    #[error("this replica does not hold the Lease (any more)")]
+    Fenced,
 }
 
 impl CallError {
@@ -135,6 +142,7 @@ impl LiveGraph {
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    leadership: Leadership,
     lists: Arc<Semaphore>,
 }
 
@@ -145,9 +153,9 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Calls go through `client`.
-    pub fn new(client: Client) -> Self {
-        Self { client, lists: Arc::new(Semaphore::new(LISTS)) }
+    /// Calls go through `client`; writes while `leadership` lasts.
+    pub fn new(client: Client, leadership: Leadership) -> Self {
+        Self { client, leadership, lists: Arc::new(Semaphore::new(LISTS)) }
     }
 
     async fn call<T: DeserializeOwned>(
@@ -162,6 +170,18 @@ impl Cluster {
             Some(body) => serde_json::to_vec(body).map_err(|error| CallError::Request(error.to_string()))?,
             None => Vec::new(),
         };
+        self.send(method, path, content, accept, body).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        content: &str,
+        accept: &str,
+        body: Vec<u8>,
+    ) -> Result<T, CallError> {
+        let reads = method == Method::GET;
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -169,7 +189,9 @@ impl Cluster {
             .header(header::ACCEPT, accept)
             .body(body)
             .map_err(|error| CallError::Request(error.to_string()))?;
-        match tokio::time::timeout(CALL_TIMEOUT, self.client.request(request)).await {
+        let call = tokio::time::timeout(CALL_TIMEOUT, self.client.request(request));
+        let answer = if reads { call.await } else { self.leadership.fence(call).await.ok_or(CallError::Fenced)? };
+        match answer {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(CallError::Timeout),
         }
@@ -276,9 +298,12 @@ impl Cluster {
         self.get_metadata(&format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}")).await
     }
 
-    /// Creates a `ControllerRevision`.
+    /// Creates a `ControllerRevision`, in the spelling in which its data stay as they are.
     pub async fn create_revision(&self, namespace: &str, revision: &Value) -> Result<Stored, CallError> {
-        self.post(&format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions"), revision).await
+        let query = format!("fieldManager={MANAGER}&fieldValidation=Strict");
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/controllerrevisions?{query}");
+        let body = canonical::bytes(revision).map_err(|error| CallError::Request(error.to_string()))?;
+        self.send(Method::POST, &path, "application/json", METADATA_ONLY, body).await
     }
 
     /// Reads a `ControllerRevision`.

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::{
     Context,
-    accept::{AcceptError, check, read_spec, verdict_of},
+    accept::{AcceptError, check, read_spec},
     apply::Hands,
     cluster::CallError,
     registry::StoreError,
@@ -119,7 +119,7 @@ async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Resu
                 return Ok(());
             }
         },
-        Ok(Err(refusal)) => verdict_of(&refusal),
+        Ok(Err(refusal)) => ctx.templates.verdict_of(&refusal),
         // what runs goes on all the same
         Err(error) => Verdict::Refused("CheckFailed", format!("{error}; this is a defect of the operator")),
     };
@@ -293,9 +293,10 @@ async fn prune(hands: Arc<Hands>, namespace: String, uid: String, kept: Vec<Opti
     }
 }
 
-/// Whether a graph that finished must be looked at again: it was edited since, or an edit of it waits for something.
+/// Whether a graph that finished must be looked at again: it was edited since, or restored, or an edit of it
+/// waits for something.
 pub fn is_open(view: &GraphView) -> bool {
-    view.status.observed_generation != Some(view.generation()) || view.waits()
+    view.status.observed_generation != Some(view.generation()) || view.waits() || view.has_status_of_another()
 }
 
 /// When a graph that was not edited since finished. `None`: it did not, or there is more to do.

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::{
     Context,
-    accept::{AcceptError, Taken, check, identity, put_status, read_spec, verdict_of},
+    accept::{AcceptError, Taken, check, identity, put_status, read_spec},
     children,
     edit::{self, EDIT_REFUSED},
     events::Telling,
@@ -90,7 +90,7 @@ async fn valid(
     {
         return Ok(Ok((plan, Pinned::new(spec, &now))));
     }
-    Ok(Err(verdict_of(&refusal)))
+    Ok(Err(ctx.templates.verdict_of(&refusal)))
 }
 
 /// Whether what was accepted may be replaced by `next`.

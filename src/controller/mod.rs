@@ -5,6 +5,7 @@
 //! | [`watch`] | fills the [`index`] and the template cache, wakes the queue |
 //! | [`accept`] | takes a graph up: check, pin, or find out how far it has come |
 //! | [`edit`] | follows the spec while the graph runs: settings, edits, reruns |
+//! | [`restored`] | a graph from a backup: another UID, and the status of what was saved |
 //! | [`mend`] | a graph that was accepted by another version, and is not valid for this one |
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
@@ -18,6 +19,7 @@
 pub mod accept;
 pub mod apply;
 pub mod cache;
+mod canonical;
 pub mod children;
 pub mod cluster;
 pub mod edit;
@@ -30,6 +32,7 @@ mod orphans;
 pub mod registry;
 pub mod report;
 mod rest;
+pub mod restored;
 pub mod revision;
 pub mod session;
 pub mod templates;
@@ -68,6 +71,7 @@ use self::{
     session::{Session, Surroundings, Turn},
     templates::{Caches, TemplateCache},
     view::GraphView,
+    watch::Rights,
 };
 use crate::{
     api::TaskGraphSpec,
@@ -75,9 +79,9 @@ use crate::{
     runtime::{health::Health, lease::Leadership, metrics::Metrics},
 };
 
-/// How long what is under way is waited for when the program ends. It may be ended at any call; a moment spares the next
-/// operator some questions.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long looks, and then calls, that are under way are waited for when the program ends. They may be ended at any call;
+/// a moment spares the next operator some questions, which waits for the Lease meanwhile.
+const GRACE: Duration = Duration::from_millis(500);
 /// How often the queue shows that it goes round.
 const TICK: Duration = Duration::from_secs(5);
 /// How long a graph is left alone whose watch lags.
@@ -134,7 +138,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let (wake, woken) = mpsc::unbounded();
-    let hands = Arc::new(Hands::new(Cluster::new(client.clone()), leadership.clone(), metrics));
+    let hands = Arc::new(Hands::new(Cluster::new(client.clone(), leadership.clone()), leadership.clone(), metrics));
     let ctx = Arc::new(Context {
         recorder: Recorder::new(hands.cluster.clone(), hands.tracker.clone()),
         hands,
@@ -147,8 +151,11 @@ pub async fn run(
     let mut watches = JoinSet::new();
     watches.spawn(Arc::clone(&ctx.hands).keep_tidy(options.namespace.clone(), shutdown.clone()));
     let api = watch::api(client.clone(), namespace);
-    watches.spawn(watch::templates(Arc::clone(&ctx), api, options.templates.namespaced.1));
-    watches.spawn(watch::templates(Arc::clone(&ctx), Api::all(client.clone()), options.templates.cluster.1));
+    watches.spawn(watch::templates(Arc::clone(&ctx), api, options.templates.namespaced.1, Rights::Needed));
+    // who serves one namespace needs no rights beyond it
+    let rights = if namespace.is_some() { Rights::Optional } else { Rights::Needed };
+    let writer = options.templates.cluster.1;
+    watches.spawn(watch::templates(Arc::clone(&ctx), Api::all(client.clone()), writer, rights));
     // deciding from half a cache would launch what runs already
     tokio::select! {
         () = fill_caches(&ctx, &client, namespace, &mut watches) => {}
@@ -207,7 +214,7 @@ async fn fill_caches(ctx: &Arc<Context>, client: &Client, namespace: Option<&str
     let _ = jobs.wait_for(|synced| *synced).await;
     let _ = pods.wait_for(|synced| *synced).await;
     let _ = ctx.templates.namespaced.wait_until_ready().await;
-    let _ = ctx.templates.cluster.wait_until_ready().await;
+    ctx.templates.cluster_known().await;
 }
 
 /// The time, cut to whole milliseconds as all times of a status are.

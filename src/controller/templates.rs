@@ -13,12 +13,17 @@ use kube::{
     runtime::reflector::{self, ObjectRef, Store, store::Writer},
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tracing::info;
 
-use super::view::GraphView;
+use super::{accept::verdict_of, report::Verdict, view::GraphView};
 use crate::{
     api::{ClusterTaskTemplate, Task, TaskGraphSpec, TaskTemplate, TaskTemplateSpec, TemplateKind, TemplateRef},
-    engine::Templates,
+    engine::{Refusal, Templates},
 };
+
+/// The reason of a graph that names a template of the cluster, where the operator may not read those.
+pub const CLUSTER_TEMPLATES_FORBIDDEN: &str = "ClusterTemplatesForbidden";
 
 /// Templates that were found.
 #[derive(Clone, Debug, Default)]
@@ -109,6 +114,8 @@ pub struct TemplateCache {
     pub cluster: Store<DeserializeGuard<ClusterTaskTemplate>>,
     waiting: Mutex<BTreeSet<(String, String)>>,
     version: AtomicU64,
+    /// The cluster's may not be read, and the operator does without.
+    forbidden: watch::Sender<bool>,
 }
 
 impl TemplateCache {
@@ -117,7 +124,49 @@ impl TemplateCache {
         namespaced: Store<DeserializeGuard<TaskTemplate>>,
         cluster: Store<DeserializeGuard<ClusterTaskTemplate>>,
     ) -> Self {
-        Self { namespaced, cluster, waiting: Mutex::default(), version: AtomicU64::new(0) }
+        let forbidden = watch::Sender::new(false);
+        Self { namespaced, cluster, waiting: Mutex::default(), version: AtomicU64::new(0), forbidden }
+    }
+
+    /// Notes whether the cluster's templates may not be read; said once, not at each try.
+    pub fn set_cluster_forbidden(&self, forbidden: bool) {
+        if self.forbidden.send_replace(forbidden) == forbidden {
+            return;
+        }
+        if forbidden {
+            info!("ClusterTaskTemplates may not be read: graphs of this namespace go on without them");
+        } else {
+            info!("ClusterTaskTemplates may be read now");
+        }
+    }
+
+    /// Waits until the cluster's templates are cached, or it turned out that they may not be read.
+    pub async fn cluster_known(&self) {
+        let mut forbidden = self.forbidden.subscribe();
+        tokio::select! {
+            // each fails only when the program ends
+            _ = self.cluster.wait_until_ready() => {}
+            _ = forbidden.wait_for(|forbidden| *forbidden) => {}
+        }
+    }
+
+    /// What a refusal means for a graph.
+    pub fn verdict_of(&self, refusal: &Refusal) -> Verdict {
+        let verdict = verdict_of(refusal);
+        if !*self.forbidden.borrow() || !matches!(verdict, Verdict::Waiting(..)) {
+            return verdict;
+        }
+        let named = refusal.missing.iter().filter(|(_, named)| named.kind == TemplateKind::ClusterTaskTemplate);
+        let lines: Vec<_> = named
+            .map(|(path, reference)| {
+                let name = &reference.name;
+                format!(
+                    "{path}: the operator serves this namespace alone and may not read ClusterTaskTemplates, as {name:?} \
+                     is one: use a TaskTemplate, or let the operator read them (rbac.clusterTemplates of its chart)"
+                )
+            })
+            .collect();
+        if lines.is_empty() { verdict } else { Verdict::Waiting(CLUSTER_TEMPLATES_FORBIDDEN, lines.join("\n")) }
     }
 
     /// Those templates that a spec needs and that are there. One that cannot be read counts as not there.
@@ -132,6 +181,8 @@ impl TemplateCache {
                 let template = found.0.as_ref().ok()?;
                 Some((Arc::new(template.spec.clone()), template.metadata.generation))
             }
+            // what was cached before the right was taken away is not used any more
+            TemplateKind::ClusterTaskTemplate if *self.forbidden.borrow() => None,
             TemplateKind::ClusterTaskTemplate => {
                 let found = self.cluster.get(&ObjectRef::new(&reference.name))?;
                 let template = found.0.as_ref().ok()?;

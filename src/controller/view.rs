@@ -9,7 +9,9 @@ use kube::{Resource, core::NamespaceResourceScope, runtime::reflector::ObjectRef
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::api::{ANNOTATION_HASH, ANNOTATION_REVISION, CONDITION_RECONCILING, DesiredState, GROUP, TaskGraph};
+use crate::api::{
+    ANNOTATION_HASH, ANNOTATION_RESTORED, ANNOTATION_REVISION, CONDITION_RECONCILING, DesiredState, GROUP, TaskGraph,
+};
 
 /// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.
 ///
@@ -31,6 +33,8 @@ pub struct GraphView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StatusHead {
+    /// See [`crate::api::TaskGraphStatus`].
+    pub uid: Option<String>,
     /// See [`crate::api::TaskGraphStatus`].
     pub observed_generation: Option<i64>,
     /// See [`crate::api::TaskGraphStatus`]. A text: a date that is none must not break the watch.
@@ -130,11 +134,24 @@ impl GraphView {
         self.status.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == "True")
     }
 
+    /// Whether its status was written of an object that was there before: it was restored. One of an operator that
+    /// did not note the UID shows by a generation that this object has not had.
+    pub fn has_status_of_another(&self) -> bool {
+        self.status.uid.as_ref().is_some_and(|uid| uid != self.uid())
+            || self.status.observed_generation.is_some_and(|observed| observed > self.generation())
+    }
+
+    /// The value of an annotation that is kept.
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+
     /// Drops what is never read.
     pub fn prune(&mut self) {
         self.metadata.managed_fields = None;
         if let Some(annotations) = &mut self.metadata.annotations {
-            annotations.retain(|name, _| name == ANNOTATION_REVISION || name == ANNOTATION_HASH);
+            annotations
+                .retain(|name, _| [ANNOTATION_REVISION, ANNOTATION_HASH, ANNOTATION_RESTORED].contains(&&**name));
         }
         if self.parent().is_none() {
             self.status.outputs = Map::new();

@@ -1,10 +1,11 @@
 //! The watches: graphs into the queue, Jobs and pods into the index, templates into their caches.
 
-use std::{collections::HashSet, fmt::Debug, sync::Arc};
+use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, TryStreamExt, future, pin_mut};
 use kube::{
     Api, Client, Resource,
+    api::ListParams,
     core::{DeserializeGuard, NamespaceResourceScope},
     runtime::{
         WatchStreamExt,
@@ -22,6 +23,9 @@ use super::{
     view::GraphView,
 };
 use crate::api::LABEL_GRAPH_UID;
+
+/// How often it is asked whether what may not be read may be by now.
+const ASK_AGAIN: Duration = Duration::from_secs(20);
 
 /// An API for one namespace or for all.
 pub fn api<K>(client: Client, namespace: Option<&str>) -> Api<K>
@@ -68,6 +72,28 @@ fn wake(ctx: &Context, index: &Index, change: impl FnOnce(&Index) -> Option<refl
     if let Some(graph) = change(index) {
         ctx.registry.wake(graph);
     }
+}
+
+/// Waits until the templates may be listed. A watch would complain at each try.
+async fn until_permitted<K>(ctx: &Context, api: &Api<DeserializeGuard<K>>)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    while let Err(kube::Error::Api(status)) = api.list_metadata(&ListParams::default().limit(1)).await
+        && status.code == 403
+    {
+        ctx.templates.set_cluster_forbidden(true);
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
+    else {
+        return false;
+    };
+    status.code == 403
 }
 
 fn watch_failed(kind: &str, error: &watcher::Error) {
@@ -119,11 +145,27 @@ fn keep_track(ctx: &Context, graphs: &Store<GraphView>, event: &Event<GraphView>
     }
 }
 
+/// Whether the operator can do without what it watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// It tries until it is let.
+    Needed,
+    /// It goes on without, and goes on trying.
+    Optional,
+}
+
 /// Keeps a cache of templates; every change wakes the graphs that wait for one.
-pub async fn templates<K>(ctx: Arc<Context>, api: Api<DeserializeGuard<K>>, writer: Writer<DeserializeGuard<K>>)
-where
+pub async fn templates<K>(
+    ctx: Arc<Context>,
+    api: Api<DeserializeGuard<K>>,
+    writer: Writer<DeserializeGuard<K>>,
+    rights: Rights,
+) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
+    if rights == Rights::Optional {
+        until_permitted(&ctx, &api).await;
+    }
     let events = watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|template: &mut DeserializeGuard<K>| template.meta_mut().managed_fields = None)
@@ -131,11 +173,17 @@ where
     events
         .for_each(|event| {
             match event {
-                Ok(Event::Apply(_) | Event::InitDone) => {
+                Ok(event @ (Event::Apply(_) | Event::InitDone)) => {
+                    if rights == Rights::Optional && matches!(event, Event::InitDone) {
+                        ctx.templates.set_cluster_forbidden(false);
+                    }
                     ctx.templates.changed();
                     ctx.templates.waiting().into_iter().for_each(|graph| ctx.registry.wake(graph));
                 }
                 Ok(_) => {}
+                Err(error) if rights == Rights::Optional && is_forbidden(&error) => {
+                    ctx.templates.set_cluster_forbidden(true);
+                }
                 Err(error) => watch_failed(K::kind(&()).as_ref(), &error),
             }
             future::ready(())

@@ -15,7 +15,7 @@ use crate::{api, webhook::access};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "taskgraph-operator", version)]
 pub struct Args {
-    /// Serve the graphs of this namespace only. Absent: of all namespaces
+    /// Serve the graphs of this namespace only; no rights beyond it are needed. Absent: of all namespaces
     #[arg(long, env = "TASKGRAPH_NAMESPACE", value_name = "NAME", value_parser = dns_label)]
     pub namespace: Option<String>,
 
@@ -38,7 +38,7 @@ pub struct Args {
     pub lease_namespace: Option<String>,
 
     /// How long the Lease of a dead replica stands before another takes over (2s to 10m)
-    #[arg(long, env = "TASKGRAPH_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = lease_duration)]
+    #[arg(long, env = "TASKGRAPH_LEASE_DURATION", value_name = "DURATION", default_value = "12s", value_parser = lease_duration)]
     pub lease_duration: Duration,
 
     /// Name of this process in the Lease. A process that is started again under the same name goes
@@ -161,7 +161,7 @@ mod tests {
     fn defaults() {
         let args = parse(&[]).unwrap();
         assert_eq!(args.listen.port(), 8080);
-        assert_eq!(args.lease_duration, Duration::from_secs(15));
+        assert_eq!(args.lease_duration, Duration::from_secs(12));
         assert_eq!(args.concurrency, 64);
         assert_ne!(args.identity(), args.identity(), "two processes never share a name");
     }

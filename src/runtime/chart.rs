@@ -129,10 +129,12 @@ pub struct ServiceAccount {
 
 /// Permissions of the operator, and of people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rbac {
     /// Whether the chart makes roles and bindings for the operator.
     pub create: bool,
+    /// Whether an operator of one namespace may read `ClusterTaskTemplates`.
+    pub cluster_templates: bool,
     /// Whether the chart makes roles of people, to be bound: viewer, operator, designer and admin.
     pub roles: bool,
     /// Whether the cluster's roles view, edit and admin get rights on graphs and templates.

@@ -8,9 +8,19 @@
 //! first saw the record as it is. So a holder stops before another starts, whatever the wall
 //! clocks say, and stops in time after it was frozen (SIGSTOP), as its clock went on meanwhile.
 //! Every write carries the resourceVersion that was read: of two that want the Lease one gets it.
+//!
+//! Who stands by watches the Lease, so that it sees at once that it was given back, and knows to
+//! the moment when it was last renewed. Where the watch is refused or breaks, it reads the Lease
+//! now and then instead.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
+use futures::{StreamExt as _, stream::BoxStream};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -18,7 +28,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{ObjectMeta, PostParams},
+    api::{ObjectMeta, PostParams, WatchEvent, WatchParams},
 };
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
@@ -29,6 +39,11 @@ use crate::api::{LABEL_SHARD, MANAGER};
 
 /// How often a Lease that cannot be renewed is worth a line in the log.
 const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
+/// After how many seconds the API server ends a watch of the Lease: it refuses to keep one for more than 295.
+const WATCH_SECONDS: u32 = 290;
+
+/// What a watch of the Lease tells.
+type Changes = BoxStream<'static, kube::Result<WatchEvent<Lease>>>;
 
 /// Which Lease, and for whom.
 #[derive(Clone, Debug)]
@@ -99,11 +114,22 @@ async fn expiry(state: State) {
     }
 }
 
+/// Waits until the watched Lease changes; false: the watch broke. For ever where there is none.
+async fn change(changes: &mut Option<Changes>) -> bool {
+    let Some(stream) = changes else { return std::future::pending().await };
+    matches!(stream.next().await, Some(Ok(WatchEvent::Added(_) | WatchEvent::Modified(_) | WatchEvent::Deleted(_))))
+}
+
 /// What the rest of the operator sees of the Lease. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Leadership(watch::Receiver<State>);
 
 impl Leadership {
+    /// Of what never works: it may read.
+    pub fn never() -> Self {
+        Self(watch::channel(State::Standby).1)
+    }
+
     /// Whether this replica may work now. Turns false by itself when the Lease could not be
     /// renewed in time; ask before each write.
     pub fn holds(&self) -> bool {
@@ -116,7 +142,7 @@ impl Leadership {
     }
 
     /// Waits until the term is not `term` any more (`None`: this replica stands by), and gives the
-    /// new one. Never returns when the elector has ended and the term is still the same.
+    /// new one. Never returns on standby when the elector has ended.
     pub async fn changed(&self, term: Option<u64>) -> Option<u64> {
         let mut states = self.0.clone();
         loop {
@@ -127,11 +153,27 @@ impl Leadership {
             }
             tokio::select! {
                 changed = states.changed() => if changed.is_err() {
-                    std::future::pending::<()>().await;
+                    // the elector has ended, and renews nothing any more
+                    expiry(state).await;
                 },
                 () = expiry(state) => {}
             }
         }
+    }
+
+    /// Does `work` as long as the term lasts in which it was begun. `None`: there is none, or it ended first; what
+    /// was sent by then may have been carried out.
+    pub async fn fence<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let term = self.term()?;
+        let (mut lost, mut work) = (pin!(self.changed(Some(term))), pin!(work));
+        poll_fn(|context| {
+            // asked each time: a process that was stopped for a while may come here before its timers fire
+            if self.term() != Some(term) || lost.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
     }
 }
 
@@ -189,6 +231,9 @@ pub struct Elector {
     terms: u64,
     leader: Gauge,
     complained: Option<Instant>,
+    /// While another holds the Lease: what becomes of it. `None`: it is read now and then.
+    changes: Option<Changes>,
+    watch_refused: bool,
 }
 
 /// Why a round did not work. The next one tries again.
@@ -209,8 +254,18 @@ enum Error {
 pub fn elect(client: Client, config: Config, leader: Gauge) -> (Leadership, Elector) {
     let (state, states) = watch::channel(State::Standby);
     let api = Api::namespaced(client, &config.namespace);
-    let elector =
-        Elector { api, config, state, seen: None, observed_at: Instant::now(), terms: 0, leader, complained: None };
+    let elector = Elector {
+        api,
+        config,
+        state,
+        seen: None,
+        observed_at: Instant::now(),
+        terms: 0,
+        leader,
+        complained: None,
+        changes: None,
+        watch_refused: false,
+    };
     (Leadership(states), elector)
 }
 
@@ -238,9 +293,16 @@ impl Elector {
         match self.attempt().await {
             Ok(Decision::Wait(rest)) => {
                 self.stand_by();
-                period.min(rest)
+                if self.changes.is_none() {
+                    self.watch().await;
+                }
+                // a watch tells of each renewal
+                if self.changes.is_some() { rest } else { period.min(rest) }
             }
-            Ok(Decision::Acquire | Decision::Renew) => period,
+            Ok(Decision::Acquire | Decision::Renew) => {
+                self.changes = None;
+                period
+            }
             Err(error) => {
                 // a renewal that failed leaves us leading until our validity ends
                 self.complain(&error);
@@ -265,16 +327,47 @@ impl Elector {
         );
     }
 
-    /// Waits, but not past the end of our validity without telling.
-    async fn pause(&self, pause: Duration) {
+    /// Waits, but not past the end of our validity without telling, nor when the Lease of another changes.
+    async fn pause(&mut self, pause: Duration) {
         let wake = tokio::time::Instant::now() + pause;
         let state = *self.state.borrow();
         tokio::select! {
-            () = tokio::time::sleep_until(wake) => {}
+            // a watch that was silent for so long is dead, or the holder is
+            () = tokio::time::sleep_until(wake) => self.changes = None,
+            known = change(&mut self.changes) => if !known {
+                // without a watch it is read as often as one without would
+                self.changes = None;
+                tokio::time::sleep_until(wake.min(tokio::time::Instant::now() + self.config.period())).await;
+            },
             () = expiry(state) => {
                 self.stand_by();
                 tokio::time::sleep_until(wake).await;
             }
+        }
+    }
+
+    /// Begins to watch the Lease from the version that was read.
+    async fn watch(&mut self) {
+        let Some(version) = self.seen.as_ref().and_then(|lease| lease.metadata.resource_version.clone()) else {
+            return;
+        };
+        let name = format!("metadata.name={}", self.config.name());
+        let parameters = WatchParams::default().fields(&name).timeout(WATCH_SECONDS).disable_bookmarks();
+        let answer = tokio::time::timeout(self.config.call_timeout(), self.api.watch(&parameters, &version)).await;
+        match answer {
+            Ok(Ok(changes)) => {
+                self.changes = Some(changes.boxed());
+                self.watch_refused = false;
+            }
+            Ok(Err(error)) if !self.watch_refused => {
+                self.watch_refused = true;
+                tracing::warn!(
+                    lease = self.config.name(),
+                    error = chain(&error),
+                    "the Lease cannot be watched; it is read now and then, so that taking over takes longer"
+                );
+            }
+            Ok(Err(_)) | Err(_) => {}
         }
     }
 
@@ -308,7 +401,7 @@ impl Elector {
         Ok(())
     }
 
-    async fn write(&self, lease: &Lease) -> Result<Lease, Error> {
+    async fn write(&mut self, lease: &Lease) -> Result<Lease, Error> {
         let parameters = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
         let name = self.config.name();
         let exists = lease.metadata.resource_version.is_some();

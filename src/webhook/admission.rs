@@ -29,6 +29,7 @@ use crate::{
         templates::TemplateCache,
     },
     engine::Problem,
+    runtime::lease::Leadership,
 };
 
 /// How long everything may take that is looked up for one request: the API server waits ten seconds for its answer.
@@ -66,7 +67,8 @@ impl Admission {
     /// looked at.
     pub fn new(client: Client, templates: TemplateCache, access: Mode) -> Arc<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let cluster = Cluster::new(client.clone());
+        // admission writes nothing, on any replica
+        let cluster = Cluster::new(client.clone(), Leadership::never());
         let judge = Judge::new(client.clone(), access);
         Arc::new(Self { client, cluster, templates, judge, checks: Semaphore::new(cores) })
     }

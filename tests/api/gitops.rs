@@ -1,88 +1,19 @@
-//! What docs/install.md says of restoring, and docs/gitops.md of drift and of two managers.
+//! What docs/gitops.md says of drift, of two managers, and of pruning.
 
 use anyhow::Result;
-use k8s_openapi::api::batch::v1::Job;
+use http::Method;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     ResourceExt,
-    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use taskgraph::api::{LABEL_GRAPH_UID, MANAGER, TaskGraph, TaskPhase};
+use taskgraph::api::{MANAGER, TaskGraph};
 
 use crate::{
     fixture::{Fixture, container, task},
-    support::{Namespace, Play},
+    support::{Play, namespace::finished},
 };
-
-/// Deletes a graph and makes it anew, as the document says: another UID, the first generation, and the status put back.
-async fn restore(namespace: &Namespace, name: &str) -> Result<TaskGraph> {
-    let graphs = namespace.graphs();
-    let backup = graphs.get(name).await?;
-    graphs.delete(name, &DeleteParams::background()).await?;
-    namespace.until_all::<TaskGraph>("deleted", |graphs| graphs.iter().all(|graph| graph.name_any() != name)).await;
-    namespace.until_all::<Job>("deleted", |jobs| jobs.iter().all(|job| graph_uid(job) != backup.uid())).await;
-    let metadata = ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
-    let again = TaskGraph { metadata, spec: backup.spec.clone(), status: None };
-    let made = graphs.create(&PostParams::default(), &again).await?;
-    assert_eq!((made.metadata.generation, made.uid() == backup.uid()), (Some(1), false));
-    let mut status = serde_json::to_value(&backup.status)?;
-    status["observedGeneration"] = json!(1);
-    Ok(graphs.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await?)
-}
-
-fn graph_uid(job: &Job) -> Option<String> {
-    job.labels().get(LABEL_GRAPH_UID).cloned()
-}
-
-/// `TASK/ATTEMPT` of the Jobs of a graph.
-async fn attempts(namespace: &Namespace, graph: &TaskGraph) -> Result<Vec<String>> {
-    let uid = graph.uid().unwrap_or_default();
-    let of_it = ListParams::default().labels(&format!("{LABEL_GRAPH_UID}={uid}"));
-    let label = |job: &Job, name: &str| job.labels().get(&format!("taskgraph.dev/{name}")).cloned().unwrap_or_default();
-    let jobs = namespace.jobs().list(&of_it).await?;
-    let mut names: Vec<_> =
-        jobs.iter().map(|job| format!("{}/{}", label(job, "task"), label(job, "attempt"))).collect();
-    names.sort();
-    Ok(names)
-}
-
-#[tokio::test]
-async fn a_restored_graph_goes_on_and_nothing_runs_again() -> Result<()> {
-    let script = |task: &str, attempt| match (task, attempt) {
-        ("slow", 1) => Play::runs_on(),
-        _ => Play::succeeds(r#"{"rows": 3}"#),
-    };
-    let mut fixture = Fixture::new("restore", script).await?;
-    let namespace = fixture.namespace.clone();
-    fixture.run("done", json!({"tasks": [task("first", &[]), task("second", &["first"])]})).await?;
-    // edited after its end, so that the generation of the backup is not that of a new object
-    namespace.edit("done", json!({"parallelism": 7})).await?;
-    let seen = |graph: &TaskGraph| graph.status.as_ref().and_then(|status| status.observed_generation) == Some(2);
-    namespace.until("done", "the edit is seen", seen).await;
-    namespace.create("halfway", json!({"tasks": [task("first", &[]), task("slow", &["first"])]})).await?;
-    fixture.until_pod_runs("slow").await;
-    let runs = |graph: &TaskGraph| {
-        let mut tasks = graph.status.iter().flat_map(|status| &status.tasks);
-        tasks.any(|task| task.name == "slow" && task.phase == TaskPhase::Running && task.job.is_some())
-    };
-    namespace.until("halfway", "the status says that slow runs", runs).await;
-    fixture.operator.kill().await?;
-
-    let done = restore(&namespace, "done").await?;
-    restore(&namespace, "halfway").await?;
-    fixture.restart().await?;
-
-    let halfway = namespace.until_finished("halfway").await;
-    let status = halfway.status.clone().unwrap_or_default();
-    let ended: Vec<_> = status.tasks.iter().map(|task| (task.phase, task.attempts)).collect();
-    assert_eq!(ended, [(TaskPhase::Succeeded, 1), (TaskPhase::Succeeded, 2)]);
-    assert_eq!(status.tasks.first().map(|task| task.outputs.len()), Some(1), "its outputs were kept");
-    assert_eq!(attempts(&namespace, &halfway).await?, ["slow/2"]);
-    assert_eq!(attempts(&namespace, &done).await?, Vec::<String>::new());
-    let after = namespace.graphs().get("done").await?;
-    assert_eq!(after.status, done.status, "nothing is to be told of a graph that had finished");
-    Ok(())
-}
 
 /// A graph as a manager applies it.
 fn applied(spec: &Value) -> Patch<Value> {
@@ -135,5 +66,85 @@ async fn two_managers_apply_and_the_operator_does_not_drift() -> Result<()> {
     graphs.patch("g", &bob, &applied(&json!({"parallelism": 2}))).await?;
     let names: Vec<_> = graphs.get("g").await?.spec.tasks.into_iter().map(|task| task.name).collect();
     assert_eq!(names, ["first"]);
+    Ok(())
+}
+
+/// Whatever a user's graph goes through, the operator writes its status and nothing else of it.
+#[tokio::test]
+async fn the_operator_never_writes_what_was_applied() -> Result<()> {
+    let fixture = Fixture::new("unwritten", |task, attempt| match (task, attempt) {
+        ("flaky", 1) => Play::fails(1),
+        _ => Play::succeeds(""),
+    })
+    .await?;
+    let namespace = &fixture.namespace;
+    namespace.create_template("inner", json!({"graph": {"tasks": [task("a", &[])]}})).await?;
+    let mut flaky = task("flaky", &[]);
+    flaky["retry"] = json!({"limit": 1, "backoff": {"initial": "20ms"}});
+    let child = json!({"name": "child", "dependsOn": ["flaky"], "templateRef": {"name": "inner"}});
+    let graph = fixture.run("g", json!({"tasks": [flaky, child]})).await?;
+    assert_eq!(finished(&graph), Some("Complete"));
+    let more = json!({"rerun": {"id": "once", "scope": "All"}, "parallelism": 2});
+    namespace.edit("g", more).await?;
+    let again = |graph: &TaskGraph| graph.status.as_ref().is_some_and(|status| status.rerun.as_deref() == Some("once"));
+    namespace.until("g", "rerun", |graph| again(graph) && finished(graph).is_some()).await;
+    namespace.edit("g", json!({"desiredState": "Suspend", "tasks": [task("new", &[])]})).await?;
+    namespace.until("g", "suspended", |graph| crate::support::namespace::holds(graph, "Suspended")).await;
+    namespace.edit("g", json!({"desiredState": "Cancel"})).await?;
+    namespace.until("g", "cancelled", |graph| finished(graph) == Some("Failed")).await;
+
+    let writes = fixture.proxy.writes();
+    let of_graphs = |resource: &str| -> Vec<_> {
+        writes.iter().filter(|write| write.call.resource == resource).map(|write| &write.call).collect()
+    };
+    assert!(of_graphs("taskgraphs/status").len() > 3);
+    for call in of_graphs("taskgraphs") {
+        let child = call.name != "g";
+        assert!(child && [Method::POST, Method::PATCH, Method::DELETE].contains(&call.verb), "{call:?}");
+    }
+    Ok(())
+}
+
+/// How tools delete what is no longer in Git, in each way that there is.
+#[tokio::test]
+async fn a_graph_that_is_pruned_takes_its_jobs_along_unless_it_is_told_not_to() -> Result<()> {
+    let fixture = Fixture::new("pruned", |task, _| match task {
+        "long" => Play::runs_on(),
+        _ => Play::succeeds(""),
+    })
+    .await?;
+    let namespace = &fixture.namespace;
+    // the first waits until the garbage collector, which comes up with the control plane, knows the kind
+    let ways = [
+        ("foreground", DeleteParams::foreground(), 0),
+        ("background", DeleteParams::background(), 0),
+        ("orphan", DeleteParams::orphan(), 2),
+    ];
+    // spelled otherwise by serde than by Go, which reads and writes the revision anew
+    let mut first = task("first", &[]);
+    first["retry"] = json!({"limit": 1, "backoff": {"initial": "1s", "factor": 2.0}});
+    first["container"]["env"] = json!([{"value": "a<b>&c", "name": "TEXT"}]);
+    for (name, way, left) in ways {
+        let spec = json!({"tasks": [first, task("long", &["first"]), task("never", &["long"])],
+            "finally": [task("end", &[])]});
+        namespace.create(name, spec).await?;
+        let two = |jobs: &[Job]| jobs.iter().filter(|job| job.name_any().starts_with(name)).count() == 2;
+        namespace.until_all::<Job>("two Jobs", two).await;
+        let runs =
+            |graph: &TaskGraph| crate::support::namespace::task(graph, "long").is_some_and(|long| long.job.is_some());
+        namespace.until(name, "its second task runs", runs).await;
+        namespace.graphs().delete(name, &way).await?;
+        namespace.until_object(namespace.graphs(), name, "deleted", |graph| graph.is_none().then_some(())).await;
+        let rest = |jobs: &[Job]| jobs.iter().filter(|job| job.name_any().starts_with(name)).count() == left;
+        namespace.until_all::<Job>("what is left", rest).await;
+        let pods = |pods: &[Pod]| pods.iter().filter(|pod| pod.name_any().starts_with(name)).count() == left;
+        namespace.until_all::<Pod>("what is left", pods).await;
+    }
+    // and the operator serves on; what was orphaned is nobody's
+    assert_eq!(finished(&fixture.run("last", json!({"tasks": [task("a", &[])]})).await?), Some("Complete"));
+    let names: Vec<_> =
+        namespace.jobs().list(&kube::api::ListParams::default()).await?.iter().map(ResourceExt::name_any).collect();
+    assert!(!names.iter().any(|name| name.contains("never") || name.contains("-end-")), "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.starts_with("orphan")).count(), 2, "{names:?}");
     Ok(())
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use taskgraph::{
     api::{DesiredState, GraphPhase, TaskGraphSpec, TaskGraphStatus},
-    controller::report::Verdict,
+    controller::{report::Verdict, restored::held},
     engine::{
         Action, Attempt, AttemptResult, Blame, Event, Failure, Identity, Plan, Run, Templates, compile, event::Step,
     },
@@ -129,13 +129,30 @@ fn not_accepted(verdict: &Verdict) -> TaskGraphStatus {
     status
 }
 
+/// The CRD's default.
+fn unseen() -> TaskGraphStatus {
+    TaskGraphStatus { observed_generation: Some(-1), ..Default::default() }
+}
+
+/// A graph that was saved in the middle of its run, and is another object now.
+fn restored() -> TaskGraphStatus {
+    let mut status = begun().status(&Verdict::Accepted, 3);
+    status.uid = Some("6f1c".into());
+    let object =
+        json!({"metadata": {"name": "order", "namespace": "shop", "uid": "9a40", "generation": 1}, "status": status});
+    let verdict = held(&serde_json::from_value(object).unwrap());
+    verdict.write(&mut status, 1, "2026-03-02T10:00:00Z".parse().unwrap());
+    status
+}
+
 /// All states: a name, the generation of the spec, and the status that was written of an earlier one or of this.
 fn states() -> Vec<(&'static str, i64, Option<TaskGraphStatus>)> {
     let accepted = |told: &Told| Some(told.status(&Verdict::Accepted, 1));
     let waiting = json!({"tasks": [{"name": "ask", "approval": {}}]});
     let missing = Verdict::Waiting("TemplateNotFound", "there is no TaskTemplate named \"ship\" yet".into());
     vec![
-        ("new", 1, None),
+        ("new", 1, Some(unseen())),
+        ("restored", 1, Some(restored())),
         ("template-missing", 1, Some(not_accepted(&missing))),
         ("refused", 1, Some(not_accepted(&refused()))),
         ("running", 1, accepted(&begun())),

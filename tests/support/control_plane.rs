@@ -122,7 +122,7 @@ impl ControlPlane {
         Ok(path)
     }
 
-    /// How to reach it, with all rights.
+    /// The same, read.
     pub async fn config(&self) -> Result<Config> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
         Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)

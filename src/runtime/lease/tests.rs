@@ -2,7 +2,8 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use futures::FutureExt as _;
+use axum::body::Body as Answer;
+use futures::{FutureExt as _, Stream, stream};
 use http::{Method, Request, Response};
 use kube::client::Body;
 use parking_lot::Mutex;
@@ -91,6 +92,7 @@ struct Store {
     lease: Option<Value>,
     version: u64,
     broken: bool,
+    refuses_watches: bool,
 }
 
 impl Server {
@@ -101,15 +103,36 @@ impl Server {
                 let server = server.clone();
                 async move {
                     let (head, body) = request.into_parts();
+                    let watches = head.uri.query().is_some_and(|query| query.contains("watch="));
+                    if watches && !server.0.lock().refuses_watches {
+                        let changes = Answer::from_stream(server.changes());
+                        return Ok(Response::new(changes));
+                    }
                     let body = body.collect_bytes().await.unwrap();
                     let (code, answer) = server.0.lock().answer(&head.method, &body);
                     Ok::<_, Infallible>(
-                        Response::builder().status(code).body(Body::from(answer.to_string().into_bytes())).unwrap(),
+                        Response::builder().status(code).body(Answer::from(answer.to_string())).unwrap(),
                     )
                 }
             }),
             "default",
         )
+    }
+
+    /// What a watch tells.
+    fn changes(&self) -> impl Stream<Item = Result<String, Infallible>> + use<> {
+        let version = self.0.lock().version;
+        stream::unfold((self.clone(), version), |(server, seen)| async move {
+            loop {
+                let version = server.0.lock().version;
+                let lease = server.lease();
+                if version != seen {
+                    let line = format!("{}\n", json!({"type": "MODIFIED", "object": lease}));
+                    return Some((Ok(line), (server, version)));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
     }
 
     fn lease(&self) -> Value {
@@ -255,4 +278,56 @@ async fn a_write_on_an_old_version_does_not_win() {
     one.round().await;
     assert_eq!(first.term(), Some(1));
     assert_eq!(server.lease()["spec"]["holderIdentity"], "one");
+}
+
+#[tokio::test]
+async fn who_watches_takes_over_at_once_and_who_may_not_a_little_later() {
+    for refused in [false, true] {
+        let server = Server::default();
+        server.0.lock().refuses_watches = refused;
+        // read every 2 seconds
+        let duration = SECOND * 10;
+        let first = start(&server, "first", duration);
+        assert_eq!(soon(first.leadership.changed(None)).await, Some(1));
+        let second = start(&server, "second", duration);
+        tokio::time::sleep(SECOND / 5).await;
+        first.stop.cancel();
+        soon(first.ended).await.unwrap();
+        let released = Instant::now();
+        assert_eq!(soon(second.leadership.changed(None)).await, Some(1));
+        assert_eq!(released.elapsed() > SECOND, refused, "{:?}", released.elapsed());
+        second.stop.cancel();
+        soon(second.ended).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_under_way_ends_with_the_term() {
+    let server = Server::default();
+    let (leadership, mut elector) = elect(server.client(), config("a", SECOND), Gauge::default());
+    let mut begun = false;
+    assert_eq!(leadership.fence(async { begun = true }).await, None);
+    assert!(!begun, "without a term nothing is begun");
+    elector.round().await;
+    assert_eq!(leadership.fence(async { 7 }).await, Some(7));
+    assert_eq!(soon(leadership.fence(std::future::pending::<()>())).await, None);
+    elector.round().await;
+    elector.stand_by();
+    assert_eq!(leadership.fence(async {}).await, None);
+}
+
+#[tokio::test]
+async fn a_process_that_was_stopped_sends_nothing_when_it_goes_on() {
+    let server = Server::default();
+    let (leadership, mut elector) = elect(server.client(), config("a", SECOND), Gauge::default());
+    elector.round().await;
+    let mut sent = false;
+    let work = async {
+        // no timer fires meanwhile
+        std::thread::sleep(SECOND);
+        tokio::task::yield_now().await;
+        sent = true;
+    };
+    assert_eq!(leadership.fence(work).await, None);
+    assert!(!sent);
 }
