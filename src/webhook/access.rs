@@ -15,7 +15,7 @@ mod judge;
 mod required;
 
 use clap::ValueEnum;
-use k8s_openapi::api::authentication::v1::UserInfo;
+use k8s_openapi::{api::authentication::v1::UserInfo, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -45,6 +45,15 @@ pub enum Kind {
     ClusterTemplate,
 }
 
+/// What of an object is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// Its metadata.
+    pub metadata: &'a ObjectMeta,
+    /// Its spec, as it was written.
+    pub spec: &'a Value,
+}
+
 /// An object that is about to be stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
@@ -55,9 +64,9 @@ pub struct Change<'a> {
     /// Its name; empty where the API server is yet to make one.
     pub name: &'a str,
     /// The object as it is stored; absent: it is created.
-    pub old: Option<&'a Value>,
+    pub old: Option<Content<'a>>,
     /// The object as it would be.
-    pub new: &'a Value,
+    pub new: Content<'a>,
     /// Who asks.
     pub user: &'a UserInfo,
 }

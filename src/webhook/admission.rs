@@ -13,13 +13,12 @@ use kube::{
         response::{StatusCause, StatusDetails, StatusSummary},
     },
 };
-use serde_json::Value;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::{
-    access::{self, Change, Judge, Kind, Mode},
-    review::{Cached, Known, Outcome, Request, Subject, subject},
+    access::{self, Change, Content, Judge, Kind, Mode},
+    review::{Cached, Known, Outcome, Request, Subject, spec_of, subject},
 };
 use crate::{
     api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate, TaskTemplateSpec, TemplateKind, TemplateRef},
@@ -90,18 +89,11 @@ impl Admission {
     }
 
     /// Whether whoever asks may do what the change needs.
-    async fn rights(self: &Arc<Self>, request: &Arc<Request>) -> Result<Vec<Problem>, AdmissionError> {
-        let asked = Arc::clone(request);
-        let Some(written) = self.apart(move |_| Written::of(&asked)).await? else { return Ok(Vec::new()) };
-        let change = Change {
-            kind: written.kind,
-            namespace: request.namespace.as_deref().unwrap_or_default(),
-            name: name_of(request),
-            old: written.old.as_ref(),
-            new: &written.new,
-            user: &request.user_info,
-        };
-        Ok(self.judge.judge(&change).await?)
+    async fn rights(&self, request: &Request) -> Result<Vec<Problem>, AdmissionError> {
+        match change(request) {
+            Some(change) => Ok(self.judge.judge(&change).await?),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Whether the object may stand as it is to.
@@ -207,31 +199,31 @@ impl Admission {
     }
 }
 
-/// What a request writes, as JSON.
-struct Written {
-    kind: Kind,
-    old: Option<Value>,
-    new: Value,
+/// What a request writes; `None`: none of our objects.
+fn change(request: &Request) -> Option<Change<'_>> {
+    let kind = match request.kind.kind.as_str() {
+        "TaskGraph" => Kind::Graph,
+        "TaskTemplate" => Kind::Template,
+        "ClusterTaskTemplate" => Kind::ClusterTemplate,
+        _ => return None,
+    };
+    let old = match request.operation {
+        Operation::Create => None,
+        Operation::Update => request.old_object.as_ref(),
+        Operation::Delete | Operation::Connect => return None,
+    };
+    Some(Change {
+        kind,
+        namespace: request.namespace.as_deref().unwrap_or_default(),
+        name: name_of(request),
+        old: old.map(content),
+        new: content(request.object.as_ref()?),
+        user: &request.user_info,
+    })
 }
 
-impl Written {
-    /// `None`: it writes none of our objects.
-    fn of(request: &Request) -> Option<Self> {
-        let kind = match request.kind.kind.as_str() {
-            "TaskGraph" => Kind::Graph,
-            "TaskTemplate" => Kind::Template,
-            "ClusterTaskTemplate" => Kind::ClusterTemplate,
-            _ => return None,
-        };
-        let old = match request.operation {
-            Operation::Create => None,
-            Operation::Update => request.old_object.as_ref(),
-            Operation::Delete | Operation::Connect => return None,
-        };
-        // objects that were read from JSON can be written as such
-        let json = |object: &DynamicObject| serde_json::to_value(object).unwrap_or_default();
-        Some(Self { kind, old: old.map(json), new: json(request.object.as_ref()?) })
-    }
+fn content(object: &DynamicObject) -> Content<'_> {
+    Content { metadata: &object.metadata, spec: spec_of(object) }
 }
 
 fn read(body: &[u8]) -> Result<Request, AdmissionError> {

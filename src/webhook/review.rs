@@ -148,7 +148,8 @@ pub fn subject(request: &Request) -> Option<Subject<'_>> {
     }
 }
 
-fn spec_of(object: &DynamicObject) -> &Value {
+/// Its spec.
+pub fn spec_of(object: &DynamicObject) -> &Value {
     object.data.get("spec").unwrap_or(&Value::Null)
 }
 

@@ -12,13 +12,13 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy},
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, PropagationPolicy},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use taskgraph::{
     api::{TaskGraph, TaskPhase},
-    webhook::access::{Change, Judge, Kind, Mode},
+    webhook::access::{Change, Content, Judge, Kind, Mode},
 };
 
 use crate::{
@@ -186,9 +186,10 @@ async fn judge_through(proxy: &Proxy, namespace: &Namespace, operator: &User) ->
     let kubeconfig = Kubeconfig::read_from(proxy.kubeconfig())?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let judge = Judge::new(Client::try_from(config)?, Mode::Enforce);
-    let new: Value = json!({"metadata": {"name": "g"}, "spec": {"tasks": [task("a", &[])]}});
+    let (metadata, spec) = (ObjectMeta::default(), json!({"tasks": [task("a", &[])]}));
+    let new = Content { metadata: &metadata, spec: &spec };
     let somebody = UserInfo { username: Some("somebody".to_owned()), ..UserInfo::default() };
-    let ask = |user| Change { kind: Kind::Graph, namespace: &namespace.name, name: "g", old: None, new: &new, user };
+    let ask = |user| Change { kind: Kind::Graph, namespace: &namespace.name, name: "g", old: None, new, user };
     assert_eq!(judge.judge(&ask(&operator.info)).await?, [], "the operator itself");
     assert_eq!(judge.judge(&ask(&somebody)).await?.len(), 2);
     Ok(())

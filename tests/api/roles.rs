@@ -18,7 +18,7 @@ use kube::{
 use serde_json::{Value, json};
 use taskgraph::{
     api::TaskGraph,
-    webhook::access::{Change, Judge, Kind, Mode},
+    webhook::access::{Change, Content, Judge, Kind, Mode},
 };
 
 use crate::{
@@ -117,9 +117,11 @@ impl Stage {
                 (None, api(who).create(&dry, &serde_json::from_value(object.clone())?).await.map(Some))
             }
             Deed::Patch(change) => {
-                let old = self.namespace.graphs().get("g").await?;
+                let old = Api::namespaced_with(self.namespace.client.clone(), &self.namespace.name, &resource)
+                    .get("g")
+                    .await?;
                 let params = PatchParams { dry_run: true, ..PatchParams::default() };
-                (Some(serde_json::to_value(old)?), api(who).patch("g", &params, &Patch::Merge(change)).await.map(Some))
+                (Some(old), api(who).patch("g", &params, &Patch::Merge(change)).await.map(Some))
             }
             Deed::PatchStatus(change) => {
                 let params = PatchParams { dry_run: true, ..PatchParams::default() };
@@ -133,17 +135,14 @@ impl Stage {
         let Some(new) = new else { return Ok(Vec::new()) };
         let namespace = new.metadata.namespace.clone().unwrap_or_default();
         let name = new.metadata.name.clone().unwrap_or_default();
-        let new = serde_json::to_value(new)?;
-        let change = Change {
-            kind: act.kind,
-            namespace: &namespace,
-            name: &name,
-            old: old.as_ref(),
-            new: &new,
-            user: &who.info,
-        };
+        let (old, new) = (old.as_ref().map(content), content(&new));
+        let change = Change { kind: act.kind, namespace: &namespace, name: &name, old, new, user: &who.info };
         Ok(self.judge.judge(&change).await?.iter().map(ToString::to_string).collect())
     }
+}
+
+fn content(object: &DynamicObject) -> Content<'_> {
+    Content { metadata: &object.metadata, spec: &object.data["spec"] }
 }
 
 /// Something that somebody may try.
@@ -347,9 +346,10 @@ async fn the_operator_passes_by_its_identity_alone() -> Result<()> {
         },
         "spec": {"tasks": [{"name": "a", "job": as_account("deployer")}]},
     }))?;
-    let new = serde_json::to_value(child)?;
+    let spec = serde_json::to_value(child.spec)?;
+    let new = Content { metadata: &child.metadata, spec: &spec };
     let namespace = stage.namespace.name.as_str();
-    let change = |user| Change { kind: Kind::Graph, namespace, name: "child", old: None, new: &new, user };
+    let change = |user| Change { kind: Kind::Graph, namespace, name: "child", old: None, new, user };
     assert_eq!(stage.judge.judge(&change(&stage.operator.info)).await?, []);
     for (role, refused) in [("nobody", 3), ("viewer", 3), ("operator", 3), ("designer", 1), ("admin", 0)] {
         let found = stage.judge.judge(&change(&stage.people[role].info)).await?;

@@ -1,31 +1,40 @@
 //! What an object says of itself that only the operator should: labels and annotations with our prefix, and owners that
-//! are graphs. The operator knows the child graphs of a task by them.
+//! are ours. The operator knows the child graphs of a task by them.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::api::{GROUP, LABEL_PREFIX};
 
 /// The first such field that `new` has and `old` has not, or has otherwise. Taking one away claims nothing: the garbage
 /// collector does so to owners.
-pub fn first(old: Option<&Value>, new: &Value) -> Option<String> {
-    let metadata = |object: Option<&Value>| object.map_or(Value::Null, |object| object["metadata"].clone());
-    let (old, new) = (metadata(old), metadata(Some(new)));
-    for map in ["labels", "annotations"] {
-        let ours = new[map].as_object().into_iter().flatten().filter(|(key, _)| key.starts_with(LABEL_PREFIX));
-        for (key, value) in ours {
-            if old[map].get(key) != Some(value) {
-                return Some(format!("metadata.{map}[{key:?}]"));
-            }
-        }
-    }
-    let known = old["ownerReferences"].as_array().cloned().unwrap_or_default();
-    let owners = new["ownerReferences"].as_array().into_iter().flatten().enumerate();
-    let is_ours =
-        |owner: &Value| owner["apiVersion"].as_str().is_some_and(|version| version.split('/').next() == Some(GROUP));
-    // what holds up a deletion says nothing of whose child it is
-    let same = |one: &Value, other: &Value| one["uid"] == other["uid"] && one["controller"] == other["controller"];
-    owners
-        .filter(|(_, owner)| is_ours(owner))
-        .find(|(_, owner)| !known.iter().any(|known| same(known, owner)))
-        .map(|(index, _)| format!("metadata.ownerReferences[{index}]"))
+pub fn first(old: Option<&ObjectMeta>, new: &ObjectMeta) -> Option<String> {
+    let labels = (old.and_then(|old| old.labels.as_ref()), new.labels.as_ref());
+    let annotations = (old.and_then(|old| old.annotations.as_ref()), new.annotations.as_ref());
+    let key = [("labels", labels), ("annotations", annotations)]
+        .into_iter()
+        .find_map(|(map, (old, new))| Some(format!("metadata.{map}[{:?}]", first_key(old, new?)?)));
+    key.or_else(|| {
+        let known = old.and_then(|old| old.owner_references.as_deref()).unwrap_or_default();
+        let owners = new.owner_references.as_deref().unwrap_or_default();
+        let place =
+            owners.iter().position(|owner| is_ours(owner) && !known.iter().any(|known| is_same(known, owner)))?;
+        Some(format!("metadata.ownerReferences[{place}]"))
+    })
+}
+
+fn first_key<'a>(old: Option<&BTreeMap<String, String>>, new: &'a BTreeMap<String, String>) -> Option<&'a str> {
+    let mut ours = new.iter().filter(|(key, _)| key.starts_with(LABEL_PREFIX));
+    let differs = |(key, value): &(&String, &String)| old.and_then(|old| old.get(*key)) != Some(*value);
+    ours.find(differs).map(|(key, _)| key.as_str())
+}
+
+fn is_ours(owner: &OwnerReference) -> bool {
+    owner.api_version.split('/').next() == Some(GROUP)
+}
+
+/// What holds up a deletion says nothing of whose child an object is.
+fn is_same(one: &OwnerReference, other: &OwnerReference) -> bool {
+    (&one.uid, one.controller) == (&other.uid, other.controller)
 }

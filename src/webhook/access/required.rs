@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{Access, Change, Kind, Right, accounts, claims};
+use super::{Access, Change, Content, Kind, Right, accounts, claims};
 use crate::api::GROUP;
 
 /// What a graph that only runs a template has in its spec.
@@ -33,7 +33,7 @@ const OPERATOR: &str = "taskgraph-operator";
 const ADMIN: &str = "taskgraph-admin";
 
 /// The rights that a change asks for beyond those that RBAC has looked at, in the order of the fields that ask for them,
-/// each once. None where nothing but metadata, status or words for people change.
+/// each once. None where only metadata or the status changes.
 pub fn required(change: &Change<'_>) -> Vec<Access> {
     let mut wanted = Wanted { change, found: Vec::new(), seen: BTreeSet::new() };
     match (change.kind, change.old) {
@@ -52,8 +52,8 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn new_graph(&mut self) {
-        let spec = &self.change.new["spec"];
-        let claim = claims::first(None, self.change.new);
+        let spec = self.change.new.spec;
+        let claim = claims::first(None, self.change.new.metadata);
         let fields: Vec<&str> = set_fields(spec).collect();
         let designed = fields.iter().find(|field| !RUNS_TEMPLATE.contains(field) && **field != APPROVALS);
         match (claim, designed) {
@@ -69,11 +69,11 @@ impl Wanted<'_> {
         }
     }
 
-    fn changed_graph(&mut self, old: &Value) {
-        if let Some(path) = claims::first(Some(old), self.change.new) {
+    fn changed_graph(&mut self, old: Content<'_>) {
+        if let Some(path) = claims::first(Some(old.metadata), self.change.new.metadata) {
             self.design(path);
         }
-        let changed = changed_fields(&old["spec"], &self.change.new["spec"]);
+        let changed = changed_fields(old.spec, self.change.new.spec);
         for field in &changed {
             match *field {
                 APPROVALS => self.approve(),
@@ -88,8 +88,8 @@ impl Wanted<'_> {
     }
 
     fn template(&mut self) {
-        let spec = &self.change.new["spec"];
-        let old = self.change.old.map_or(&Value::Null, |old| &old["spec"]);
+        let spec = self.change.new.spec;
+        let old = self.change.old.map_or(&Value::Null, |old| old.spec);
         let Some(field) = changed_fields(old, spec).into_iter().find(|field| *field != "description") else { return };
         self.jobs(format!("spec.{field}"));
         self.claims(&spec["graph"], "spec.graph");
@@ -99,7 +99,7 @@ impl Wanted<'_> {
     /// Whatever a graph makes in the name of its writer. Who changes one task answers for all of them: what one leaves
     /// behind another is given.
     fn pods(&mut self, field: &str) {
-        let spec = &self.change.new["spec"];
+        let spec = self.change.new.spec;
         self.jobs(format!("spec.{field}"));
         self.claims(spec, "spec");
         self.accounts(accounts::of_graph(spec, "spec"));

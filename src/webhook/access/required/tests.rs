@@ -1,13 +1,28 @@
-use k8s_openapi::api::authentication::v1::UserInfo;
+use k8s_openapi::{api::authentication::v1::UserInfo, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde_json::json;
 
 use super::*;
 use crate::api::TaskGraphSpec;
 
+/// `metadata` and `spec` of an object.
+struct Object(ObjectMeta, Value);
+
+impl Object {
+    fn new(object: &Value) -> Self {
+        Self(serde_json::from_value(object["metadata"].clone()).unwrap_or_default(), object["spec"].clone())
+    }
+
+    fn content(&self) -> Content<'_> {
+        Content { metadata: &self.0, spec: &self.1 }
+    }
+}
+
 fn ask(kind: Kind, old: Option<&Value>, new: &Value) -> Vec<Access> {
+    let (old, new) = (old.map(Object::new), Object::new(new));
     let namespace = if kind == Kind::ClusterTemplate { "" } else { "team" };
     let user = UserInfo::default();
-    required(&Change { kind, namespace, name: "g", old, new, user: &user })
+    let old = old.as_ref().map(Object::content);
+    required(&Change { kind, namespace, name: "g", old, new: new.content(), user: &user })
 }
 
 /// `verb resource name at path`, for each.
@@ -231,8 +246,8 @@ fn changing_a_template() {
 #[test]
 fn a_graph_without_a_name_yet() {
     let user = UserInfo::default();
-    let new = graph(&json!({"tasks": tasks()}));
-    let change = Change { kind: Kind::Graph, namespace: "team", name: "", old: None, new: &new, user: &user };
+    let new = Object::new(&graph(&json!({"tasks": tasks()})));
+    let change = Change { kind: Kind::Graph, namespace: "team", name: "", old: None, new: new.content(), user: &user };
     let access = required(&change);
     assert_eq!(access[0].deed, "design graphs in namespace \"team\"");
     assert_eq!(access[0].right.name, "");
