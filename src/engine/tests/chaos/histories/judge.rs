@@ -14,18 +14,34 @@ use crate::{
     engine::{Attempt, AttemptResult, Run, TaskId, Transition, for_each::Launchable, graph::Work},
 };
 
-/// Of an attempt that is launched for the first time. `held`: nothing is to be started, since the spec is not valid or
-/// about to be another one. `has_begun`: an item of it was launched.
-pub fn judge_launch(run: &Run, attempt: Attempt, held: bool, has_begun: bool) {
+/// What there was of an attempt before something of it is launched for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// Nothing.
+    No,
+    /// Items; what goes before them may be open again since, and slots may be fewer.
+    Items,
+    /// Items were asked for, of which a restart found none: they are asked for again, whatever was changed since.
+    Lost,
+}
+
+/// Of an attempt, or an item, that is launched for the first time. `held`: nothing is to be started, since the spec is not
+/// valid or about to be another one.
+pub fn judge_launch(run: &Run, attempt: Attempt, held: bool, begun: Begun) {
     let (graph, settings) = (run.graph(), run.settings());
     let cancelled = run.is_cancelled();
-    let may_start = has_begun || may_start(graph, run, attempt.task);
-    assert!(may_start, "B: {attempt:?} is launched before its gates were passed");
     assert_eq!(run.task(attempt.task).phase, TaskPhase::Running);
     assert_eq!(run.task(attempt.task).attempts, attempt.number);
+    if begun == Begun::Lost {
+        return;
+    }
     assert!(!held || cancelled || run.is_undoing(), "{attempt:?} is launched though the spec is not valid");
     let suspended = settings.desired_state == DesiredState::Suspend;
     assert!(!suspended || cancelled, "{attempt:?} is launched while suspended");
+    if begun == Begun::Items {
+        return;
+    }
+    assert!(may_start(graph, run, attempt.task), "B: {attempt:?} is launched before its gates were passed");
     let live = run.live().count();
     let limit = settings.parallelism.map_or(usize::MAX, |limit| limit as usize);
     assert!(live <= limit, "{live} attempts live in {limit} slots");

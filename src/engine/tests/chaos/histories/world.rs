@@ -17,7 +17,7 @@ use super::{
     },
     history::{Act, CALM, FIRST_FINALLY, History, SLOTS, Slots, graph},
     jobs::{Jobs, Key, Made},
-    judge::{judge_end, judge_launch, judge_store, judge_transition},
+    judge::{Begun, judge_end, judge_launch, judge_store, judge_transition},
 };
 use crate::{
     api::{DesiredState, Duration, Rerun, RerunScope, TaskGraphStatus},
@@ -336,6 +336,9 @@ impl World {
         for key in &forgotten {
             self.asked.remove(key);
         }
+        // what is known to have begun is asked for again, whatever was edited since
+        let begun: Vec<Key> = self.run.live().map(|live| self.key(live.attempt)).collect();
+        self.asked.extend(begun);
         self.mail = self.jobs.keys().map(|key| (self.now, key.clone())).collect();
         let now = self.now;
         let keys: Vec<Key> = self.jobs.keys().cloned().collect();
@@ -439,12 +442,15 @@ impl World {
                 let items = launch.items.as_ref().map(|items| items.len()).or_else(|| plan?.items());
                 let per_item = plan.and_then(TaskPlan::per_item);
                 let made = Made { definition: task.hash, child: matches!(task.work, Work::Graph(_)), items, per_item };
-                // what had begun before a restart is asked for again, whatever was edited since
-                // what goes before it may be open again since the attempt began
                 let known = self.asked.iter().any(|known| known.whole() == key.whole());
-                let has_begun = key.item.is_some() && (known || self.jobs.items(&key.whole()).next().is_some());
+                let begun = match self.jobs.items(&key.whole()).next() {
+                    _ if key.item.is_none() => Begun::No,
+                    Some(_) => Begun::Items,
+                    None if known => Begun::Lost,
+                    None => Begun::No,
+                };
                 if self.asked.insert(key.clone()) {
-                    judge_launch(&self.run, launch.attempt, self.spec_holds(), has_begun);
+                    judge_launch(&self.run, launch.attempt, self.spec_holds(), begun);
                 }
                 let due = self.now + self.jobs.creation_takes(&key, made);
                 self.creates.push((due, key, made));
