@@ -8,8 +8,13 @@ use futures::{StreamExt, future, stream};
 use kube::{
     Api, Client,
     core::{
+<<<<<<< HEAD
         DynamicObject,
         admission::{AdmissionResponse, AdmissionReview, Operation},
+=======
+        DynamicObject, Status,
+        admission::{AdmissionResponse, AdmissionReview},
+>>>>>>> webhook
         response::{StatusCause, StatusDetails, StatusSummary},
     },
 };
@@ -102,7 +107,7 @@ impl Admission {
         let mut known = match self.look_up(&subject).await {
             Ok(known) => known,
             // the controller judges it, and tells what it finds; an API server that is slow must not refuse for us
-            Err(warning) => return Ok(subject.unjudged(warning)),
+            Err(why) => return Ok(subject.unjudged(&why)),
         };
         let mut asked = BTreeSet::new();
         loop {
@@ -258,23 +263,28 @@ fn respond(request: &Request, outcome: Outcome) -> AdmissionResponse {
         return response;
     }
     let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    let mut response = response.deny(message);
     let cause = |problem: Problem| StatusCause {
         reason: "FieldValueInvalid".to_owned(),
         message: problem.message,
         field: problem.path,
     };
-    response.result.status = Some(StatusSummary::Failure);
-    response.result.code = 422;
-    response.result.reason = "Invalid".to_owned();
-    response.result.details = Some(StatusDetails {
+    let details = StatusDetails {
         name: name_of(request).to_owned(),
         group: request.kind.group.clone(),
         kind: request.kind.kind.clone(),
         uid: String::new(),
         causes: problems.into_iter().map(cause).collect(),
         retry_after_seconds: 0,
-    });
+    };
+    response.allowed = false;
+    response.result = Status {
+        status: Some(StatusSummary::Failure),
+        code: 422,
+        message,
+        metadata: None,
+        reason: "Invalid".to_owned(),
+        details: Some(details),
+    };
     response
 }
 

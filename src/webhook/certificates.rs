@@ -124,7 +124,7 @@ impl Policy {
         known: &[Authority],
         now: Timestamp,
     ) -> Result<Material, CertificateError> {
-        let mut params = self.params(Vec::new(), self.validity * AUTHORITY_LIVES, now)?;
+        let mut params = params(Vec::new(), self.validity * AUTHORITY_LIVES, now)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         params.distinguished_name.push(DnType::CommonName, "taskgraph webhook authority");
@@ -138,7 +138,7 @@ impl Policy {
     fn issue(&self, material: &mut Material, now: Timestamp) -> Result<(), CertificateError> {
         let newest = pems(&material.authorities).into_iter().next().map(|(_, pem)| pem).unwrap_or_default();
         let issuer = Issuer::from_ca_cert_pem(&newest, KeyPair::from_pem(&material.authority_key)?)?;
-        let mut params = self.params(self.names.clone(), self.validity, now)?;
+        let mut params = params(self.names.clone(), self.validity, now)?;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -148,22 +148,17 @@ impl Policy {
         material.key = key.serialize_pem();
         Ok(())
     }
+}
 
-    fn params(
-        &self,
-        names: Vec<String>,
-        validity: Duration,
-        now: Timestamp,
-    ) -> Result<CertificateParams, CertificateError> {
-        let mut params = CertificateParams::new(names)?;
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        let time = |time: Timestamp| {
-            date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(time.as_second()).unwrap_or_default())
-        };
-        params.not_before = time(now - CLOCK_SKEW);
-        params.not_after = time(now + validity);
-        Ok(params)
-    }
+fn params(names: Vec<String>, validity: Duration, now: Timestamp) -> Result<CertificateParams, CertificateError> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let time = |time: Timestamp| {
+        date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(time.as_second()).unwrap_or_default())
+    };
+    params.not_before = time(now - CLOCK_SKEW);
+    params.not_after = time(now + validity);
+    Ok(params)
 }
 
 /// Until when the first certificate of a PEM text is good.

@@ -173,7 +173,7 @@ impl Keeper {
         loop {
             let result = self.round(own).await;
             let period = if result.is_ok() { PERIOD.min(own.settled) } else { PERIOD_AFTER_ERROR };
-            self.tell(result.err());
+            self.tell(result.as_ref().err());
             tokio::time::sleep(PAUSE).await;
             // what a watch fails with, the round meets too
             tokio::select! {
@@ -266,7 +266,7 @@ impl Keeper {
     async fn keep_files(&mut self, folder: &Path) {
         loop {
             let result = self.read_files(folder);
-            self.tell(result.err());
+            self.tell(result.as_ref().err());
             tokio::time::sleep(PERIOD_OF_FILES).await;
         }
     }
@@ -286,10 +286,10 @@ impl Keeper {
     }
 
     /// Tells what is wrong, and when it is mended.
-    fn tell(&mut self, error: Option<KeepError>) {
+    fn tell(&mut self, error: Option<&KeepError>) {
         let good = self.in_use.as_ref().is_some_and(|known| known.good_until > Timestamp::now());
         let serves = good && self.trust != Trust::No;
-        let message = error.as_ref().map(|error| chain(error));
+        let message = error.map(|error| chain(error));
         self.health.set_fault(PART, message.clone().map(|message| Fault { message, stops: !serves }));
         match (message, &self.complaint) {
             (Some(message), Some((known, at))) if *known == message && at.elapsed() < COMPLAINT_PERIOD => {}

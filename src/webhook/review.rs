@@ -67,7 +67,7 @@ impl Outcome {
 #[derive(Debug)]
 pub enum Subject<'a> {
     /// A graph whose spec is new.
-    Graph(GraphChange<'a>),
+    Graph(Box<GraphChange<'a>>),
     /// A template whose spec is new.
     Template(TemplateChange<'a>),
 }
@@ -139,7 +139,7 @@ pub fn subject(request: &Request) -> Option<Subject<'_>> {
         return None;
     }
     match request.kind.kind.as_str() {
-        "TaskGraph" => Some(Subject::Graph(GraphChange::of(request, object, old))),
+        "TaskGraph" => Some(Subject::Graph(Box::new(GraphChange::of(request, object, old)))),
         "TaskTemplate" => Some(Subject::Template(TemplateChange::of(request, object, old, TemplateKind::TaskTemplate))),
         "ClusterTaskTemplate" => {
             Some(Subject::Template(TemplateChange::of(request, object, old, TemplateKind::ClusterTaskTemplate)))
@@ -271,7 +271,7 @@ impl<'a> TemplateChange<'a> {
         let name = object.metadata.name.clone().unwrap_or_default();
         Self {
             namespace: request.namespace.as_deref().unwrap_or_default(),
-            reference: TemplateRef { kind, name, ..TemplateRef::default() },
+            reference: TemplateRef { name, kind },
             spec: spec_of(object),
             old: old.map(spec_of),
         }
@@ -309,7 +309,7 @@ impl<'a> TemplateChange<'a> {
 
 impl Subject<'_> {
     /// What comes of it where it cannot be judged by now, and why.
-    pub fn unjudged(&self, why: String) -> Outcome {
+    pub fn unjudged(&self, why: &str) -> Outcome {
         let problems = match self {
             Self::Graph(change) => change.in_anothers_name(),
             Self::Template(_) => Vec::new(),

@@ -39,18 +39,17 @@ use crate::{
 const LOOKED_AT: [(&str, &str); 1] = [("update", "taskgraphs/finalizers")];
 
 /// Rules of the operator in its namespace, of its Lease, and in the cluster.
-fn chart() -> Result<[Vec<PolicyRule>; 4]> {
+fn chart() -> Result<[Vec<PolicyRule>; 3]> {
     Ok([
         rules("rbac.yaml", "{{ $name }}")?,
         rules("rbac.yaml", "{{ $name }}-lease")?,
         rules("rbac.yaml", "{{ $cluster }}-cluster")?,
-        rules("webhook-rbac.yaml", "{{ $cluster }}-access")?,
     ])
 }
 
 async fn give(namespace: &Namespace, user: &User) -> Result<()> {
-    let [own, lease, cluster, access] = chart()?;
-    let cluster = [cluster, access].concat();
+    let [own, lease, cluster] = chart()?;
+    let cluster = [cluster, rules("webhook-rbac.yaml", "{{ $cluster }}-review")?].concat();
     let group = "rbac.authorization.k8s.io";
     let subjects = json!([{"apiGroup": group, "kind": "User", "name": user.info.username}]);
     for (name, rules) in [("taskgraph", own), ("taskgraph-lease", lease)] {

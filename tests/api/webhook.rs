@@ -68,14 +68,14 @@ impl Server {
 }
 
 impl Admitted {
-    async fn over(namespace: &Namespace) -> Result<Self> {
+    fn over(namespace: &Namespace) -> Result<Self> {
         let free = std::net::TcpListener::bind("127.0.0.1:0")?;
         let (address, client) = (free.local_addr()?, namespace.client.clone());
         Ok(Self { namespace: namespace.clone(), address, client })
     }
 
     async fn new(test: &str) -> Result<Self> {
-        Self::over(&Namespace::new(&ControlPlane::shared().client().await?, test).await?).await
+        Self::over(&Namespace::new(&ControlPlane::shared().client().await?, test).await?)
     }
 
     /// With all that the chart makes for it.
@@ -282,7 +282,7 @@ async fn what_was_stored_before_can_be_steered_mended_and_deleted() -> Result<()
 async fn an_edit_that_cannot_be_honoured_is_refused() -> Result<()> {
     let script = |task: &str, _| if task == "pay" { Play::runs_on() } else { Play::succeeds("") };
     let fixture = Fixture::new("honoured", script).await?;
-    let (admitted, _server) = Admitted::over(&fixture.namespace).await?.installed().await?;
+    let (admitted, _server) = Admitted::over(&fixture.namespace)?.installed().await?;
     let namespace = &admitted.namespace;
     let book = task_with("book", &[], json!({"compensate": {"container": container()}}));
     namespace.create("trip", json!({"tasks": [book, task("pay", &["book"])]})).await?;

@@ -128,7 +128,7 @@ async fn certificates_are_changed_while_it_serves() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (served, stop) = (Served::default(), CancellationToken::new());
-    let server = tokio::spawn(serve(listener, served.clone(), admission(), stop.clone().cancelled_owned()));
+    let serving = tokio::spawn(serve(listener, served.clone(), admission(), stop.clone().cancelled_owned()));
     let now = jiff::Timestamp::now();
     let first = policy().renew(&Material::default(), false, now).unwrap().unwrap();
     let body = review(&json!({"tasks": [{"name": "a", "container": {"image": "i"}}]}), false).to_string();
@@ -152,5 +152,5 @@ async fn certificates_are_changed_while_it_serves() {
     let text = ask(port, &first.authorities, "{").await.unwrap();
     assert!(text.starts_with("HTTP/1.1 400 Bad Request"), "{text}");
     stop.cancel();
-    server.await.unwrap().unwrap();
+    serving.await.unwrap().unwrap();
 }

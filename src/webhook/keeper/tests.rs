@@ -48,11 +48,11 @@ async fn a_fault_stops_only_who_cannot_serve() {
     assert_eq!(fault(&health), Some(true), "not before the first certificate");
     put_files(folder.path(), &made(Duration::from_hours(1), Timestamp::now()));
     let result = keeper.read_files(folder.path());
-    keeper.tell(result.err());
+    keeper.tell(result.as_ref().err());
     assert_eq!(fault(&health), None);
     fs::remove_file(folder.path().join(KEY)).unwrap();
     let result = keeper.read_files(folder.path());
-    keeper.tell(result.err());
+    keeper.tell(result.as_ref().err());
     assert_eq!(fault(&health), Some(false), "the one that was read is still good");
 }
 
