@@ -8,13 +8,8 @@ use futures::{StreamExt, future, stream};
 use kube::{
     Api, Client,
     core::{
-<<<<<<< HEAD
-        DynamicObject,
-        admission::{AdmissionResponse, AdmissionReview, Operation},
-=======
         DynamicObject, Status,
-        admission::{AdmissionResponse, AdmissionReview},
->>>>>>> webhook
+        admission::{AdmissionResponse, AdmissionReview, Operation},
         response::{StatusCause, StatusDetails, StatusSummary},
     },
 };
