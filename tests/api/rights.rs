@@ -17,7 +17,7 @@ use kube::{
 };
 use serde_json::json;
 use taskgraph::{
-    api::{TaskGraph, TaskPhase},
+    api::{GROUP, TaskGraph, TaskPhase},
     webhook::access::{Change, Content, Judge, Kind, Mode},
 };
 
@@ -25,7 +25,7 @@ use crate::{
     fixture::task,
     support::{
         ControlPlane, Namespace, Operator, Play, Player, Proxy,
-        guarded::User,
+        guarded::{User, until_may},
         namespace::{finished, task as task_of},
         operator::Settings,
         player::phase,
@@ -67,6 +67,14 @@ async fn give(namespace: &Namespace, user: &User) -> Result<()> {
     let binding: ClusterRoleBinding =
         serde_json::from_value(json!({"metadata": {"name": name}, "roleRef": role, "subjects": subjects}))?;
     Api::all(namespace.client.clone()).create(&PostParams::default(), &binding).await?;
+    let user = user.info.username.as_deref().unwrap_or_default();
+    for (right, place) in [
+        (("list", GROUP, "taskgraphs"), Some(namespace.name.as_str())),
+        (("create", "coordination.k8s.io", "leases"), Some(namespace.name.as_str())),
+        (("list", GROUP, "clustertasktemplates"), None),
+    ] {
+        until_may(&namespace.client, user, right, place).await;
+    }
     Ok(())
 }
 

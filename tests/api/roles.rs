@@ -17,7 +17,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgraph::{
-    api::TaskGraph,
+    api::{GROUP, TaskGraph},
     webhook::access::{Change, Content, Judge, Kind, Mode},
 };
 
@@ -25,7 +25,7 @@ use crate::{
     fixture::{Fixture, task},
     support::{
         ControlPlane, Namespace, Play,
-        guarded::User,
+        guarded::{User, until_may},
         namespace::{finished, task as task_status},
         rights::rules,
     },
@@ -56,15 +56,26 @@ fn binding(role: &str, user: &str) -> Value {
     })
 }
 
+/// A right by which one sees that a role was given.
+fn told_by(role: &str) -> (&'static str, &'static str, &'static str) {
+    match role {
+        "cluster" => ("create", "authorization.k8s.io", "subjectaccessreviews"),
+        "half" => ("create", GROUP, "clustertasktemplates"),
+        _ => ("list", GROUP, "taskgraphs"),
+    }
+}
+
 async fn bind(namespace: &Namespace, role: &str, user: &str) -> Result<()> {
     let binding: RoleBinding = serde_json::from_value(binding(role, user))?;
     namespace.api().create(&PostParams::default(), &binding).await?;
+    until_may(&namespace.client, user, told_by(role), Some(&namespace.name)).await;
     Ok(())
 }
 
 async fn bind_everywhere(namespace: &Namespace, role: &str, user: &str) -> Result<()> {
     let binding: ClusterRoleBinding = serde_json::from_value(binding(role, user))?;
     Api::all(namespace.client.clone()).create(&PostParams::default(), &binding).await?;
+    until_may(&namespace.client, user, told_by(role), None).await;
     Ok(())
 }
 

@@ -6,11 +6,13 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     authentication::v1::{SelfSubjectReview, TokenRequest, TokenRequestSpec, UserInfo},
+    authorization::v1::SubjectAccessReview,
     core::v1::ServiceAccount,
 };
 use kube::{
@@ -20,7 +22,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{ControlPlane, Namespace};
+use super::{ControlPlane, Namespace, namespace::PATIENCE};
 
 /// Makes the authority of users' certificates in `dir`; arguments of the API server.
 pub fn prepare(dir: &Path) -> Result<Vec<String>> {
@@ -109,6 +111,32 @@ impl User {
         let info = answer.status.and_then(|status| status.user_info).context("nobody")?;
         Ok(Self { config, kubeconfig: None, client, info })
     }
+}
+
+/// Waits until the API server knows of a right that was given by a binding: it learns of those by a watch.
+///
+/// # Panics
+/// If it does not.
+pub async fn until_may(
+    client: &Client,
+    user: &str,
+    (verb, group, resource): (&str, &str, &str),
+    namespace: Option<&str>,
+) {
+    let api: Api<SubjectAccessReview> = Api::all(client.clone());
+    let attributes = json!({"verb": verb, "group": group, "resource": resource, "namespace": namespace});
+    let review = json!({"metadata": {}, "spec": {"user": user, "resourceAttributes": attributes}});
+    let review: SubjectAccessReview = serde_json::from_value(review).expect("a review");
+    let known = async {
+        loop {
+            let answer = api.create(&PostParams::default(), &review).await;
+            if answer.is_ok_and(|answer| answer.status.is_some_and(|status| status.allowed)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, known).await.unwrap_or_else(|_| panic!("{user} may not {verb} {resource}"));
 }
 
 fn openssl<A: AsRef<OsStr>>(dir: &Path, args: &[A]) -> Result<()> {
