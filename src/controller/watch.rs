@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fmt::Debug, sync::Arc};
 
-use futures::{Stream, StreamExt, TryStreamExt, future, pin_mut};
+use futures::{Stream, StreamExt, future, pin_mut};
 use kube::{
     Api, Client, Resource,
     core::{DeserializeGuard, NamespaceResourceScope},
@@ -44,6 +44,7 @@ where
     pin_mut!(events);
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
+        note(&ctx, K::kind(&()).as_ref(), &event);
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => {
@@ -59,7 +60,8 @@ where
                 wake(&ctx, &ctx.index, |index| index.apply(object));
             }
             Ok(Event::Delete(object)) => wake(&ctx, &ctx.index, |index| index.delete(&object)),
-            Err(error) => watch_failed(K::kind(&()).as_ref(), &error),
+            // told in `note`
+            Err(_) => {}
         }
     }
 }
@@ -70,11 +72,27 @@ fn wake(ctx: &Context, index: &Index, change: impl FnOnce(&Index) -> Option<refl
     }
 }
 
-fn watch_failed(kind: &str, error: &watcher::Error) {
-    match error {
+/// Shows how a watch does, by what it brought last.
+fn note<K>(ctx: &Context, kind: &str, event: &watcher::Result<Event<K>>) {
+    let watches = ctx.hands.health.watches();
+    match event {
+        // that is before the list is asked for
+        Ok(Event::Init) => {}
+        Ok(Event::InitDone) => {
+            watches.seen(kind);
+            watches.synced(kind);
+        }
+        Ok(_) => watches.seen(kind),
         // the API server ends watches now and then; the watcher lists again
-        watcher::Error::WatchError(status) if status.code == 410 => debug!(kind, "watch expired"),
-        error => warn!(kind, %error, "watch failed; trying again"),
+        Err(watcher::Error::WatchError(status)) if status.code == 410 => debug!(kind, "watch expired"),
+        Err(error) => {
+            let is_new = watches.failed(kind, error);
+            match watches.problem_of(kind) {
+                Some(problem) if is_new => warn!(kind, %error, "{problem}"),
+                Some(_) => debug!(kind, %error, "watch failed; trying again"),
+                None => warn!(kind, %error, "watch failed; trying again"),
+            }
+        }
     }
 }
 
@@ -87,10 +105,14 @@ pub fn graphs(
     let reader = writer.as_reader();
     let seen = watcher(api, watcher::Config::default())
         .default_backoff()
-        .inspect_err(|error| watch_failed("TaskGraph", error))
         .modify(GraphView::prune)
         .reflect(writer)
-        .inspect_ok(move |event| keep_track(&ctx, &reader, event));
+        .inspect(move |event| {
+            note(&ctx, "TaskGraph", event);
+            if let Ok(event) = event {
+                keep_track(&ctx, &reader, event);
+            }
+        });
     // the queue would pause all that it is woken by, for up to half a minute, at each error
     seen.applied_objects().filter(|seen| future::ready(seen.is_ok()))
 }
@@ -130,13 +152,13 @@ where
         .reflect(writer);
     events
         .for_each(|event| {
+            note(&ctx, K::kind(&()).as_ref(), &event);
             match event {
                 Ok(Event::Apply(_) | Event::InitDone) => {
                     ctx.templates.changed();
                     ctx.templates.waiting().into_iter().for_each(|graph| ctx.registry.wake(graph));
                 }
-                Ok(_) => {}
-                Err(error) => watch_failed(K::kind(&()).as_ref(), &error),
+                Ok(_) | Err(_) => {}
             }
             future::ready(())
         })
