@@ -142,7 +142,8 @@ pub async fn run(
     let (wake, woken) = mpsc::unbounded();
     let (template_reader, template_writer) = reflector::store();
     let (cluster_reader, cluster_writer) = reflector::store();
-    let hands = Arc::new(Hands::new(Cluster::new(client.clone()), leadership.clone(), metrics, options.tracer, health.clone()));
+    let hands =
+        Arc::new(Hands::new(Cluster::new(client.clone()), leadership.clone(), metrics, options.tracer, health.clone()));
     let ctx = Arc::new(Context {
         recorder: Recorder::new(hands.cluster.clone(), hands.tracker.clone()),
         hands,

@@ -170,7 +170,10 @@ impl Maker<'_> {
         };
         let undo = if role == ROLE_COMPENSATION { "undo " } else { "" };
         let name = format!("{undo}{} #{number}", task.name);
-        Some(Span { context, parent: Some(self.trace.graph().span_id()), is_remote: false, name, start, end }.with(attributes, status))
+        Some(
+            Span { context, parent: Some(self.trace.graph().span_id()), is_remote: false, name, start, end }
+                .with(attributes, status),
+        )
     }
 
     /// The graph's own span or, if it had finished before, one of what it did since.
@@ -188,9 +191,13 @@ impl Maker<'_> {
         };
         let mut attributes = self.attributes();
         attributes.push(KeyValue::new("cicd.pipeline.result", result(phase, why)));
-        attributes.push(KeyValue::new("taskgraph.outcome", if failed.is_none() { CONDITION_COMPLETE } else { CONDITION_FAILED }));
+        attributes.push(KeyValue::new(
+            "taskgraph.outcome",
+            if failed.is_none() { CONDITION_COMPLETE } else { CONDITION_FAILED },
+        ));
         attributes.extend(why.map(|why| KeyValue::new("taskgraph.reason", why.to_owned())));
-        attributes.extend(why.filter(|_| phase == TaskPhase::Failed).map(|why| KeyValue::new("error.type", why.to_owned())));
+        attributes
+            .extend(why.filter(|_| phase == TaskPhase::Failed).map(|why| KeyValue::new("error.type", why.to_owned())));
         let span_status = match (phase, failed) {
             (TaskPhase::Succeeded, _) => Status::Ok,
             (TaskPhase::Failed, Some(failed)) => Status::error(told(Some(&failed.reason), Some(&failed.message))),
@@ -200,7 +207,14 @@ impl Maker<'_> {
         let span = match again {
             Some(start) => {
                 let context = self.trace.reopened(end.as_millisecond());
-                Span { context, parent: Some(own.span_id()), is_remote: false, name: format!("{name}, again"), start, end }
+                Span {
+                    context,
+                    parent: Some(own.span_id()),
+                    is_remote: false,
+                    name: format!("{name}, again"),
+                    start,
+                    end,
+                }
             }
             None => Span { context: own, parent: self.trace.parent(), is_remote: true, name, start: started, end },
         };

@@ -103,16 +103,15 @@ pub fn graphs(
     writer: Writer<GraphView>,
 ) -> impl Stream<Item = Result<GraphView, watcher::Error>> + Send + 'static {
     let reader = writer.as_reader();
-    let seen = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(GraphView::prune)
-        .reflect(writer)
-        .inspect(move |event| {
-            note(&ctx, "TaskGraph", event);
-            if let Ok(event) = event {
-                keep_track(&ctx, &reader, event);
-            }
-        });
+    let seen =
+        watcher(api, watcher::Config::default()).default_backoff().modify(GraphView::prune).reflect(writer).inspect(
+            move |event| {
+                note(&ctx, "TaskGraph", event);
+                if let Ok(event) = event {
+                    keep_track(&ctx, &reader, event);
+                }
+            },
+        );
     // the queue would pause all that it is woken by, for up to half a minute, at each error
     seen.applied_objects().filter(|seen| future::ready(seen.is_ok()))
 }

@@ -43,7 +43,13 @@ pub struct Args {
     pub otlp_endpoint: Option<String>,
 
     /// What the collector wants to be sent along: NAME=VALUE, separated by commas
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_HEADERS", value_name = "HEADERS", default_value = "", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_HEADERS",
+        value_name = "HEADERS",
+        default_value = "",
+        hide_env_values = true
+    )]
     pub otlp_headers: String,
 
     /// Part of graphs that are traced, 0 to 1. A graph with a valid annotation `traceparent` does

@@ -139,7 +139,8 @@ mod tests {
         ] {
             fs::write(&path, text).unwrap();
             let read = Settings::read(&path).ok();
-            let expected = expected.map(|(level, ratio)| Settings { log_level: level.map(str::to_owned), trace_ratio: ratio });
+            let expected =
+                expected.map(|(level, ratio)| Settings { log_level: level.map(str::to_owned), trace_ratio: ratio });
             assert_eq!(read, expected, "{text}");
         }
     }
@@ -153,7 +154,8 @@ mod tests {
         let (tracer, _exporter) = Tracer::new(collector, 1.0, crate::runtime::metrics::Metrics::new().0);
         let arguments = Settings { log_level: Some("info".into()), trace_ratio: Some(1.0) };
         let last = Settings::default();
-        let mut follower = Follower { path: path.clone(), levels: levels.clone(), tracer: tracer.clone(), arguments, last };
+        let mut follower =
+            Follower { path: path.clone(), levels: levels.clone(), tracer: tracer.clone(), arguments, last };
         let mut after = |text: &str| {
             fs::write(&path, text).unwrap();
             let told = follower.look().is_err();

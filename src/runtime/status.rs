@@ -359,9 +359,6 @@ mod tests {
         assert_eq!(Kubernetes::default().problem(), None, "not known");
         assert_eq!(read_version("", "x"), None);
         let old = Kubernetes(Arc::new(Mutex::new(Some((1, 32)))));
-        assert_eq!(
-            old.problem().as_deref(),
-            Some("the cluster runs Kubernetes 1.32: taskgraph needs 1.33 or newer")
-        );
+        assert_eq!(old.problem().as_deref(), Some("the cluster runs Kubernetes 1.32: taskgraph needs 1.33 or newer"));
     }
 }

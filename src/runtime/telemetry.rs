@@ -6,9 +6,7 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use tracing_subscriber::{
-    EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
-};
+use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
 use super::args::LogFormat;
 

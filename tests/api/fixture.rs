@@ -168,7 +168,8 @@ impl Operated<'_> {
     async fn start_as(&mut self, identity: &str) -> Result<()> {
         *self.proxy = Proxy::start(self.control_plane).await?;
         let settings = Settings::new(self.proxy.kubeconfig(), &self.namespace.name);
-        *self.operator = Operator::start(Settings { identity: identity.to_owned(), args: self.args.to_vec(), ..settings })?;
+        *self.operator =
+            Operator::start(Settings { identity: identity.to_owned(), args: self.args.to_vec(), ..settings })?;
         Ok(())
     }
 

@@ -15,12 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fixture::{Fixture, container, task, task_with},
-    support::{
-        Play,
-        namespace::PATIENCE,
-        operator::fetch,
-        process::Program,
-    },
+    support::{Play, namespace::PATIENCE, operator::fetch, process::Program},
 };
 
 /// How long the operator works before it is asked about: rates need several scrapes, one a second.

@@ -26,7 +26,10 @@ fn words() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for folder in ["src/engine", "src/jobs", "src/controller"] {
         for path in files_below(folder, &["rs"]) {
-            if path.components().any(|part| ["tests", "tests.rs", "fuzz.rs"].iter().any(|name| part.as_os_str() == *name)) {
+            if path
+                .components()
+                .any(|part| ["tests", "tests.rs", "fuzz.rs"].iter().any(|name| part.as_os_str() == *name))
+            {
                 continue;
             }
             let text = read(&path);

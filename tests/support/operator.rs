@@ -114,7 +114,8 @@ impl Operator {
             let log = self.process.log_tail(usize::MAX);
             // of several starts the last counts; the API server is told of elsewhere
             let listens = log.lines().rev().find(|line| line.contains("listen"));
-            let port = listens.and_then(|line| line.split_once("127.0.0.1:")?.1.split(|c: char| !c.is_ascii_digit()).next());
+            let port =
+                listens.and_then(|line| line.split_once("127.0.0.1:")?.1.split(|c: char| !c.is_ascii_digit()).next());
             if let Some(port) = port.and_then(|port| port.parse().ok()) {
                 return SocketAddr::from(([127, 0, 0, 1], port));
             }

@@ -39,7 +39,8 @@ fn attribute(span: &SpanData, key: &str) -> Option<String> {
 /// A graph that retries a task, undoes another, and fails: the statuses as they are stored.
 fn story() -> Vec<TaskGraphStatus> {
     let failed = json!({"attempt": 1, "job": "a-1", "startTime": T[0], "completionTime": T[1], "exitCode": 3, "reason": "Error", "message": "no rows"});
-    let last = json!({"attempt": 2, "job": "a-2", "startTime": T[2], "completionTime": T[4], "reason": "DeadlineExceeded"});
+    let last =
+        json!({"attempt": 2, "job": "a-2", "startTime": T[2], "completionTime": T[4], "reason": "DeadlineExceeded"});
     let pay = |undo: Value| {
         let pay = json!({"name": "pay", "phase": "Succeeded", "attempts": 1, "job": "pay-1", "startTime": T[0], "completionTime": T[2]});
         let mut pay = pay.as_object().cloned().unwrap();
@@ -143,7 +144,8 @@ fn what_is_run_again_is_told_again_and_nothing_else() {
     let first = story.last().unwrap();
     let mut reopened = first.clone();
     (reopened.completion_time, reopened.reopen_time) = (None, Some(T[5].parse().unwrap()));
-    reopened.tasks[0] = serde_json::from_value(json!({"name": "a", "phase": "Pending", "attempts": 2, "attemptsBefore": 2})).unwrap();
+    reopened.tasks[0] =
+        serde_json::from_value(json!({"name": "a", "phase": "Pending", "attempts": 2, "attemptsBefore": 2})).unwrap();
     assert_eq!(told(&made(first, &reopened)), []);
     let mut again = reopened.clone();
     let end: Timestamp = "2026-01-01T00:00:09Z".parse().unwrap();
@@ -152,7 +154,10 @@ fn what_is_run_again_is_told_again_and_nothing_else() {
     let mut second = again.history[0].clone();
     second.time = end;
     again.history.push(second);
-    again.tasks[0] = serde_json::from_value(json!({"name": "a", "phase": "Skipped", "attempts": 2, "attemptsBefore": 2, "completionTime": T[5]})).unwrap();
+    again.tasks[0] = serde_json::from_value(
+        json!({"name": "a", "phase": "Skipped", "attempts": 2, "attemptsBefore": 2, "completionTime": T[5]}),
+    )
+    .unwrap();
     let spans = made(&reopened, &again);
     assert_eq!(told(&spans), [("orders, again".to_owned(), "Complete".to_owned(), 4)]);
     assert_ne!(spans[0].span_context.span_id(), Trace::new("u", None, 1.0).graph().span_id());
@@ -165,5 +170,8 @@ fn a_status_made_by_hand_costs_nothing() {
         {"name": "b", "phase": "Running"},
         {"name": "c", "phase": "Retrying", "attempts": 7},
     ]}));
-    assert_eq!(told(&made(&TaskGraphStatus::default(), &wild)), [("a #4294967295".to_owned(), "Succeeded".to_owned(), 0)]);
+    assert_eq!(
+        told(&made(&TaskGraphStatus::default(), &wild)),
+        [("a #4294967295".to_owned(), "Succeeded".to_owned(), 0)]
+    );
 }
