@@ -233,12 +233,7 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
         let current = status.revision_number;
         let numbers = current.saturating_sub(KEPT_REVISIONS - 1)..=current.saturating_add(MAX_TAKEN);
         let kept = numbers.map(|number| Some(Pinned::name(view, number))).collect();
-        ctx.hands.tracker.spawn(prune(
-            Arc::clone(&ctx.hands),
-            view.namespace().to_owned(),
-            view.uid().to_owned(),
-            kept,
-        ));
+        ctx.hands.spawn(prune(Arc::clone(&ctx.hands), view.namespace().to_owned(), view.uid().to_owned(), kept));
     }
     Ok(())
 }

@@ -169,10 +169,10 @@ async fn stop(ctx: &Context, view: &GraphView) -> Result<bool, AcceptError> {
             "stopping what runs of a graph that is not valid any more"
         );
         for job in jobs {
-            ctx.hands.tracker.spawn(std::sync::Arc::clone(&ctx.hands).discard(job));
+            ctx.hands.spawn(std::sync::Arc::clone(&ctx.hands).discard(job));
         }
         for child in children {
-            ctx.hands.tracker.spawn(std::sync::Arc::clone(&ctx.hands).retire(child));
+            ctx.hands.spawn(std::sync::Arc::clone(&ctx.hands).retire(child));
         }
         return Ok(false);
     }

@@ -292,7 +292,7 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
     // whatever is logged about the graph carries its trace
     let trace = ctx.hands.tracer.trace(view.uid(), view.traceparent());
     let span = trace.map_or_else(Span::none, |trace| error_span!("graph", trace_id = %trace));
-    let result = AssertUnwindSafe(look(&view, &ctx, &slot)).catch_unwind().instrument(span).await;
+    let result = AssertUnwindSafe(look(&view, &ctx, &slot)).catch_unwind().instrument(span.clone()).await;
     ctx.hands.metrics.reconcile_duration.observe(begun.elapsed().as_secs_f64());
     match result {
         Ok(Ok(action)) => {
@@ -303,7 +303,13 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
         Err(_) => {
             // what the session believes may be half changed
             ctx.registry.renew(view.uid());
-            error!(graph = view.name(), namespace = view.namespace(), "a look at the graph panicked; this is a defect");
+            span.in_scope(|| {
+                error!(
+                    graph = view.name(),
+                    namespace = view.namespace(),
+                    "a look at the graph panicked; this is a defect"
+                );
+            });
             Err(ReconcileError::Panic)
         }
     }
@@ -378,10 +384,10 @@ async fn clear_away(view: &GraphView, ctx: &Context) -> Result<(), ReconcileErro
         && accept::live_status(&ctx.hands.cluster, view).await?.0.completion_time.is_some()
     {
         for job in jobs {
-            ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).discard(job));
+            ctx.hands.spawn(Arc::clone(&ctx.hands).discard(job));
         }
         for child in children {
-            ctx.hands.tracker.spawn(Arc::clone(&ctx.hands).retire(child));
+            ctx.hands.spawn(Arc::clone(&ctx.hands).retire(child));
         }
     }
     Ok(())

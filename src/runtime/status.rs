@@ -283,6 +283,10 @@ impl Kubernetes {
 
     /// Asks until the cluster is new enough, or `stop`.
     pub async fn watch(self, client: Client, stop: CancellationToken) {
+        self.follow(client, VERSION_PERIOD, stop).await;
+    }
+
+    async fn follow(self, client: Client, period: Duration, stop: CancellationToken) {
         let mut told = false;
         loop {
             if let Ok(info) = client.apiserver_version().await
@@ -296,7 +300,7 @@ impl Kubernetes {
                 _ => {}
             }
             tokio::select! {
-                () = tokio::time::sleep(VERSION_PERIOD) => {}
+                () = tokio::time::sleep(period) => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -314,6 +318,38 @@ mod tests {
     use kube::{core::Status, runtime::watcher::Error};
 
     use super::*;
+
+    /// A cluster that is upgraded while it is asked.
+    #[tokio::test]
+    async fn an_upgraded_cluster_is_noticed() {
+        let asked = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&asked);
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            let mut asked = count.lock();
+            *asked += 1;
+            // away, too old, new enough
+            let (code, minor) = [(503, ""), (200, "32"), (200, "33")][(*asked - 1_usize).min(2)];
+            let info = k8s_openapi::apimachinery::pkg::version::Info {
+                major: "1".into(),
+                minor: minor.into(),
+                ..Default::default()
+            };
+            let body = serde_json::to_vec(&info).unwrap();
+            let answer = http::Response::builder().status(code).body(kube::client::Body::from(body)).unwrap();
+            async move { Ok::<_, tower::BoxError>(answer) }
+        });
+        let kubernetes = Kubernetes::default();
+        let (client, stop) = (Client::new(service, "x"), CancellationToken::new());
+        let watch = tokio::spawn(kubernetes.clone().follow(client, Duration::from_millis(50), stop));
+        while *asked.lock() < 2 || kubernetes.version().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(kubernetes.version().as_deref(), Some("1.32"));
+        assert!(kubernetes.problem().is_some());
+        // it ends once the cluster is new enough
+        watch.await.unwrap();
+        assert_eq!((kubernetes.problem(), kubernetes.version().as_deref()), (None, Some("1.33")));
+    }
 
     fn refused(code: u16) -> Error {
         let status = Status { code, message: "pods is forbidden".into(), ..Status::default() };

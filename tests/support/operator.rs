@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsStr,
-    net::SocketAddr,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant},
@@ -10,10 +11,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
 
 use super::process::Program;
 
@@ -159,11 +156,16 @@ impl Drop for Operator {
 
 /// What a server answers to a GET: the status code and the body.
 pub async fn fetch(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(address).await?;
     // HTTP/1.0: the body ends with the connection, and is not sent in chunks
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
+    let ask = move || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = tokio::task::spawn_blocking(ask).await??;
     let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
     let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status code")?;
     Ok((code, body.to_owned()))

@@ -101,10 +101,32 @@ fn hex(text: &str, length: usize) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
+pub(super) mod tests {
+    use std::{collections::BTreeSet, time::SystemTime};
+
+    use opentelemetry::{InstrumentationScope, trace::Status};
+    use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
     use super::*;
+
+    /// A span of that name.
+    pub(in crate::runtime::traces) fn span(name: &str) -> SpanData {
+        SpanData {
+            span_context: Trace::new("u", None, 1.0).graph(),
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: name.to_owned().into(),
+            start_time: SystemTime::UNIX_EPOCH,
+            end_time: SystemTime::UNIX_EPOCH,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: InstrumentationScope::builder("x").build(),
+        }
+    }
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

@@ -97,3 +97,22 @@ impl Tracer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::traces::context::tests::span;
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_dropped_and_counted() {
+        let (metrics, _) = Metrics::new();
+        let collector = Collector::new("http://localhost:1", "").unwrap();
+        // nobody takes anything out
+        let (tracer, _exporter) = Tracer::new(collector, 1.0, metrics.clone());
+        tracer.send((0..QUEUE + 7).map(|_| span("a")));
+        assert_eq!(metrics.trace_spans.get_or_create(&FateLabel { fate: "dropped" }).get(), 7);
+        assert!(!Tracer::off().is_on());
+        Tracer::off().send([span("b")]);
+        assert_eq!(Tracer::off().trace("u", None), None);
+    }
+}
