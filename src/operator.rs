@@ -52,7 +52,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let ended = CancellationToken::new();
     let served = tokio::spawn(health::serve(listener, health.clone(), registry, ended.clone()));
     let (tracer, exporter) = tracer(&args, said.trace_ratio, &metrics)?;
-    let exported = exporter.map(|exporter| tokio::spawn(exporter.run(ended.clone())));
+    let sent = exporter.map(|exporter| tokio::spawn(exporter.run(ended.clone())));
     if let Some(path) = args.settings.clone() {
         let arguments = Settings { log_level: Some(args.log_level.clone()), trace_ratio: Some(args.trace_ratio) };
         let follower = Follower { path, levels, tracer: tracer.clone(), arguments, last: said };
@@ -71,9 +71,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Err(error) = elected.await {
         warn!(%error, "the Lease was not given back");
     }
-    if let Some(exported) = exported {
+    if let Some(sent) = sent {
         // it gives up by itself
-        let _ = exported.await;
+        let _ = sent.await;
     }
     if let Ok(Err(error)) = served.await {
         warn!(%error, "serving health and metrics ended badly");

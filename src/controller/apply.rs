@@ -61,8 +61,16 @@ pub struct Hands {
 impl Hands {
     /// Ready to act.
     pub fn new(cluster: Cluster, leadership: Leadership, metrics: Metrics, tracer: Tracer, health: Health) -> Self {
-        let (tracker, creates) = (TaskTracker::new(), Semaphore::new(CREATES));
-        Self { cluster, leadership, metrics, tracer, health, tracker, cache: Cache::default(), creates }
+        Self {
+            cluster,
+            leadership,
+            metrics,
+            tracer,
+            health,
+            tracker: TaskTracker::new(),
+            cache: Cache::default(),
+            creates: Semaphore::new(CREATES),
+        }
     }
 
     /// Works in the background; what is logged there is about the same graph.
@@ -189,6 +197,7 @@ impl Prepared {
     }
 
     /// With a trace context, which is handed on to what runs.
+    #[must_use]
     pub fn traced(mut self, traceparent: Option<&str>) -> Self {
         if let Some(traceparent) = traceparent {
             jobs::trace::hand_on(&mut self.job, traceparent);

@@ -330,12 +330,6 @@ impl Session {
             self.holds.retain(|held, _| held.task != task || held.number == attempt);
         }
         self.count(task, from, to);
-        if (from, to) == (TaskPhase::Ready, TaskPhase::Running) {
-            let status = self.run.task(task);
-            let waited = status.start_time.zip(status.ready_time).map(|(start, ready)| start.duration_since(ready));
-            let waited = waited.and_then(|waited| Duration::try_from(waited).ok());
-            waited.into_iter().for_each(|waited| self.hands.metrics.task_wait.observe(waited.as_secs_f64()));
-        }
         self.note_for_cache(task, to, attempt, reason);
         let (graph, namespace) = (&self.identity.name, &self.identity.namespace);
         match to {
@@ -366,6 +360,13 @@ impl Session {
                 gauge.inc();
             } else if from == phase && to != phase {
                 gauge.dec();
+            }
+        }
+        if (from, to) == (TaskPhase::Ready, TaskPhase::Running) {
+            let status = self.run.task(task);
+            let waited = status.start_time.zip(status.ready_time).map(|(start, ready)| start.duration_since(ready));
+            if let Some(waited) = waited.and_then(|waited| Duration::try_from(waited).ok()) {
+                metrics.task_wait.observe(waited.as_secs_f64());
             }
         }
         if to.is_final() {

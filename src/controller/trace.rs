@@ -122,7 +122,7 @@ fn outcome(task: &TaskStatus, number: u32) -> Option<Outcome<'_>> {
             exit_code: *exit_code,
         });
     }
-    last.then(|| Outcome {
+    last.then_some(Outcome {
         start: task.start_time,
         end: task.completion_time,
         job: task.job.as_deref(),
@@ -203,7 +203,7 @@ impl Maker<'_> {
             (TaskPhase::Failed, Some(failed)) => Status::error(told(Some(&failed.reason), Some(&failed.message))),
             _ => Status::Unset,
         };
-        let (name, own) = (self.graph.name.to_string(), self.trace.graph());
+        let (name, own) = (self.graph.name.clone(), self.trace.graph());
         let span = match again {
             Some(start) => {
                 let context = self.trace.reopened(end.as_millisecond());
@@ -224,11 +224,11 @@ impl Maker<'_> {
     fn attributes(&self) -> Vec<KeyValue> {
         let Identity { name, namespace, uid } = self.graph;
         vec![
-            KeyValue::new("k8s.namespace.name", namespace.to_string()),
-            KeyValue::new("cicd.pipeline.name", name.to_string()),
-            KeyValue::new("cicd.pipeline.run.id", uid.to_string()),
-            KeyValue::new("taskgraph.graph.name", name.to_string()),
-            KeyValue::new("taskgraph.graph.uid", uid.to_string()),
+            KeyValue::new("k8s.namespace.name", namespace.clone()),
+            KeyValue::new("cicd.pipeline.name", name.clone()),
+            KeyValue::new("cicd.pipeline.run.id", uid.clone()),
+            KeyValue::new("taskgraph.graph.name", name.clone()),
+            KeyValue::new("taskgraph.graph.uid", uid.clone()),
         ]
     }
 }

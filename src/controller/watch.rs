@@ -152,12 +152,9 @@ where
     events
         .for_each(|event| {
             note(&ctx, K::kind(&()).as_ref(), &event);
-            match event {
-                Ok(Event::Apply(_) | Event::InitDone) => {
-                    ctx.templates.changed();
-                    ctx.templates.waiting().into_iter().for_each(|graph| ctx.registry.wake(graph));
-                }
-                Ok(_) | Err(_) => {}
+            if let Ok(Event::Apply(_) | Event::InitDone) = event {
+                ctx.templates.changed();
+                ctx.templates.waiting().into_iter().for_each(|graph| ctx.registry.wake(graph));
             }
             future::ready(())
         })

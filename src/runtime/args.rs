@@ -38,7 +38,7 @@ pub struct Args {
     pub settings: Option<PathBuf>,
 
     /// Sends a trace of each graph to this OpenTelemetry collector (OTLP over HTTP), as
-    /// http://collector:4318. Absent: nothing is traced
+    /// `http://collector:4318`. Absent: nothing is traced
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 

@@ -249,8 +249,8 @@ fn plain(kind: &str, error: &kube::runtime::watcher::Error) -> Option<String> {
     let status = match error {
         Error::InitialListFailed(kube::Error::Api(status))
         | Error::WatchStartFailed(kube::Error::Api(status))
-        | Error::WatchFailed(kube::Error::Api(status)) => status,
-        Error::WatchError(status) => status,
+        | Error::WatchFailed(kube::Error::Api(status))
+        | Error::WatchError(status) => status,
         _ => return None,
     };
     match status.code {

@@ -167,6 +167,7 @@ async fn every_query_of_dashboards_and_alerts_brings_data() -> Result<()> {
     let prometheus = Prometheus::start(fixture.operator.address().await).await?;
     work(&fixture).await?;
     let mut missing = Vec::new();
+    ensure!(dashboards()?.len() >= 40, "the dashboards were not read");
     // at once: rates look back for some seconds only
     for (place, query) in dashboards()? {
         let has = prometheus.has_data(&query).await.with_context(|| place.clone())?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     fs,
     net::SocketAddr,
     sync::{
@@ -18,7 +19,7 @@ use kube::api::{ListParams, PostParams};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::any_value::Value as Any,
-    trace::v1::{Span, status::StatusCode as Code},
+    trace::v1::{Span, Status, status::StatusCode as Code},
 };
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -121,7 +122,10 @@ fn attribute(span: &Span, key: &str) -> Option<String> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The `TRACEPARENT` of each Job, by its name.
@@ -191,7 +195,7 @@ async fn a_graph_is_one_trace_through_a_restart() -> Result<()> {
     assert_eq!(spans.len(), 5);
     assert_eq!(collector.shared.service.lock().as_deref(), Some("taskgraph"));
     let failed = collector.until("flaky #1").await;
-    assert_eq!(failed.status.as_ref().map(|status| status.code()), Some(Code::Error));
+    assert_eq!(failed.status.as_ref().map(Status::code), Some(Code::Error));
     assert_eq!(attribute(&failed, "process.exit.code").as_deref(), Some("3"));
     assert_eq!(attribute(&failed, "taskgraph.attempt").as_deref(), Some("1"));
     let root = collector.until("g").await;
