@@ -23,6 +23,7 @@ const OTHERS: &str = "
 /// Every literal of the code that is one word in camel case, and where it stands.
 fn words() -> BTreeMap<String, String> {
     let word = Regex::new(r#""([A-Z][a-z]+(?:[A-Z][A-Za-z]*)*)""#).unwrap();
+    let tests = Regex::new(r"#\[cfg\(test\)\]\n(?:pub\S* )?mod tests \{").unwrap();
     let mut found = BTreeMap::new();
     for folder in ["src/engine", "src/jobs", "src/controller"] {
         for path in files_below(folder, &["rs"]) {
@@ -33,7 +34,7 @@ fn words() -> BTreeMap<String, String> {
                 continue;
             }
             let text = read(&path);
-            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            let code = tests.split(&text).next().unwrap_or_default();
             for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
                 let of_line = word.captures_iter(line).map(|found| found[1].to_owned());
                 found.extend(of_line.map(|word| (word, relative(&path))));
