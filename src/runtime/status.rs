@@ -246,12 +246,12 @@ impl Watches {
 /// What somebody has to do, where an error of a watch says that; the API server being away passes by itself.
 fn plain(kind: &str, error: &kube::runtime::watcher::Error) -> Option<String> {
     use kube::runtime::watcher::Error;
-    let status = match error {
-        Error::InitialListFailed(kube::Error::Api(status))
-        | Error::WatchStartFailed(kube::Error::Api(status))
-        | Error::WatchFailed(kube::Error::Api(status))
-        | Error::WatchError(status) => status,
-        _ => return None,
+    let (Error::InitialListFailed(kube::Error::Api(status))
+    | Error::WatchStartFailed(kube::Error::Api(status))
+    | Error::WatchFailed(kube::Error::Api(status))
+    | Error::WatchError(status)) = error
+    else {
+        return None;
     };
     match status.code {
         404 => Some(format!(
