@@ -132,6 +132,34 @@ pub enum GraphPhase {
     Failed,
 }
 
+impl GraphPhase {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Running,
+        Self::Suspended,
+        Self::Cancelling,
+        Self::Compensating,
+        Self::Finalizing,
+        Self::Complete,
+        Self::Failed,
+    ];
+
+    /// Its name, as printed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Suspended => "Suspended",
+            Self::Cancelling => "Cancelling",
+            Self::Compensating => "Compensating",
+            Self::Finalizing => "Finalizing",
+            Self::Complete => "Complete",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
 /// What called a graph off before its tasks were done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ending {

@@ -200,6 +200,7 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
     let now = super::now();
     let mut status = session.report.status.clone();
     session.run.write(&mut status, now);
+    let ended = status.clone();
     // the session's own run stays as it is: it ends with the session, which may have to be begun anew without an edit
     let mut run = Run::restore(
         Arc::clone(session.run.graph()),
@@ -225,18 +226,14 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
     if store(session, view, &status).await? {
         // of a task that starts afresh nobody could tell later
         session.tell_all(&ctx.recorder, view);
+        session.trace_stored(&ended, view);
     }
     if pending.edit.is_some() {
         // those with higher numbers are of edits that come, or that were overtaken
         let current = status.revision_number;
         let numbers = current.saturating_sub(KEPT_REVISIONS - 1)..=current.saturating_add(MAX_TAKEN);
         let kept = numbers.map(|number| Some(Pinned::name(view, number))).collect();
-        ctx.hands.tracker.spawn(prune(
-            Arc::clone(&ctx.hands),
-            view.namespace().to_owned(),
-            view.uid().to_owned(),
-            kept,
-        ));
+        ctx.hands.spawn(prune(Arc::clone(&ctx.hands), view.namespace().to_owned(), view.uid().to_owned(), kept));
     }
     Ok(())
 }

@@ -15,6 +15,7 @@
 //! | [`cache`] | looks successes up that are remembered, and remembers them |
 //! | [`volumes`] | makes the claims of a graph |
 //! | [`report`] | stores the status, coalesced |
+//! | [`mod@trace`] | what ended, as spans of a trace |
 
 pub mod accept;
 pub mod apply;
@@ -36,11 +37,13 @@ pub mod restored;
 pub mod revision;
 pub mod session;
 pub mod templates;
+pub mod trace;
 pub mod view;
 pub mod volumes;
 pub mod watch;
 
 use std::{
+    collections::BTreeMap,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -57,7 +60,7 @@ use kube::{
 };
 use tokio::{sync::watch as channel, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, Span, debug, error, error_span, info, warn};
 
 use self::{
     accept::{AcceptError, Taken},
@@ -74,9 +77,14 @@ use self::{
     watch::Rights,
 };
 use crate::{
-    api::TaskGraphSpec,
+    api::{GraphPhase, TaskGraphSpec},
     jobs::{JobView, PodView},
-    runtime::{health::Health, lease::Leadership, metrics::Metrics},
+    runtime::{
+        health::Health,
+        lease::Leadership,
+        metrics::{Metrics, PhaseLabel},
+        traces::Tracer,
+    },
 };
 
 /// How long looks, and then calls, that are under way are waited for when the program ends. They may be ended at any call;
@@ -111,6 +119,8 @@ pub struct Options {
     pub concurrency: u16,
     /// Filled by the controller; others may read them.
     pub templates: Caches,
+    /// Takes the spans of graphs.
+    pub tracer: Tracer,
 }
 
 /// Why a look at a graph failed. It is tried again, later each time.
@@ -138,7 +148,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let (wake, woken) = mpsc::unbounded();
-    let hands = Arc::new(Hands::new(Cluster::new(client.clone(), leadership.clone()), leadership.clone(), metrics));
+    let cluster = Cluster::new(client.clone(), leadership.clone());
+    let hands = Arc::new(Hands::new(cluster, leadership.clone(), metrics, options.tracer, health.clone()));
     let ctx = Arc::new(Context {
         recorder: Recorder::new(hands.cluster.clone(), hands.tracker.clone()),
         hands,
@@ -170,6 +181,7 @@ pub async fn run(
     let seen = watch::graphs(Arc::clone(&ctx), watch::api(client, namespace), writer);
     let led = leadership_changes(Arc::clone(&ctx), leadership);
     let known = graphs.clone();
+    watches.spawn(count_graphs(Arc::clone(&ctx), graphs.clone()));
     let results = Controller::for_stream(seen, graphs)
         .with_config(Config::default().concurrency(options.concurrency))
         .reconcile_on(woken)
@@ -202,6 +214,29 @@ async fn keep_alive(health: &Health) {
         interval.tick().await;
         health.tick();
     }
+}
+
+/// Counts the graphs by phase, while this replica works. Never ends.
+async fn count_graphs(ctx: Arc<Context>, graphs: reflector::Store<GraphView>) {
+    let mut interval = tokio::time::interval(TICK);
+    loop {
+        interval.tick().await;
+        let mut counts: BTreeMap<&'static str, i64> = GraphPhase::ALL.map(|phase| (phase.name(), 0)).into();
+        if ctx.hands.leadership.holds() {
+            for graph in graphs.state() {
+                let phase = graph.status.phase.as_deref().unwrap_or(GraphPhase::Pending.name());
+                counts.entry(phase_name(phase)).and_modify(|count| *count += 1);
+            }
+        }
+        for (phase, count) in counts {
+            ctx.hands.metrics.graphs.get_or_create(&PhaseLabel { phase }).set(count);
+        }
+    }
+}
+
+/// The phase of that name; one that only another version knows counts as Pending.
+fn phase_name(name: &str) -> &'static str {
+    GraphPhase::ALL.map(GraphPhase::name).into_iter().find(|known| *known == name).unwrap_or(GraphPhase::Pending.name())
 }
 
 /// Watches Jobs and pods, and waits until they and the templates, which are watched already, are cached.
@@ -263,7 +298,10 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
     }
     let begun = Instant::now();
     let slot = ctx.registry.slot(view.uid());
-    let result = AssertUnwindSafe(look(&view, &ctx, &slot)).catch_unwind().await;
+    // whatever is logged about the graph carries its trace
+    let trace = ctx.hands.tracer.trace(view.uid(), view.traceparent());
+    let span = trace.map_or_else(Span::none, |trace| error_span!("graph", trace_id = %trace));
+    let result = AssertUnwindSafe(look(&view, &ctx, &slot)).catch_unwind().instrument(span.clone()).await;
     ctx.hands.metrics.reconcile_duration.observe(begun.elapsed().as_secs_f64());
     match result {
         Ok(Ok(action)) => {
@@ -274,7 +312,13 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
         Err(_) => {
             // what the session believes may be half changed
             ctx.registry.renew(view.uid());
-            error!(graph = view.name(), namespace = view.namespace(), "a look at the graph panicked; this is a defect");
+            span.in_scope(|| {
+                error!(
+                    graph = view.name(),
+                    namespace = view.namespace(),
+                    "a look at the graph panicked; this is a defect"
+                );
+            });
             Err(ReconcileError::Panic)
         }
     }

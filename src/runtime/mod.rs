@@ -7,7 +7,10 @@ pub mod client;
 pub mod health;
 pub mod lease;
 pub mod metrics;
+pub mod settings;
 pub mod shutdown;
 #[cfg(test)]
 mod stale;
+pub mod status;
 pub mod telemetry;
+pub mod traces;
