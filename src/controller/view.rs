@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::api::{
-    ANNOTATION_HASH, ANNOTATION_RESTORED, ANNOTATION_REVISION, ANNOTATION_TRACEPARENT, CONDITION_RECONCILING, DesiredState,
-    GROUP, TaskGraph,
+    ANNOTATION_HASH, ANNOTATION_RESTORED, ANNOTATION_REVISION, ANNOTATION_TRACEPARENT, CONDITION_RECONCILING,
+    DesiredState, GROUP, TaskGraph,
 };
 
 /// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.

@@ -320,10 +320,9 @@ mod tests {
         health.api_answered();
         assert_eq!(fetch(address, "/readyz").await, ("HTTP/1.1 200 OK".into(), "ok\n".into()));
 
-        for (stops, status, body, field) in [
-            (true, "503 Service Unavailable", "a: gone\n", "problems"),
-            (false, "200 OK", "ok\na: gone\n", "notes"),
-        ] {
+        for (stops, status, body, field) in
+            [(true, "503 Service Unavailable", "a: gone\n", "problems"), (false, "200 OK", "ok\na: gone\n", "notes")]
+        {
             health.set_fault("a", Some(Fault { message: "gone".into(), stops }));
             assert_eq!(fetch(address, "/readyz").await, (format!("HTTP/1.1 {status}"), body.into()));
             let report: serde_json::Value = serde_json::from_str(&fetch(address, "/status").await.1).unwrap();
@@ -362,13 +361,7 @@ mod tests {
 
     /// As if the process had been started `ago`, and nothing had happened since its first millisecond.
     fn silent_for(ago: Duration) -> Health {
-        Health(Arc::new(Inner {
-            started: Instant::now().checked_sub(ago).unwrap(),
-            ticked: AtomicU64::new(1),
-            answered: AtomicU64::new(1),
-            synced: AtomicBool::new(true),
-            faults: Mutex::default(),
-        }))
+        Health(Arc::new(Inner::new(Instant::now().checked_sub(ago).unwrap(), 1, true)))
     }
 
     #[test]
