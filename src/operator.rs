@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::{
     controller::{self, Options},
-    runtime::{args::Args, client, health, health::Health, lease, metrics::Metrics, shutdown, telemetry},
+    runtime::{args::Args, client, health, health::Health, lease, metrics::Metrics, shutdown, sink::Outlet, telemetry},
 };
 
 /// Runs the operator until it is told to stop.
@@ -21,6 +21,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (metrics, registry) = Metrics::new();
     let health = Health::default();
     let client = client::connect(&metrics, &health).await?;
+    let outlet = Outlet::open(&args.sink).await.context("failed to set up the sink of CloudEvents")?;
     let listener = bind(args.listen).await?;
     let identity = args.identity();
     info!(version = env!("CARGO_PKG_VERSION"), %identity, listen = %listener.local_addr()?, namespace = args.namespace, "starting");
@@ -32,7 +33,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         lease::elect(client.clone(), lease_config(&args, &client, identity), metrics.leader.clone());
     let elected = tokio::spawn(elector.run(ended.clone()));
 
-    let options = Options { namespace: args.namespace, concurrency: args.concurrency };
+    let options = Options { namespace: args.namespace, concurrency: args.concurrency, outlet };
     controller::run(client, options, leadership, metrics, health, stop).await;
 
     ended.cancel();

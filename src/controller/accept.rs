@@ -378,7 +378,7 @@ pub async fn put_status(
 
 /// What a stored status tells, and the fields that had to be left out: edited by hand, or written by a newer operator.
 /// One that cannot be read must not cost the others.
-fn read_status(mut stored: Value) -> (TaskGraphStatus, Vec<String>) {
+pub fn read_status(mut stored: Value) -> (TaskGraphStatus, Vec<String>) {
     let mut broken = Vec::new();
     if !stored.is_object() {
         return (TaskGraphStatus::default(), broken);

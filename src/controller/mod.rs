@@ -12,12 +12,14 @@
 //! | [`orphans`] | what is left of a child graph that is gone |
 //! | [`cache`] | looks successes up that are remembered, and remembers them |
 //! | [`volumes`] | makes the claims of a graph |
+//! | [`cloud_events`] | tells programs elsewhere what happens |
 //! | [`report`] | stores the status, coalesced |
 
 pub mod accept;
 pub mod apply;
 pub mod cache;
 pub mod children;
+pub mod cloud_events;
 pub mod cluster;
 pub mod edit;
 pub mod events;
@@ -57,6 +59,7 @@ use tracing::{debug, error, info, warn};
 use self::{
     accept::{AcceptError, Taken},
     apply::Hands,
+    cloud_events::Courier,
     cluster::{CallError, Cluster},
     edit::Followed,
     events::Recorder,
@@ -69,7 +72,7 @@ use self::{
 use crate::{
     api::TaskGraphSpec,
     jobs::{JobView, PodView},
-    runtime::{health::Health, lease::Leadership, metrics::Metrics},
+    runtime::{health::Health, lease::Leadership, metrics::Metrics, sink::Outlet},
 };
 
 /// How long what is under way is waited for when the program ends. It may be ended at any call; a moment spares the next
@@ -81,6 +84,8 @@ const TICK: Duration = Duration::from_secs(5);
 const WATCH_LAG: Duration = Duration::from_millis(200);
 /// How often a graph is looked at that something not watched stands in the way of.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long a finished graph is kept beyond its time for `CloudEvents` that are not delivered, in seconds.
+const EVENTS_BEFORE_DELETION: i64 = 3600;
 
 /// What all reconciles share.
 pub struct Context {
@@ -94,6 +99,8 @@ pub struct Context {
     pub templates: TemplateCache,
     /// Tells people.
     pub recorder: Recorder,
+    /// Tells programs.
+    pub courier: Courier,
 }
 
 /// How the controller is run.
@@ -103,6 +110,8 @@ pub struct Options {
     pub namespace: Option<String>,
     /// Graphs looked at at once.
     pub concurrency: u16,
+    /// Where `CloudEvents` go.
+    pub outlet: Option<Outlet>,
 }
 
 /// Why a look at a graph failed. It is tried again, later each time.
@@ -132,9 +141,12 @@ pub async fn run(
     let (wake, woken) = mpsc::unbounded();
     let (template_reader, template_writer) = reflector::store();
     let (cluster_reader, cluster_writer) = reflector::store();
-    let hands = Arc::new(Hands::new(Cluster::new(client.clone()), leadership.clone(), metrics));
+    let cluster = Cluster::new(client.clone());
+    let (courier, deliverer) = Courier::new(options.outlet, &cluster, &leadership, &metrics);
+    let hands = Arc::new(Hands::new(cluster, leadership.clone(), metrics));
     let ctx = Arc::new(Context {
         recorder: Recorder::new(hands.cluster.clone(), hands.tracker.clone()),
+        courier,
         hands,
         index: Index::default(),
         registry: Registry::new(wake),
@@ -143,6 +155,9 @@ pub async fn run(
 
     let namespace = options.namespace.as_deref();
     let mut watches = JoinSet::new();
+    if let Some(deliverer) = deliverer {
+        watches.spawn(deliverer.run());
+    }
     watches.spawn(Arc::clone(&ctx.hands).keep_tidy(options.namespace.clone(), shutdown.clone()));
     let api = watch::api(client.clone(), namespace);
     watches.spawn(watch::templates(Arc::clone(&ctx), api, template_writer));
@@ -239,6 +254,7 @@ fn leadership_changes(ctx: Arc<Context>, leadership: Leadership) -> impl Stream<
     })
     .filter_map(move |term| {
         ctx.registry.clear();
+        ctx.courier.clear();
         future::ready(term.map(|_| ()))
     })
 }
@@ -276,6 +292,7 @@ async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<
     if place.is_none() {
         if let Some(finished) = edit::finished(view) {
             ctx.recorder.tell_again(view);
+            ctx.courier.finished(view);
             clear_away(view, ctx).await?;
             return expire(view, ctx, finished).await;
         }
@@ -308,7 +325,7 @@ async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<
             return followed.map(|_| Action::requeue(Duration::from_millis(1))).map_err(Into::into);
         }
     }
-    let around = Surroundings { index: &ctx.index, view, recorder: &ctx.recorder };
+    let around = Surroundings { index: &ctx.index, view, recorder: &ctx.recorder, courier: &ctx.courier };
     match session.turn(&around, slot.take_notes()) {
         Turn::Again(None) => Ok(Action::await_change()),
         Turn::Again(Some(pause)) => Ok(Action::requeue(pause)),
@@ -362,6 +379,10 @@ async fn expire(view: &GraphView, ctx: &Context, finished: Timestamp) -> Result<
         && !left.is_zero()
     {
         return Ok(Action::requeue(left));
+    }
+    // what happened to it is told first; not at any price
+    if ctx.courier.owes(view) && left.as_secs() > -EVENTS_BEFORE_DELETION {
+        return Ok(Action::requeue(LOOK_AGAIN));
     }
     info!(graph = view.name(), namespace = view.namespace(), "its time to live after finishing is over; deleting it");
     // not one that was edited meanwhile

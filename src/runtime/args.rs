@@ -6,6 +6,7 @@ use clap::{Parser, ValueEnum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::sink::SinkArgs;
 use crate::api;
 
 /// Runs graphs of tasks on Kubernetes, each task as a plain Job, the moment it may start.
@@ -49,6 +50,10 @@ pub struct Args {
     /// Graphs that are worked on at once
     #[arg(long, env = "TASKGRAPH_CONCURRENCY", value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
+
+    /// Where `CloudEvents` go.
+    #[command(flatten)]
+    pub sink: SinkArgs,
 }
 
 /// How logs are written.

@@ -8,6 +8,7 @@ pub mod health;
 pub mod lease;
 pub mod metrics;
 pub mod shutdown;
+pub mod sink;
 #[cfg(test)]
 mod stale;
 pub mod telemetry;

@@ -27,6 +27,7 @@ impl Session {
     /// Tells what is stored by now. The history is that of the last write: no other was begun since.
     pub(super) fn tell_stored(&mut self, around: &Surroundings<'_>) {
         let (status, until) = (&self.report.status, self.told_until);
+        around.courier.stored(around.view, status);
         for entry in status.history.iter().filter(|entry| until.is_none_or(|until| entry.time > until)) {
             if let Some(telling) = Telling::of_history(entry, status) {
                 around.recorder.tell(around.view, &telling);
