@@ -10,5 +10,5 @@ pub mod metrics;
 pub mod shutdown;
 pub mod sink;
 #[cfg(test)]
-mod stale;
+pub(crate) mod stale;
 pub mod telemetry;

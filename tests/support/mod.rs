@@ -15,6 +15,7 @@ pub mod process;
 pub mod proxy;
 pub mod replay;
 pub mod sight;
+pub mod sink;
 
 pub use auditor::Auditor;
 pub use control_plane::ControlPlane;
