@@ -5,3 +5,4 @@ mod documents;
 #[cfg(feature = "operator")]
 mod gitops;
 mod objects;
+mod supply_chain;

@@ -97,6 +97,8 @@ pub struct Life<'a> {
     pub removed: bool,
     /// See [`TaskStatus`].
     pub job: Option<&'a str>,
+    /// It runs, and has no Job or child graph yet.
+    pub is_launching: bool,
     /// See [`TaskStatus`].
     pub start_time: Option<Timestamp>,
     /// See [`TaskStatus`].
@@ -116,6 +118,9 @@ impl<'a> Life<'a> {
             attempts_before: task.attempts_before,
             removed: task.removed,
             job: task.job.as_deref(),
+            is_launching: task.phase == TaskPhase::Running
+                && task.job.is_none()
+                && task.items.as_ref().is_none_or(|items| items.launched.is_none()),
             start_time: task.start_time,
             completion_time: task.completion_time,
             failed: &task.failed_attempts,
@@ -132,6 +137,7 @@ impl<'a> Life<'a> {
             attempts_before: undo.attempts_before,
             removed,
             job: undo.job.as_deref(),
+            is_launching: undo.phase == TaskPhase::Running && undo.job.is_none(),
             start_time: undo.start_time,
             completion_time: undo.completion_time,
             failed: &undo.failed_attempts,
@@ -183,7 +189,7 @@ impl<'a> Life<'a> {
             }
         }
         let attempt = self.attempts;
-        if attempt > started && self.start_time.is_some() {
+        if attempt > started && self.start_time.is_some() && !self.is_launching {
             facts.push(Fact { kind: Kind::started(undo), time: self.start_time, attempt, origin: origin(None) });
         }
         if let Some(end) = self.end().filter(|end| !mark.end.is_some_and(|told| self.is_same(*end, told)))
@@ -230,8 +236,7 @@ impl Told {
             let marks = told.tasks.entry(task.name.clone()).or_default();
             for (undo, mark) in [false, true].into_iter().zip(marks) {
                 let Some(life) = Life::of(task, undo) else { continue };
-                let is_told = life.phase != TaskPhase::Running || life.start_time.is_some();
-                mark.started = mark.started.max(life.attempts.saturating_sub(u32::from(!is_told)));
+                mark.started = mark.started.max(life.attempts.saturating_sub(u32::from(life.is_launching)));
             }
         }
         told

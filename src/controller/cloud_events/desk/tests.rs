@@ -26,10 +26,13 @@ fn status(desk: &Desk, sequence: u64, finished: bool) -> TaskGraphStatus {
 
 /// Tells all of the first status.
 fn tell(place: &Place) -> usize {
-    let status = place.first().unwrap();
-    let facts = place.with_told(|told| told.facts(&status));
-    facts.iter().for_each(|fact| _ = place.with_told(|told| told.take(fact, &status)));
-    place.told(&status);
+    tell_of(place, &place.first().unwrap())
+}
+
+fn tell_of(place: &Place, status: &Arc<TaskGraphStatus>) -> usize {
+    let facts = place.with_told(|told| told.facts(status));
+    facts.iter().for_each(|fact| _ = place.with_told(|told| told.take(fact, status)));
+    place.told(status);
     facts.len()
 }
 
@@ -57,9 +60,10 @@ fn what_comes_while_a_graph_is_told_is_told_next() {
     desk.stored("u", &status(&desk, 1, false), false);
     let place = queue.try_recv().unwrap();
     Desk::take(&place);
+    let first = place.first().unwrap();
     desk.stored("u", &status(&desk, 2, false), false);
     assert!(queue.try_recv().is_err(), "never two at once");
-    tell(&place);
+    assert_eq!(tell_of(&place, &first), 2);
     desk.put_back(&place, Outcome::Told);
     let again = queue.try_recv().unwrap();
     assert!(Arc::ptr_eq(&place, &again));

@@ -44,14 +44,21 @@ fn what_is_told_of_a_task() {
     let none = || json!({"phase": "Pending"});
     let running =
         |n: u32| json!({"phase": "Running", "attempts": n, "startTime": at(n.into()), "job": format!("j{n}")});
+    let launching = || json!({"phase": "Running", "attempts": 1, "startTime": at(1)});
     let with = |mut task: Value, more: Value| {
         task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         task
     };
     let rows: Vec<(&str, Value, Value, &[&str])> = vec![
         ("begins", none(), running(1), &["task.started/a/1"]),
-        ("has no Job yet", none(), json!({"phase": "Running", "attempts": 1}), &[]),
-        ("gets its Job", json!({"phase": "Running", "attempts": 1}), running(1), &["task.started/a/1"]),
+        ("has no Job yet", none(), launching(), &[]),
+        ("gets its Job", launching(), running(1), &["task.started/a/1"]),
+        (
+            "gets the first Jobs of its items",
+            launching(),
+            with(launching(), json!({"items": {"total": 2, "launched": "0"}})),
+            &["task.started/a/1"],
+        ),
         ("is ready", none(), json!({"phase": "Ready", "readyTime": at(1)}), &[]),
         (
             "succeeds",
@@ -224,7 +231,9 @@ fn outputs_are_told_only_if_asked_for() {
 #[test]
 fn attempts_that_are_not_kept_are_counted() {
     let running = |n: u32| {
-        status(json!({"tasks": [{"name": "a", "phase": "Running", "attempts": n, "startTime": at(n.into())}]}))
+        status(
+            json!({"tasks": [{"name": "a", "phase": "Running", "attempts": n, "job": "j", "startTime": at(n.into())}]}),
+        )
     };
     let mut told = after(&running(1));
     let now = running(5);
@@ -265,11 +274,9 @@ fn advance(status: &mut TaskGraphStatus, place: usize, fails: bool, now: Timesta
     match task.phase {
         TaskPhase::Pending | TaskPhase::Retrying => {
             (task.phase, task.attempts, task.job, task.start_time) =
-                (TaskPhase::Running, task.attempts + 1, None, None);
+                (TaskPhase::Running, task.attempts + 1, None, Some(now));
         }
-        TaskPhase::Running if task.start_time.is_none() => {
-            (task.job, task.start_time) = (Some(format!("j{}", task.attempts)), Some(now));
-        }
+        TaskPhase::Running if task.job.is_none() => task.job = Some(format!("j{}", task.attempts)),
         TaskPhase::Running if fails => {
             task.failed_attempts.push(FailedAttempt {
                 attempt: task.attempts,
@@ -302,14 +309,17 @@ fn tell(told: &mut Told, status: &TaskGraphStatus, limit: usize, sent: &mut Vec<
     }
 }
 
-/// Each event once, in the order in which it came first.
-fn distinct(sent: Vec<Event>) -> Vec<Event> {
-    let mut seen = BTreeMap::new();
-    sent.into_iter().filter(|event| seen.insert(event.id.clone(), ()).is_none()).collect()
+/// The events of the graph itself and of each task, each once, in the order in which it came first.
+fn distinct(sent: Vec<Event>) -> BTreeMap<Option<String>, Vec<Event>> {
+    let (mut seen, mut lines) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
+    for event in sent.into_iter().filter(|event| seen.insert(event.id.clone())) {
+        lines.entry(event.subject.clone()).or_default().push(event);
+    }
+    lines
 }
 
 proptest! {
-    /// A sink that takes little, and operators that end at any moment: the same events come out, in the same order, as
+    /// A sink that takes little, and operators that end at any moment: the same events come out, of each task in the same order, as
     /// where each is taken at once.
     #[test]
     fn nothing_is_lost_or_out_of_order(
@@ -332,6 +342,9 @@ proptest! {
             }
         }
         tell(&mut slow, &status, usize::MAX, &mut late);
+        if status.completion_time.is_some() && !slow.owed(&status).owes(status.sequence) {
+            prop_assert!(late.last().is_some_and(|last| last.type_.ends_with("graph.succeeded")));
+        }
         prop_assert_eq!(distinct(late), distinct(at_once));
     }
 }
