@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{schema, task::TemplateKind, volume::VolumeStatus};
+use super::{cloud_events::CloudEventsStatus, schema, task::TemplateKind, volume::VolumeStatus};
 
 /// What the operator knows of a graph.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -90,35 +90,6 @@ pub struct TaskGraphStatus {
     pub cloud_events: Option<CloudEventsStatus>,
 }
 
-/// What of a status is still to be delivered as CloudEvents. All else of it was.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct CloudEventsStatus {
-    /// `sequence` of the status that this speaks of; of a status with another one, all is to be delivered.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub sequence: u64,
-    /// How many of the last entries of `history` are to be delivered.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub history: u32,
-    /// The tasks of which something is to be delivered.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
-    pub tasks: Vec<String>,
-    /// More tasks than could be named: all may be.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub all_tasks: bool,
-}
-
-impl CloudEventsStatus {
-    /// How many tasks are named at most.
-    pub const MAX_TASKS: usize = 64;
-
-    /// Whether something of the status of this `sequence` is to be delivered.
-    pub fn owes(&self, sequence: u64) -> bool {
-        self.sequence != sequence || self.history > 0 || self.all_tasks || !self.tasks.is_empty()
-    }
-}
-
 /// Which state of a template a graph began with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -134,7 +105,7 @@ pub struct TemplateStatus {
     pub generation: Option<i64>,
 }
 
-fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+pub(super) fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
 }
 

@@ -128,6 +128,10 @@ impl Inner {
     }
 
     async fn tell(&self, place: &Place) -> Result<Outcome, Stop> {
+        // the place was left, or another operator leads, while it stood in the queue
+        if place.has_ended() || !self.leadership.holds() {
+            return Err(Stop::Over);
+        }
         let mut left = TURN;
         loop {
             let status = self.status_of(place).await?;

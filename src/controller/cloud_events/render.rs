@@ -118,20 +118,10 @@ fn task_data(
     failure: Option<&FailedAttempt>,
 ) -> TaskData {
     let is_end = fact.kind.is_end();
-    // what the end of the last attempt tells of its exit code, the attempt's own record has
-    let record = failure.or_else(|| {
-        let is_it = |one: &&FailedAttempt| one.attempt == fact.attempt && life.phase == TaskPhase::Failed;
-        life.failed.iter().find(is_it)
-    });
-    let phase = match (fact.kind, failure) {
-        (Kind::TaskStarted | Kind::CompensationStarted, _) => TaskPhase::Running,
-        (Kind::TaskRetrying | Kind::CompensationRetrying, _) => TaskPhase::Retrying,
-        (_, Some(_)) => TaskPhase::Failed,
-        (_, None) => life.phase,
+    let (start_time, job) = match failure {
+        Some(one) => (one.start_time, one.job.clone()),
+        None => (life.start_time, life.job.map(str::to_owned)),
     };
-    let own = failure.is_none();
-    let start_time = if own { life.start_time } else { failure.and_then(|one| one.start_time) };
-    let job = if own { life.job.map(str::to_owned) } else { failure.and_then(|one| one.job.clone()) };
     let (reason, message) = match failure {
         _ if !is_end => (None, None),
         Some(one) => (Some(one.reason.clone()), one.message.clone()),
@@ -142,11 +132,11 @@ fn task_data(
     TaskData {
         graph: graph.clone(),
         task: task.name.clone(),
-        phase,
+        phase: phase_of(fact.kind, &life, failure),
         attempt: fact.attempt,
         reason,
         message,
-        exit_code: record.filter(|_| is_end).and_then(|one| one.exit_code),
+        exit_code: exit_code(fact, &life, failure),
         job,
         start_time,
         completion_time,
@@ -154,4 +144,20 @@ fn task_data(
         branches: if succeeded { task.taken().map(str::to_owned).collect() } else { Vec::new() },
         outputs: if succeeded && style.outputs { task.outputs.clone() } else { serde_json::Map::new() },
     }
+}
+
+fn phase_of(kind: Kind, life: &Life<'_>, failure: Option<&FailedAttempt>) -> TaskPhase {
+    match (kind, failure) {
+        (Kind::TaskStarted | Kind::CompensationStarted, _) => TaskPhase::Running,
+        (Kind::TaskRetrying | Kind::CompensationRetrying, _) => TaskPhase::Retrying,
+        (_, Some(_)) => TaskPhase::Failed,
+        (_, None) => life.phase,
+    }
+}
+
+/// Where the end of the last attempt is told, that of its own record.
+fn exit_code(fact: &Fact, life: &Life<'_>, failure: Option<&FailedAttempt>) -> Option<i32> {
+    let is_it = |one: &&FailedAttempt| one.attempt == fact.attempt && life.phase == TaskPhase::Failed;
+    let record = failure.or_else(|| life.failed.iter().find(is_it));
+    record.filter(|_| fact.kind.is_end()).and_then(|one| one.exit_code)
 }
