@@ -40,6 +40,11 @@ const TURN: usize = 256;
 const PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(30);
+/// After so many rounds in a row the sink is away, and nothing is kept for it that can be read again. Not before: of a sink
+/// that fails now and then, what it took would be forgotten, and all be sent again, for ever.
+const AWAY: u32 = 4;
+/// How often the log tells why events are not taken.
+const TELL_AGAIN: Duration = Duration::from_mins(1);
 /// How often the backlog is measured.
 const MEASURE: Duration = Duration::from_secs(2);
 
@@ -58,6 +63,8 @@ struct Inner {
     failures: AtomicU32,
     /// Something was taken again.
     well: Notify,
+    /// When the log last told that something was not taken.
+    warned: parking_lot::Mutex<Option<Instant>>,
 }
 
 /// What stopped a look at a graph.
@@ -78,7 +85,8 @@ impl Deliverer {
         leadership: Leadership,
     ) -> Self {
         let (queue, failures, well) = (Mutex::new(queue), AtomicU32::new(0), Notify::new());
-        Self(Arc::new(Inner { outlet, desk, queue, cluster, leadership, failures, well }))
+        let warned = parking_lot::Mutex::default();
+        Self(Arc::new(Inner { outlet, desk, queue, cluster, leadership, failures, well, warned }))
     }
 
     /// Runs until it is dropped.
@@ -103,7 +111,9 @@ impl Inner {
                 Ok(outcome) => outcome,
                 Err(Stop::Over) => Outcome::Settled,
                 Err(Stop::Failed) => {
-                    place.forget();
+                    if self.failures.load(Ordering::Relaxed) >= AWAY {
+                        place.forget();
+                    }
                     // those that failed in the same round count once
                     let next = round.saturating_add(1);
                     let _ = self.failures.compare_exchange(round, next, Ordering::Relaxed, Ordering::Relaxed);
@@ -189,9 +199,12 @@ impl Inner {
         match self.outlet.sink.send(&place.graph, event).await {
             Ok(()) => {
                 metrics.cloud_events_delivered.inc();
-                if self.failures.swap(0, Ordering::Relaxed) > 0 {
-                    info!("the sink takes CloudEvents again");
+                let rounds = self.failures.swap(0, Ordering::Relaxed);
+                if rounds > 0 {
                     self.well.notify_waiters();
+                }
+                if rounds >= AWAY {
+                    info!("the sink takes CloudEvents again");
                 }
                 Ok(())
             }
@@ -202,7 +215,9 @@ impl Inner {
             }
             Err(SinkError::Failed(why)) => {
                 metrics.cloud_events_retries.inc();
-                if self.failures.load(Ordering::Relaxed) == 0 {
+                let mut warned = self.warned.lock();
+                if warned.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                    *warned = Some(Instant::now());
                     warn!(graph, namespace, why, "the sink does not take CloudEvents; they are sent later");
                 } else {
                     debug!(graph, namespace, why, "a CloudEvent is not taken");

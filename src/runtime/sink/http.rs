@@ -1,18 +1,17 @@
-//! One POST an event, in structured mode. The client is kube's, pointed elsewhere: the same TLS, and a token file that is
-//! read anew.
+//! One POST an event, in structured mode. The client is kube's, pointed elsewhere: the same TLS.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
 use http::{
     Method, Request, StatusCode, Uri,
-    header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT},
 };
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder},
 };
 
-use super::{SinkArgs, SinkError};
+use super::{SinkArgs, SinkError, read_token};
 use crate::{controller::cloud_events::event, runtime::client::AGENT};
 
 /// How long a sink may take to answer.
@@ -27,6 +26,7 @@ static EVENT: LazyLock<HeaderValue> = LazyLock::new(|| HeaderValue::from_static(
 pub struct HttpSink {
     client: Client,
     target: Uri,
+    token: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for HttpSink {
@@ -49,15 +49,18 @@ impl HttpSink {
         config.root_cert_file.clone_from(&args.events_ca_file);
         let public = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
         config.root_cert = Some(public.iter().map(|certificate| certificate.to_vec()).collect());
-        config.auth_info.token_file = args.events_token_file.as_ref().map(|file| file.to_string_lossy().into_owned());
         let target = target.map_or_else(|| Uri::from_static("/"), Uri::from);
-        Ok(Self { client: ClientBuilder::try_from(config)?.build(), target })
+        Ok(Self { client: ClientBuilder::try_from(config)?.build(), target, token: args.events_token_file.clone() })
     }
 
     /// Sends one event. Answers other than 2xx are no success; where a redirect leads is not followed.
     pub async fn send(&self, body: Vec<u8>) -> Result<(), SinkError> {
         let request =
             Request::builder().method(Method::POST).uri(self.target.clone()).header(CONTENT_TYPE, EVENT.clone());
+        let request = match &self.token {
+            Some(file) => request.header(AUTHORIZATION, bearer(file.clone()).await?),
+            None => request,
+        };
         let request = request.body(Body::from(body)).map_err(|error| SinkError::Refused(error.to_string()))?;
         let answer = tokio::time::timeout(ANSWER, self.client.send(request)).await;
         let answer = answer
@@ -69,6 +72,15 @@ impl HttpSink {
             .await;
         judge(status, later)
     }
+}
+
+/// The token as it is now. kube's own reading of token files takes an end of line for a part of the token.
+async fn bearer(file: PathBuf) -> Result<HeaderValue, SinkError> {
+    let token = read_token(file).await.map_err(SinkError::Failed)?;
+    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+        .map_err(|_| SinkError::Failed("the token is not of printable characters".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

@@ -79,6 +79,10 @@ pub enum SinkError {
 impl Outlet {
     /// What the arguments ask for. `None`: nothing. Whether the sink answers is not asked; that files can be read is.
     pub async fn open(args: &SinkArgs) -> anyhow::Result<Option<Self>> {
+        if let Some(file) = &args.events_token_file {
+            // that it is there is worth knowing at once
+            read_token(file.clone()).await.map_err(anyhow::Error::msg)?;
+        }
         let sink = match (&args.events_http_url, &args.events_nats_url) {
             (Some(url), _) => Sink::Http(HttpSink::new(url, args)?),
             (None, Some(url)) => Sink::Nats(NatsSink::new(url, args).await?),
@@ -98,6 +102,16 @@ impl Sink {
             Self::Nats(sink) => sink.send(graph, event, body).await,
         }
     }
+}
+
+/// The token in a file, without the end of its line.
+async fn read_token(file: PathBuf) -> Result<String, String> {
+    let read = tokio::task::spawn_blocking(move || {
+        std::fs::read_to_string(&file)
+            .map_err(|error| format!("failed to read the token in {}: {error}", file.display()))
+    });
+    let text = read.await.map_err(|error| error.to_string())??;
+    Ok(text.trim().to_owned())
 }
 
 /// The name of a cluster, as the authority of an address.

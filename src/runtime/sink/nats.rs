@@ -1,7 +1,7 @@
 //! One message of `JetStream` an event. Its id is the message's, so within the stream's window (`duplicate_window`, two
 //! minutes by default) what is sent twice is stored once.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use async_nats::{
     Auth, AuthError, ConnectOptions, Event as Change, ServerAddr,
@@ -9,7 +9,7 @@ use async_nats::{
 };
 use tracing::{debug, info};
 
-use super::{SinkArgs, SinkError};
+use super::{SinkArgs, SinkError, read_token};
 use crate::controller::cloud_events::event::{self, Event, GraphName, TYPE_PREFIX};
 
 /// How long the acknowledgement of a message may take.
@@ -31,14 +31,12 @@ impl NatsSink {
         let mut options = match &args.events_token_file {
             None => ConnectOptions::new(),
             Some(file) => {
-                // that it is there is worth knowing at once
-                token(file.clone()).await.map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
                 let file = file.clone();
                 ConnectOptions::with_auth_callback(move |_| {
                     let file = file.clone();
                     async move {
                         let mut auth = Auth::new();
-                        auth.token = Some(token(file).await.map_err(AuthError::new)?);
+                        auth.token = Some(read_token(file).await.map_err(AuthError::new)?);
                         Ok(auth)
                     }
                 })
@@ -73,11 +71,6 @@ impl NatsSink {
             Err(_) => Err(SinkError::Failed(format!("not acknowledged within {} s", ACK.as_secs()))),
         }
     }
-}
-
-async fn token(file: PathBuf) -> Result<String, std::io::Error> {
-    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(file)).await??;
-    Ok(text.trim().to_owned())
 }
 
 async fn tell(change: Change) {
