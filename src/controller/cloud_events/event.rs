@@ -261,7 +261,10 @@ pub struct TaskData {
 /// Seconds from one time to another; none if the clock went back meanwhile.
 pub fn seconds(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<f64> {
     let span = to?.duration_since(from?);
-    Some(span.as_secs_f64()).filter(|seconds| *seconds >= 0.0)
+    // times are whole milliseconds: 1.628, and not 1.6280000000000001
+    let seconds =
+        u32::try_from(span.as_millis()).map_or_else(|_| span.as_secs_f64(), |millis| f64::from(millis) / 1000.0);
+    Some(seconds).filter(|seconds| *seconds >= 0.0)
 }
 
 /// The text of `docs/cloudevents.schema.json`.
