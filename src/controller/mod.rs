@@ -298,7 +298,7 @@ async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<
         }
         // noted before the templates are read: one that comes in between must not be missed
         ctx.templates.set_waiting(view, true);
-        match accept::take_up(ctx, view, slot).await? {
+        match Box::pin(accept::take_up(ctx, view, slot)).await? {
             Taken::Up(session) => {
                 ctx.templates.set_waiting(view, false);
                 *place = Some(*session);

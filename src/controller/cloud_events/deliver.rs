@@ -235,9 +235,8 @@ impl Inner {
         }
         let graph = &place.graph;
         match self.cluster.settle_events(&graph.namespace, &graph.name, &graph.uid, sequence).await {
-            Ok(()) => Ok(Outcome::Settled),
-            // it was deleted, or somebody went on with it, who tells what there is to tell
-            Err(CallError::Api { code: 404 | 409 | 422, .. }) => Ok(Outcome::Settled),
+            // if not: it was deleted, or somebody went on with it, who tells what there is to tell
+            Ok(()) | Err(CallError::Api { code: 404 | 409 | 422, .. }) => Ok(Outcome::Settled),
             Err(error) => {
                 warn!(graph = graph.name, namespace = graph.namespace, %error, "failed to store that all is told");
                 Err(Stop::Failed)

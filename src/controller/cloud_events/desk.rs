@@ -45,6 +45,7 @@ pub struct Place {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each tells of something else, and all go together")]
 struct State {
     /// What was told; `None`: the stored status says it.
     told: Option<Told>,
@@ -157,7 +158,9 @@ impl Desk {
     /// See [`super::Courier::retain`].
     pub fn retain(&self, known: impl Fn(&str) -> bool) {
         let gone: Vec<_> = self.places.lock().extract_if(|uid, _| !known(uid)).map(|(_, place)| place).collect();
-        gone.iter().for_each(|place| self.bury(place));
+        for place in &gone {
+            self.bury(place);
+        }
     }
 
     fn bury(&self, place: &Place) {

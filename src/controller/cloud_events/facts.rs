@@ -288,8 +288,8 @@ impl Told {
         }
         let Some([of_task, of_undo]) = self.tasks.get_mut(&task.name) else { return 0 };
         let mark = if undo { of_undo } else { of_task };
-        let last = mark.last();
-        let lost = if last == 0 { 0 } else { fact.attempt.saturating_sub(last.saturating_add(1)) };
+        let known = mark.last();
+        let lost = if known == 0 { 0 } else { fact.attempt.saturating_sub(known.saturating_add(1)) };
         mark.started = mark.started.max(fact.attempt);
         if fact.kind.is_end() {
             if failed.is_some() || matches!(fact.kind, Kind::TaskFailed | Kind::CompensationFailed) {
