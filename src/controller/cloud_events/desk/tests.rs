@@ -31,7 +31,9 @@ fn tell(place: &Place) -> usize {
 
 fn tell_of(place: &Place, status: &Arc<TaskGraphStatus>) -> usize {
     let facts = place.with_told(|told| told.facts(status));
-    facts.iter().for_each(|fact| _ = place.with_told(|told| told.take(fact, status)));
+    for fact in &facts {
+        place.with_told(|told| told.take(fact, status));
+    }
     place.told(status);
     facts.len()
 }

@@ -39,6 +39,7 @@ fn after(status: &TaskGraphStatus) -> Told {
 
 /// A task's status before and after, and what is told in between.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_is_told_of_a_task() {
     let failed = |n: u32| json!({"attempt": n, "job": format!("j{n}"), "startTime": at(n.into()), "completionTime": at(i64::from(n) + 100), "reason": "Error", "exitCode": 3});
     let none = || json!({"phase": "Pending"});
