@@ -16,7 +16,9 @@ use crate::{
         lease,
         metrics::Metrics,
         settings::{Follower, Settings},
-        shutdown, telemetry,
+        shutdown,
+        sink::Outlet,
+        telemetry,
         traces::{Collector, Exporter, Tracer},
     },
     webhook,
@@ -45,6 +47,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let health = Health::default();
     health.show_in(&metrics);
     let client = client::connect(&metrics, &health).await?;
+    let outlet = Outlet::open(&args.sink).await.context("failed to set up the sink of CloudEvents")?;
     let listener = bind(args.listen, "--listen").await?;
     let identity = args.identity();
     info!(version = env!("CARGO_PKG_VERSION"), %identity, listen = %listener.local_addr()?, namespace = args.namespace, "starting");
@@ -83,7 +86,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let options = Options { namespace: args.namespace, concurrency: args.concurrency, templates, tracer };
+    let options = Options { namespace: args.namespace, concurrency: args.concurrency, templates, tracer, outlet };
     controller::run(client, options, leadership, metrics, health, stop).await;
 
     ended.cancel();

@@ -199,8 +199,9 @@ fn refuse(session: &mut Session, view: &GraphView, settings: Settings, verdict: 
 async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: Pending) -> Result<(), AcceptError> {
     let now = super::now();
     let mut status = session.report.status.clone();
+    ctx.courier.begin(view, &status);
     session.run.write(&mut status, now);
-    let ended = status.clone();
+    let before = status.clone();
     // the session's own run stays as it is: it ends with the session, which may have to be begun anew without an edit
     let mut run = Run::restore(
         Arc::clone(session.run.graph()),
@@ -223,10 +224,12 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
     }
     Verdict::Accepted.write(&mut status, pending.generation, now);
     run.write(&mut status, now);
+    status.cloud_events = ctx.courier.owed(view, &status);
     if store(session, view, &status).await? {
+        ctx.courier.superseded(view, &before);
         // of a task that starts afresh nobody could tell later
         session.tell_all(&ctx.recorder, view);
-        session.trace_stored(&ended, view);
+        session.trace_stored(&before, view);
     }
     if pending.edit.is_some() {
         // those with higher numbers are of edits that come, or that were overtaken

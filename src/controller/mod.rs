@@ -14,6 +14,7 @@
 //! | [`orphans`] | what is left of a child graph that is gone |
 //! | [`cache`] | looks successes up that are remembered, and remembers them |
 //! | [`volumes`] | makes the claims of a graph |
+//! | [`cloud_events`] | tells programs elsewhere what happens |
 //! | [`report`] | stores the status, coalesced |
 //! | [`mod@trace`] | what ended, as spans of a trace |
 
@@ -22,6 +23,7 @@ pub mod apply;
 pub mod cache;
 mod canonical;
 pub mod children;
+pub mod cloud_events;
 pub mod cluster;
 pub mod edit;
 pub mod events;
@@ -65,6 +67,7 @@ use tracing::{Instrument as _, Span, debug, error, error_span, info, warn};
 use self::{
     accept::{AcceptError, Taken},
     apply::Hands,
+    cloud_events::Courier,
     cluster::{CallError, Cluster},
     edit::Followed,
     events::Recorder,
@@ -83,6 +86,7 @@ use crate::{
         health::Health,
         lease::Leadership,
         metrics::{Metrics, PhaseLabel},
+        sink::Outlet,
         traces::Tracer,
     },
 };
@@ -96,6 +100,8 @@ const TICK: Duration = Duration::from_secs(5);
 const WATCH_LAG: Duration = Duration::from_millis(200);
 /// How often a graph is looked at that something not watched stands in the way of.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long a finished graph is kept beyond its time for `CloudEvents` that are not delivered, in seconds.
+const EVENTS_BEFORE_DELETION: i64 = 3600;
 
 /// What all reconciles share.
 pub struct Context {
@@ -109,6 +115,8 @@ pub struct Context {
     pub templates: TemplateCache,
     /// Tells people.
     pub recorder: Recorder,
+    /// Tells programs.
+    pub courier: Courier,
 }
 
 /// How the controller is run.
@@ -121,6 +129,8 @@ pub struct Options {
     pub templates: Caches,
     /// Takes the spans of graphs.
     pub tracer: Tracer,
+    /// Where `CloudEvents` go.
+    pub outlet: Option<Outlet>,
 }
 
 /// Why a look at a graph failed. It is tried again, later each time.
@@ -149,9 +159,11 @@ pub async fn run(
 ) {
     let (wake, woken) = mpsc::unbounded();
     let cluster = Cluster::new(client.clone(), leadership.clone());
+    let (courier, deliverer) = Courier::new(options.outlet, &cluster, &leadership, &metrics);
     let hands = Arc::new(Hands::new(cluster, leadership.clone(), metrics, options.tracer, health.clone()));
     let ctx = Arc::new(Context {
         recorder: Recorder::new(hands.cluster.clone(), hands.tracker.clone()),
+        courier,
         hands,
         index: Index::default(),
         registry: Registry::new(wake),
@@ -160,6 +172,9 @@ pub async fn run(
 
     let namespace = options.namespace.as_deref();
     let mut watches = JoinSet::new();
+    if let Some(deliverer) = deliverer {
+        watches.spawn(deliverer.run());
+    }
     watches.spawn(Arc::clone(&ctx.hands).keep_tidy(options.namespace.clone(), shutdown.clone()));
     let api = watch::api(client.clone(), namespace);
     watches.spawn(watch::templates(Arc::clone(&ctx), api, options.templates.namespaced.1, Rights::Needed));
@@ -283,6 +298,7 @@ fn leadership_changes(ctx: Arc<Context>, leadership: Leadership) -> impl Stream<
     })
     .filter_map(move |term| {
         ctx.registry.clear();
+        ctx.courier.clear();
         future::ready(term.map(|_| ()))
     })
 }
@@ -341,7 +357,7 @@ async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<
             return followed.map(|_| Action::requeue(Duration::from_millis(1))).map_err(Into::into);
         }
     }
-    let around = Surroundings { index: &ctx.index, view, recorder: &ctx.recorder };
+    let around = Surroundings { index: &ctx.index, view, recorder: &ctx.recorder, courier: &ctx.courier };
     match session.turn(&around, slot.take_notes()) {
         Turn::Again(None) => Ok(Action::await_change()),
         Turn::Again(Some(pause)) => Ok(Action::requeue(pause)),
@@ -373,12 +389,13 @@ async fn begin(
 ) -> Result<Result<Box<Session>, Action>, ReconcileError> {
     if let Some(finished) = edit::finished(view) {
         ctx.recorder.tell_again(view);
+        ctx.courier.finished(view);
         clear_away(view, ctx).await?;
         return expire(view, ctx, finished).await.map(Err);
     }
     // noted before the templates are read: one that comes in between must not be missed
     ctx.templates.set_waiting(view, true);
-    Ok(match accept::take_up(ctx, view, slot).await? {
+    Ok(match Box::pin(accept::take_up(ctx, view, slot)).await? {
         Taken::Up(session) => {
             ctx.templates.set_waiting(view, false);
             Ok(session)
@@ -420,6 +437,10 @@ async fn expire(view: &GraphView, ctx: &Context, finished: Timestamp) -> Result<
         && !left.is_zero()
     {
         return Ok(Action::requeue(left));
+    }
+    // what happened to it is told first; not at any price
+    if ctx.courier.owes(view) && left.as_secs() > -EVENTS_BEFORE_DELETION {
+        return Ok(Action::requeue(LOOK_AGAIN));
     }
     info!(graph = view.name(), namespace = view.namespace(), "its time to live after finishing is over; deleting it");
     // not one that was edited meanwhile

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     apply::Hands,
+    cloud_events::Courier,
     edit::Pending,
     events::{self, Telling},
     index::Index,
@@ -140,6 +141,8 @@ pub struct Surroundings<'a> {
     pub view: &'a GraphView,
     /// Tells people.
     pub recorder: &'a events::Recorder,
+    /// Tells programs.
+    pub courier: &'a Courier,
 }
 
 impl Session {
@@ -308,8 +311,10 @@ impl Session {
         // the next write is that of the edit
         let waits = self.pending.is_some();
         if !waits && self.report.due(urgent).is_some_and(|at| at <= Instant::now()) {
+            around.courier.begin(around.view, &self.report.status);
             self.report.verdict.clone().write(&mut self.report.status, self.report.generation, now);
             self.run.write(&mut self.report.status, now);
+            self.report.status.cloud_events = around.courier.owed(around.view, &self.report.status);
             let to = Storing { hands: &self.hands, mailbox: &self.mailbox, view: around.view };
             self.report.store(sequence, &to);
         }

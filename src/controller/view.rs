@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::api::{
     ANNOTATION_HASH, ANNOTATION_RESTORED, ANNOTATION_REVISION, ANNOTATION_TRACEPARENT, CONDITION_RECONCILING,
-    DesiredState, GROUP, TaskGraph,
+    CloudEventsStatus, DesiredState, GROUP, TaskGraph,
 };
 
 /// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.
@@ -48,6 +48,10 @@ pub struct StatusHead {
     pub conditions: Vec<ConditionHead>,
     /// See [`crate::api::TaskGraphStatus`].
     pub progress: Option<String>,
+    /// See [`crate::api::TaskGraphStatus`].
+    pub sequence: u64,
+    /// See [`crate::api::TaskGraphStatus`].
+    pub cloud_events: Option<CloudEventsStatus>,
     /// What it returned; kept only of a child graph, whose parent reads it.
     pub outputs: Map<String, Value>,
 }

@@ -148,12 +148,14 @@ fn keep_track(ctx: &Context, graphs: &Store<GraphView>, event: &Event<GraphView>
                 wake(ctx, &ctx.index, |index| index.delete(graph));
             }
             ctx.registry.remove(graph.uid());
+            ctx.courier.deleted(graph.uid());
             ctx.index.settle(graph.uid());
             ctx.templates.set_waiting(graph, false);
         }
         Event::InitDone => {
             let known: HashSet<_> = graphs.state().iter().filter_map(|graph| graph.metadata.uid.clone()).collect();
             ctx.registry.retain(|uid| known.contains(uid));
+            ctx.courier.retain(|uid| known.contains(uid));
             ctx.index.retain::<GraphView>(&known).into_iter().for_each(|graph| ctx.registry.wake(graph));
             ctx.index.settle_others(|uid| known.contains(uid));
         }

@@ -6,6 +6,7 @@ use clap::{Parser, ValueEnum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::sink::SinkArgs;
 use crate::{api, webhook::access};
 
 /// Runs graphs of tasks on Kubernetes, each task as a plain Job, the moment it may start.
@@ -101,6 +102,10 @@ pub struct Args {
     /// third of that is left
     #[arg(long, env = "TASKGRAPH_WEBHOOK_VALIDITY", value_name = "DURATION", default_value = "90d", value_parser = validity)]
     pub webhook_validity: Duration,
+
+    /// Where `CloudEvents` go.
+    #[command(flatten)]
+    pub sink: SinkArgs,
 }
 
 /// How logs are written.

@@ -52,6 +52,8 @@ pub struct Values {
     pub webhook: Webhook,
     /// What is made for Prometheus and Grafana.
     pub monitoring: Monitoring,
+    /// What happens to graphs and tasks, told to other programs as `CloudEvents`.
+    pub events: Events,
     /// Further objects to install with the chart; texts in them are templates.
     pub extra_objects: Vec<Map<String, Value>>,
     /// What Helm hands to every subchart; not used.
@@ -194,6 +196,8 @@ pub struct NetworkPolicy {
     /// Ports on which traces may leave.
     #[schemars(inner(range(min = 1)))]
     pub collector_ports: Vec<u16>,
+    /// Where the sink of `CloudEvents` is, as `egress` of a policy; name servers are let through with it.
+    pub events_to: Vec<Map<String, Value>>,
 }
 
 /// Where the API server is, for a policy.
@@ -265,6 +269,57 @@ pub struct Monitoring {
     pub rules: Watched,
     /// The dashboards, as `ConfigMaps` that Grafana's sidecar finds by their labels.
     pub dashboards: Watched,
+}
+
+/// Where `CloudEvents` go, and how; see [`super::sink::SinkArgs`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Events {
+    /// Over HTTP.
+    pub http: HttpEvents,
+    /// Into NATS.
+    pub nats: NatsEvents,
+    /// The token for the sink: a bearer token, or that of NATS. Without a name: none.
+    pub token_secret: SecretKey,
+    /// The certificates of whom to trust for the sink, as PEM. Without a name: those that browsers trust.
+    pub ca_secret: SecretKey,
+    /// Name of the cluster in the source of events. Empty: none.
+    #[schemars(length(max = 253), regex(pattern = "^[A-Za-z0-9._-]*$"))]
+    pub cluster: String,
+    /// Whether outputs are sent along.
+    pub outputs: bool,
+}
+
+/// An HTTP address that takes events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpEvents {
+    /// Its address. Empty: nothing is sent.
+    #[schemars(regex(pattern = "^(https?://[^@ ]+)?$"))]
+    pub url: String,
+}
+
+/// A stream of NATS that takes events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NatsEvents {
+    /// Its servers, with commas between. Empty: nothing is sent.
+    #[schemars(regex(pattern = "^((nats|tls)://[^@, ]+(,(nats|tls)://[^@, ]+)*)?$"))]
+    pub url: String,
+    /// What subjects begin with.
+    #[schemars(length(max = 128), regex(pattern = "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$"))]
+    pub subject: String,
+}
+
+/// A key of a Secret of the same namespace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretKey {
+    /// Name of the Secret. Empty: none.
+    pub name: String,
+    /// The key.
+    #[schemars(length(min = 1))]
+    pub key: String,
 }
 
 /// Whether an object is made that not every cluster can use.
@@ -381,6 +436,10 @@ mod tests {
         assert_eq!(u128::from(validity.millis()), args.webhook_validity.as_millis());
         assert_eq!(values.webhook.access, args.webhook_access);
         assert!(values.operator.namespace.is_empty() && args.namespace.is_none());
+        assert!(values.events.http.url.is_empty() && args.sink.events_http_url.is_none());
+        assert!(values.events.nats.url.is_empty() && args.sink.events_nats_url.is_none());
+        assert_eq!(values.events.nats.subject, args.sink.events_nats_subject);
+        assert_eq!(values.events.outputs, args.sink.events_outputs);
     }
 
     #[test]

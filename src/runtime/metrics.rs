@@ -50,6 +50,22 @@ pub struct ResultLabel {
     pub result: &'static str,
 }
 
+/// Label of metrics about what was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DropLabel {
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl DropLabel {
+    /// The sink refuses it.
+    pub const REFUSED: Self = Self { reason: "refused" };
+    /// The status does not tell it any more.
+    pub const FORGOTTEN: Self = Self { reason: "forgotten" };
+    /// The graph was deleted before it was told.
+    pub const DELETED: Self = Self { reason: "deleted" };
+}
+
 /// Label of metrics about requests to the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct VerbLabel {
@@ -104,6 +120,14 @@ impl Labels for FateLabel {
 
 impl Labels for ResultLabel {
     const ROWS: &'static [LabelRow] = &[("result", "`hit`, `miss`")];
+}
+
+impl Labels for DropLabel {
+    const ROWS: &'static [LabelRow] = &[(
+        "reason",
+        "`refused` by the sink, `forgotten` (attempts that the status does not keep any more), `deleted` (a graph before \
+         all was told of it; counted once)",
+    )];
 }
 
 impl Labels for VerbLabel {
@@ -221,6 +245,16 @@ table! {
     trace_spans: Family<FateLabel, Counter> = "taskgraph_trace_spans_total", Family::default();
     /// What keeps this replica from being ready: the lines that `/readyz` answers.
     problems: Gauge = "taskgraph_problems", Gauge::default();
+    /// `CloudEvents` that the sink took.
+    cloud_events_delivered: Counter = "taskgraph_cloud_events_delivered_total", Counter::default();
+    /// `CloudEvents` that were left out, by reason.
+    cloud_events_dropped: Family<DropLabel, Counter> = "taskgraph_cloud_events_dropped_total", Family::default();
+    /// Tries to send a `CloudEvent` that came to nothing; it is sent again.
+    cloud_events_retries: Counter = "taskgraph_cloud_events_retries_total", Counter::default();
+    /// Graphs of which a `CloudEvent` is still to be delivered.
+    cloud_events_backlog: Gauge = "taskgraph_cloud_events_backlog", Gauge::default();
+    /// How long the first of these graphs has waited for it, in this process.
+    cloud_events_lag: Gauge = "taskgraph_cloud_events_lag_seconds", Gauge::default();
     /// 1 while this replica holds the Lease and so does the work, 0 while it stands by.
     leader: Gauge = "taskgraph_leader", Gauge::default();
     /// Always 1; its label says what runs.
@@ -328,6 +362,7 @@ mod tests {
         metrics.api_requests.get_or_create(&RequestLabels { verb: "get", code: "2xx" }).inc();
         metrics.api_request_duration.get_or_create(&VerbLabel { verb: "get" }).observe(0.1);
         metrics.cache_lookups.get_or_create(&ResultLabel { result: "hit" }).inc();
+        metrics.cloud_events_dropped.get_or_create(&DropLabel::REFUSED).inc();
         let text = encode(&registry);
         for row in ROWS {
             let sample =

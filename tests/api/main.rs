@@ -9,6 +9,7 @@ mod support;
 
 mod cache;
 mod children;
+mod cloud_events;
 mod control;
 mod crash;
 mod edits;

@@ -6,3 +6,4 @@ mod documents;
 mod gitops;
 mod objects;
 mod reasons;
+mod supply_chain;

@@ -45,6 +45,7 @@ impl Session {
             self.ended_before = Ended::by(&self.report.status);
         }
         let (status, until) = (&self.report.status, self.told_until);
+        around.courier.stored(around.view, status);
         for entry in status.history.iter().filter(|entry| until.is_none_or(|until| entry.time > until)) {
             if entry.event == reason::FINISHED {
                 self.count_finished(status);
