@@ -311,17 +311,6 @@ pub struct NatsEvents {
     pub subject: String,
 }
 
-/// A key of a Secret of the same namespace.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SecretKey {
-    /// Name of the Secret. Empty: none.
-    pub name: String,
-    /// The key.
-    #[schemars(length(min = 1))]
-    pub key: String,
-}
-
 /// Whether an object is made that not every cluster can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum When {
