@@ -1,7 +1,7 @@
 # The commands of the project. Each installs or builds what it needs, once.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench cluster-up cluster-down image plugin generate clean
+.PHONY: help demo test lint bench cluster-up cluster-down image plugin generate audit sbom reproduce clean
 
 CLUSTER := hack/cluster/cluster
 
@@ -43,6 +43,15 @@ plugin: ## Build kubectl-taskgraph: put target/release into PATH
 
 generate: ## Write what is made from the code: CRDs, references, schemas
 	@hack/generate
+
+audit: ## Check licences, sources and known vulnerabilities of what is built in (needs network)
+	@hack/audit
+
+sbom: ## Write what the operator is made of, as CycloneDX
+	@hack/sbom
+
+reproduce: ## Show that the same sources give the same program, wherever they lie
+	@hack/reproduce
 
 clean: cluster-down ## Remove all that was built (the cluster's programs stay cached)
 	@cargo clean --quiet

@@ -9,7 +9,18 @@ use tracing::{info, warn};
 
 use crate::{
     controller::{self, Options, templates::Caches},
-    runtime::{args::Args, client, health, health::Health, lease, metrics::Metrics, shutdown, telemetry},
+    runtime::{
+        args::Args,
+        client,
+        health::{self, Health},
+        lease,
+        metrics::Metrics,
+        settings::{Follower, Settings},
+        shutdown,
+        sink::Outlet,
+        telemetry,
+        traces::{Collector, Exporter, Tracer},
+    },
     webhook,
 };
 
@@ -17,11 +28,26 @@ use crate::{
 ///
 /// Errors are those that no waiting mends: bad arguments, no cluster configured, a port that is taken.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    telemetry::init(args.log_format, &args.log_level)?;
+    let (said, unread) = match args.settings.as_deref().map(Settings::read) {
+        Some(Ok(settings)) => (settings, None),
+        Some(Err(error)) => (Settings::default(), Some(error)),
+        None => (Settings::default(), None),
+    };
+    let levels = telemetry::init(args.log_format, &args.log_level)?;
+    if let Some(level) = &said.log_level
+        && let Err(error) = levels.set(level)
+    {
+        warn!("logLevel in --settings: {error}; --log-level counts");
+    }
+    if let Some(error) = unread {
+        warn!("{error}; the arguments count");
+    }
     let stop = shutdown::on_signals().context("failed to listen for signals")?;
     let (metrics, registry) = Metrics::new();
     let health = Health::default();
+    health.show_in(&metrics);
     let client = client::connect(&metrics, &health).await?;
+    let outlet = Outlet::open(&args.sink).await.context("failed to set up the sink of CloudEvents")?;
     let listener = bind(args.listen, "--listen").await?;
     let identity = args.identity();
     info!(version = env!("CARGO_PKG_VERSION"), %identity, listen = %listener.local_addr()?, namespace = args.namespace, "starting");
@@ -29,8 +55,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // health is told and the Lease kept until the controller has ended
     let ended = CancellationToken::new();
     let served = tokio::spawn(health::serve(listener, health.clone(), registry, ended.clone()));
-    let (leadership, elector) =
+    let (tracer, exporter) = tracer(&args, said.trace_ratio, &metrics)?;
+    let sent = exporter.map(|exporter| tokio::spawn(exporter.run(ended.clone())));
+    if let Some(path) = args.settings.clone() {
+        let arguments = Settings { log_level: Some(args.log_level.clone()), trace_ratio: Some(args.trace_ratio) };
+        let follower = Follower { path, levels, tracer: tracer.clone(), arguments, last: said };
+        tokio::spawn(follower.run(ended.clone()));
+    }
+    tokio::spawn(health.kubernetes().clone().watch(client.clone(), ended.clone()));
+    let (leadership, mut elector) =
         lease::elect(client.clone(), lease_config(&args, &client, identity), metrics.leader.clone());
+    elector.shown = health.lease().clone();
     let elected = tokio::spawn(elector.run(ended.clone()));
 
     let templates = Caches::default();
@@ -51,12 +86,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let options = Options { namespace: args.namespace, concurrency: args.concurrency, templates };
+    let options = Options { namespace: args.namespace, concurrency: args.concurrency, templates, tracer, outlet };
     controller::run(client, options, leadership, metrics, health, stop).await;
 
     ended.cancel();
     if let Err(error) = elected.await {
         warn!(%error, "the Lease was not given back");
+    }
+    if let Some(sent) = sent {
+        // it gives up by itself
+        let _ = sent.await;
     }
     if let Ok(Err(error)) = served.await {
         warn!(%error, "serving health and metrics ended badly");
@@ -68,6 +107,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// What traces graphs, if an endpoint is given; `ratio`: what counts more than the argument.
+fn tracer(args: &Args, ratio: Option<f64>, metrics: &Metrics) -> anyhow::Result<(Tracer, Option<Exporter>)> {
+    let Some(endpoint) = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) else {
+        return Ok((Tracer::off(), None));
+    };
+    let collector = Collector::new(endpoint, &args.otlp_headers)?;
+    let (tracer, exporter) = Tracer::new(collector, ratio.unwrap_or(args.trace_ratio), metrics.clone());
+    Ok((tracer, Some(exporter)))
 }
 
 async fn bind(address: SocketAddr, argument: &str) -> anyhow::Result<TcpListener> {

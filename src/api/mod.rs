@@ -1,6 +1,7 @@
 //! The kinds of group `taskgraph.dev`: a file each. The CRDs in `crds/` are generated from here.
 
 pub mod cache;
+pub mod cloud_events;
 #[cfg(feature = "kubernetes")]
 pub mod crd;
 pub mod duration;
@@ -17,6 +18,7 @@ pub mod volume;
 pub mod waiting;
 
 pub use cache::*;
+pub use cloud_events::*;
 pub use duration::{Duration, DurationText};
 pub use graph::*;
 pub use names::*;

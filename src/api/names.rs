@@ -41,6 +41,10 @@ pub const RESTORED_CONTINUE: &str = "Continue";
 pub const VELERO_RESTORE: &str = "velero.io/restore-name";
 /// Annotation on a `ConfigMap`: hash of the items that it holds.
 pub const ANNOTATION_ITEMS_HASH: &str = "taskgraph.dev/items-hash";
+/// Annotation on a graph: the W3C trace context of whoever made it; its trace is part of that one.
+pub const ANNOTATION_TRACEPARENT: &str = "traceparent";
+/// The environment variable that hands the trace context of an attempt to its containers.
+pub const TRACEPARENT_VARIABLE: &str = "TRACEPARENT";
 /// Annotation on a Pod that names its main container.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// The main container where no annotation names one.

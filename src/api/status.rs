@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{schema, task::TemplateKind, volume::VolumeStatus};
+use super::{cloud_events::CloudEventsStatus, schema, task::TemplateKind, volume::VolumeStatus};
 
 /// What the operator knows of a graph.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -90,6 +90,9 @@ pub struct TaskGraphStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub history: Vec<HistoryEntry>,
+    /// What of this status is still to be delivered as CloudEvents; only where the operator delivers any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloud_events: Option<CloudEventsStatus>,
 }
 
 /// Which state of a template a graph began with.
@@ -107,7 +110,7 @@ pub struct TemplateStatus {
     pub generation: Option<i64>,
 }
 
-fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+pub(super) fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
 }
 
@@ -130,6 +133,34 @@ pub enum GraphPhase {
     Complete,
     /// All ended, not all well.
     Failed,
+}
+
+impl GraphPhase {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Running,
+        Self::Suspended,
+        Self::Cancelling,
+        Self::Compensating,
+        Self::Finalizing,
+        Self::Complete,
+        Self::Failed,
+    ];
+
+    /// Its name, as printed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Suspended => "Suspended",
+            Self::Cancelling => "Cancelling",
+            Self::Compensating => "Compensating",
+            Self::Finalizing => "Finalizing",
+            Self::Complete => "Complete",
+            Self::Failed => "Failed",
+        }
+    }
 }
 
 /// What called a graph off before its tasks were done.

@@ -18,7 +18,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use super::{
     cache::Cache,
@@ -30,7 +30,7 @@ use crate::{
     api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ITEM, LABEL_ROLE, LABEL_TASK, VolumeStatus},
     engine::{Attempt, AttemptResult, Blame, Event, Failure, Identity, Role, payload::PayloadKind},
     jobs::{self, Item, ItemsMap, JobView, Order, Refused},
-    runtime::{lease::Leadership, metrics::Metrics},
+    runtime::{health::Health, lease::Leadership, metrics::Metrics, traces::Tracer},
 };
 
 /// Creates in flight at once, over all graphs: more only makes each slower.
@@ -47,6 +47,10 @@ pub struct Hands {
     pub leadership: Leadership,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is traced.
+    pub tracer: Tracer,
+    /// Shows how the operator does.
+    pub health: Health,
     /// All background work.
     pub tracker: TaskTracker,
     /// Successes that are remembered.
@@ -56,9 +60,22 @@ pub struct Hands {
 
 impl Hands {
     /// Ready to act.
-    pub fn new(cluster: Cluster, leadership: Leadership, metrics: Metrics) -> Self {
-        let (tracker, creates) = (TaskTracker::new(), Semaphore::new(CREATES));
-        Self { cluster, leadership, metrics, tracker, cache: Cache::default(), creates }
+    pub fn new(cluster: Cluster, leadership: Leadership, metrics: Metrics, tracer: Tracer, health: Health) -> Self {
+        Self {
+            cluster,
+            leadership,
+            metrics,
+            tracer,
+            health,
+            tracker: TaskTracker::new(),
+            cache: Cache::default(),
+            creates: Semaphore::new(CREATES),
+        }
+    }
+
+    /// Works in the background; what is logged there is about the same graph.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) {
+        self.tracker.spawn(work.in_current_span());
     }
 
     /// Deletes the Job of an attempt that is over, unless it has ended or is about to. Gives up in the end: whoever sees
@@ -186,6 +203,15 @@ impl Prepared {
     /// A child graph.
     pub fn child(graph: Value) -> Self {
         Self { job: graph, items: None }
+    }
+
+    /// With a trace context, which is handed on to what runs.
+    #[must_use]
+    pub fn traced(mut self, traceparent: Option<&str>) -> Self {
+        if let Some(traceparent) = traceparent {
+            jobs::trace::hand_on(&mut self.job, traceparent);
+        }
+        self
     }
 }
 

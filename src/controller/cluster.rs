@@ -400,6 +400,18 @@ impl Cluster {
         Ok(stored.metadata.resource_version.unwrap_or_default())
     }
 
+    /// Stores that all CloudEvents of exactly this graph are delivered, if its status is still the one of `sequence`.
+    pub async fn settle_events(&self, namespace: &str, name: &str, uid: &str, sequence: u64) -> Result<(), CallError> {
+        let change = json!([
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "test", "path": "/status/sequence", "value": sequence},
+            {"op": "add", "path": "/status/cloudEvents", "value": {"sequence": sequence}},
+        ]);
+        let path = format!("{}/status?fieldManager={MANAGER}", Self::graph_path(namespace, name));
+        let content = "application/json-patch+json";
+        self.call::<Stored>(Method::PATCH, &path, content, METADATA_ONLY, Some(&change)).await.map(|_| ())
+    }
+
     /// Deletes exactly this graph if it is as it was at `resource_version`; what it owns follows.
     pub async fn delete_graph(
         &self,

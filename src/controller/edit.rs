@@ -199,7 +199,9 @@ fn refuse(session: &mut Session, view: &GraphView, settings: Settings, verdict: 
 async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: Pending) -> Result<(), AcceptError> {
     let now = super::now();
     let mut status = session.report.status.clone();
+    ctx.courier.begin(view, &status);
     session.run.write(&mut status, now);
+    let before = status.clone();
     // the session's own run stays as it is: it ends with the session, which may have to be begun anew without an edit
     let mut run = Run::restore(
         Arc::clone(session.run.graph()),
@@ -222,21 +224,19 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
     }
     Verdict::Accepted.write(&mut status, pending.generation, now);
     run.write(&mut status, now);
+    status.cloud_events = ctx.courier.owed(view, &status);
     if store(session, view, &status).await? {
+        ctx.courier.superseded(view, &before);
         // of a task that starts afresh nobody could tell later
         session.tell_all(&ctx.recorder, view);
+        session.trace_stored(&before, view);
     }
     if pending.edit.is_some() {
         // those with higher numbers are of edits that come, or that were overtaken
         let current = status.revision_number;
         let numbers = current.saturating_sub(KEPT_REVISIONS - 1)..=current.saturating_add(MAX_TAKEN);
         let kept = numbers.map(|number| Some(Pinned::name(view, number))).collect();
-        ctx.hands.tracker.spawn(prune(
-            Arc::clone(&ctx.hands),
-            view.namespace().to_owned(),
-            view.uid().to_owned(),
-            kept,
-        ));
+        ctx.hands.spawn(prune(Arc::clone(&ctx.hands), view.namespace().to_owned(), view.uid().to_owned(), kept));
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 pub use self::telling::Telling;
 use super::{
@@ -83,7 +83,7 @@ impl Recorder {
         }
         let (to, namespace) = (self.clone(), view.namespace().to_owned());
         let event = event(view, &name, telling, super::now());
-        self.tracker.spawn(async move { to.send(&namespace, &name, &event).await });
+        self.tracker.spawn(async move { to.send(&namespace, &name, &event).await }.in_current_span());
     }
 
     /// Tells what happened lately to a graph that finished, if this process did not see it: who did may have been ended
@@ -96,12 +96,13 @@ impl Recorder {
             return;
         }
         let (to, view) = (self.clone(), Arc::clone(view));
-        self.tracker.spawn(async move {
+        let again = async move {
             match accept::live_status(&to.cluster, &view).await {
                 Ok((status, _)) => Telling::lately(&status).iter().for_each(|telling| to.tell(&view, telling)),
                 Err(error) => debug!(graph = view.name(), %error, "looking at what is to be told of a graph"),
             }
-        });
+        };
+        self.tracker.spawn(again.in_current_span());
     }
 
     async fn send(&self, namespace: &str, name: &str, event: &Value) {

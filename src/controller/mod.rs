@@ -14,13 +14,16 @@
 //! | [`orphans`] | what is left of a child graph that is gone |
 //! | [`cache`] | looks successes up that are remembered, and remembers them |
 //! | [`volumes`] | makes the claims of a graph |
+//! | [`cloud_events`] | tells programs elsewhere what happens |
 //! | [`report`] | stores the status, coalesced |
+//! | [`mod@trace`] | what ended, as spans of a trace |
 
 pub mod accept;
 pub mod apply;
 pub mod cache;
 mod canonical;
 pub mod children;
+pub mod cloud_events;
 pub mod cluster;
 pub mod edit;
 pub mod events;
@@ -36,11 +39,13 @@ pub mod restored;
 pub mod revision;
 pub mod session;
 pub mod templates;
+pub mod trace;
 pub mod view;
 pub mod volumes;
 pub mod watch;
 
 use std::{
+    collections::BTreeMap,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -57,11 +62,12 @@ use kube::{
 };
 use tokio::{sync::watch as channel, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, Span, debug, error, error_span, info, warn};
 
 use self::{
     accept::{AcceptError, Taken},
     apply::Hands,
+    cloud_events::Courier,
     cluster::{CallError, Cluster},
     edit::Followed,
     events::Recorder,
@@ -74,9 +80,15 @@ use self::{
     watch::Rights,
 };
 use crate::{
-    api::TaskGraphSpec,
+    api::{GraphPhase, TaskGraphSpec},
     jobs::{JobView, PodView},
-    runtime::{health::Health, lease::Leadership, metrics::Metrics},
+    runtime::{
+        health::Health,
+        lease::Leadership,
+        metrics::{Metrics, PhaseLabel},
+        sink::Outlet,
+        traces::Tracer,
+    },
 };
 
 /// How long looks, and then calls, that are under way are waited for when the program ends. They may be ended at any call;
@@ -88,6 +100,8 @@ const TICK: Duration = Duration::from_secs(5);
 const WATCH_LAG: Duration = Duration::from_millis(200);
 /// How often a graph is looked at that something not watched stands in the way of.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long a finished graph is kept beyond its time for `CloudEvents` that are not delivered, in seconds.
+const EVENTS_BEFORE_DELETION: i64 = 3600;
 
 /// What all reconciles share.
 pub struct Context {
@@ -101,6 +115,8 @@ pub struct Context {
     pub templates: TemplateCache,
     /// Tells people.
     pub recorder: Recorder,
+    /// Tells programs.
+    pub courier: Courier,
 }
 
 /// How the controller is run.
@@ -111,6 +127,10 @@ pub struct Options {
     pub concurrency: u16,
     /// Filled by the controller; others may read them.
     pub templates: Caches,
+    /// Takes the spans of graphs.
+    pub tracer: Tracer,
+    /// Where `CloudEvents` go.
+    pub outlet: Option<Outlet>,
 }
 
 /// Why a look at a graph failed. It is tried again, later each time.
@@ -138,9 +158,12 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let (wake, woken) = mpsc::unbounded();
-    let hands = Arc::new(Hands::new(Cluster::new(client.clone(), leadership.clone()), leadership.clone(), metrics));
+    let cluster = Cluster::new(client.clone(), leadership.clone());
+    let (courier, deliverer) = Courier::new(options.outlet, &cluster, &leadership, &metrics);
+    let hands = Arc::new(Hands::new(cluster, leadership.clone(), metrics, options.tracer, health.clone()));
     let ctx = Arc::new(Context {
         recorder: Recorder::new(hands.cluster.clone(), hands.tracker.clone()),
+        courier,
         hands,
         index: Index::default(),
         registry: Registry::new(wake),
@@ -149,6 +172,9 @@ pub async fn run(
 
     let namespace = options.namespace.as_deref();
     let mut watches = JoinSet::new();
+    if let Some(deliverer) = deliverer {
+        watches.spawn(deliverer.run());
+    }
     watches.spawn(Arc::clone(&ctx.hands).keep_tidy(options.namespace.clone(), shutdown.clone()));
     let api = watch::api(client.clone(), namespace);
     watches.spawn(watch::templates(Arc::clone(&ctx), api, options.templates.namespaced.1, Rights::Needed));
@@ -170,6 +196,7 @@ pub async fn run(
     let seen = watch::graphs(Arc::clone(&ctx), watch::api(client, namespace), writer);
     let led = leadership_changes(Arc::clone(&ctx), leadership);
     let known = graphs.clone();
+    watches.spawn(count_graphs(Arc::clone(&ctx), graphs.clone()));
     let results = Controller::for_stream(seen, graphs)
         .with_config(Config::default().concurrency(options.concurrency))
         .reconcile_on(woken)
@@ -202,6 +229,29 @@ async fn keep_alive(health: &Health) {
         interval.tick().await;
         health.tick();
     }
+}
+
+/// Counts the graphs by phase, while this replica works. Never ends.
+async fn count_graphs(ctx: Arc<Context>, graphs: reflector::Store<GraphView>) {
+    let mut interval = tokio::time::interval(TICK);
+    loop {
+        interval.tick().await;
+        let mut counts: BTreeMap<&'static str, i64> = GraphPhase::ALL.map(|phase| (phase.name(), 0)).into();
+        if ctx.hands.leadership.holds() {
+            for graph in graphs.state() {
+                let phase = graph.status.phase.as_deref().unwrap_or(GraphPhase::Pending.name());
+                counts.entry(phase_name(phase)).and_modify(|count| *count += 1);
+            }
+        }
+        for (phase, count) in counts {
+            ctx.hands.metrics.graphs.get_or_create(&PhaseLabel { phase }).set(count);
+        }
+    }
+}
+
+/// The phase of that name; one that only another version knows counts as Pending.
+fn phase_name(name: &str) -> &'static str {
+    GraphPhase::ALL.map(GraphPhase::name).into_iter().find(|known| *known == name).unwrap_or(GraphPhase::Pending.name())
 }
 
 /// Watches Jobs and pods, and waits until they and the templates, which are watched already, are cached.
@@ -248,6 +298,7 @@ fn leadership_changes(ctx: Arc<Context>, leadership: Leadership) -> impl Stream<
     })
     .filter_map(move |term| {
         ctx.registry.clear();
+        ctx.courier.clear();
         future::ready(term.map(|_| ()))
     })
 }
@@ -263,7 +314,10 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
     }
     let begun = Instant::now();
     let slot = ctx.registry.slot(view.uid());
-    let result = AssertUnwindSafe(look(&view, &ctx, &slot)).catch_unwind().await;
+    // whatever is logged about the graph carries its trace
+    let trace = ctx.hands.tracer.trace(view.uid(), view.traceparent());
+    let span = trace.map_or_else(Span::none, |trace| error_span!("graph", trace_id = %trace));
+    let result = AssertUnwindSafe(look(&view, &ctx, &slot)).catch_unwind().instrument(span.clone()).await;
     ctx.hands.metrics.reconcile_duration.observe(begun.elapsed().as_secs_f64());
     match result {
         Ok(Ok(action)) => {
@@ -274,7 +328,13 @@ async fn reconcile(view: Arc<GraphView>, ctx: Arc<Context>) -> Result<Action, Re
         Err(_) => {
             // what the session believes may be half changed
             ctx.registry.renew(view.uid());
-            error!(graph = view.name(), namespace = view.namespace(), "a look at the graph panicked; this is a defect");
+            span.in_scope(|| {
+                error!(
+                    graph = view.name(),
+                    namespace = view.namespace(),
+                    "a look at the graph panicked; this is a defect"
+                );
+            });
             Err(ReconcileError::Panic)
         }
     }
@@ -297,7 +357,7 @@ async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<
             return followed.map(|_| Action::requeue(Duration::from_millis(1))).map_err(Into::into);
         }
     }
-    let around = Surroundings { index: &ctx.index, view, recorder: &ctx.recorder };
+    let around = Surroundings { index: &ctx.index, view, recorder: &ctx.recorder, courier: &ctx.courier };
     match session.turn(&around, slot.take_notes()) {
         Turn::Again(None) => Ok(Action::await_change()),
         Turn::Again(Some(pause)) => Ok(Action::requeue(pause)),
@@ -329,12 +389,13 @@ async fn begin(
 ) -> Result<Result<Box<Session>, Action>, ReconcileError> {
     if let Some(finished) = edit::finished(view) {
         ctx.recorder.tell_again(view);
+        ctx.courier.finished(view);
         clear_away(view, ctx).await?;
         return expire(view, ctx, finished).await.map(Err);
     }
     // noted before the templates are read: one that comes in between must not be missed
     ctx.templates.set_waiting(view, true);
-    Ok(match accept::take_up(ctx, view, slot).await? {
+    Ok(match Box::pin(accept::take_up(ctx, view, slot)).await? {
         Taken::Up(session) => {
             ctx.templates.set_waiting(view, false);
             Ok(session)
@@ -376,6 +437,10 @@ async fn expire(view: &GraphView, ctx: &Context, finished: Timestamp) -> Result<
         && !left.is_zero()
     {
         return Ok(Action::requeue(left));
+    }
+    // what happened to it is told first; not at any price
+    if ctx.courier.owes(view) && left.as_secs() > -EVENTS_BEFORE_DELETION {
+        return Ok(Action::requeue(LOOK_AGAIN));
     }
     info!(graph = view.name(), namespace = view.namespace(), "its time to live after finishing is over; deleting it");
     // not one that was edited meanwhile

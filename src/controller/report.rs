@@ -187,7 +187,7 @@ impl Report {
         self.last = Some(Instant::now());
         let (mailbox, target) = (to.mailbox.clone(), self.write_of(to.hands, to.view));
         let status = serde_json::to_value(&self.status);
-        to.hands.tracker.spawn(async move {
+        to.hands.spawn(async move {
             let result = match status {
                 Ok(status) => write(target, status).await,
                 Err(error) => Err(StoreError::Failed(CallError::Request(error.to_string()))),

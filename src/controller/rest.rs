@@ -33,10 +33,10 @@ impl Rest {
     /// Has all of it stopped, in the background.
     pub fn stop(self, hands: &Arc<Hands>) {
         for job in self.jobs {
-            hands.tracker.spawn(Arc::clone(hands).discard(job));
+            hands.spawn(Arc::clone(hands).discard(job));
         }
         for child in self.children {
-            hands.tracker.spawn(Arc::clone(hands).retire(child));
+            hands.spawn(Arc::clone(hands).retire(child));
         }
     }
 }

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     apply::Hands,
+    cloud_events::Courier,
     edit::Pending,
     events::{self, Telling},
     index::Index,
@@ -26,6 +27,7 @@ use super::{
     registry::{Mailbox, Note},
     report::{Answer, Report, Storing, Verdict},
     revision::Pinned,
+    trace::Ended,
     view::GraphView,
 };
 use crate::{
@@ -93,6 +95,8 @@ pub struct Session {
     stopping: BTreeSet<Attempt>,
     /// A first attempt was launched.
     started: bool,
+    /// What had ended by the status that was stored last, where that is traced.
+    ended_before: Ended,
 }
 
 /// What a turn leads to.
@@ -137,6 +141,8 @@ pub struct Surroundings<'a> {
     pub view: &'a GraphView,
     /// Tells people.
     pub recorder: &'a events::Recorder,
+    /// Tells programs.
+    pub courier: &'a Courier,
 }
 
 impl Session {
@@ -151,6 +157,7 @@ impl Session {
     ) -> Self {
         let graph = Arc::clone(run.graph());
         let count = |phase| graph.ids().filter(|task| run.task(*task).phase == phase).count().try_into().unwrap_or(0);
+        let ended_before = if hands.tracer.is_on() { Ended::by(&report.status) } else { Ended::default() };
         let started = graph.ids().any(|task| run.task(task).attempts > 0);
         hands.metrics.tasks_running.inc_by(count(TaskPhase::Running));
         hands.metrics.tasks_ready.inc_by(count(TaskPhase::Ready));
@@ -183,6 +190,7 @@ impl Session {
             told_suspended: false,
             stopping: BTreeSet::new(),
             started,
+            ended_before,
         }
     }
 
@@ -203,7 +211,7 @@ impl Session {
         self.has_turned = true;
         let now = super::now();
         let Some(Told { mut seen, hopeless, looked }) = self.take_notes(around, notes) else { return Turn::OutOfDate };
-        self.release_held();
+        self.release_held(around.view);
         for changed in around.index.take_changed(&self.identity.uid) {
             self.observe(&changed, now, &mut seen);
         }
@@ -211,6 +219,10 @@ impl Session {
             self.look_again(attempt, around.index, now, &mut seen);
         }
         let Seen { events, podless, children, since } = seen;
+        if let Some(since) = since {
+            self.hands.metrics.scheduler_lag.observe(since.elapsed().as_secs_f64());
+            self.hands.health.lagged(since.elapsed());
+        }
         self.watch_for_pods(&events);
 
         let step = self.run.step(events, now);
@@ -221,7 +233,7 @@ impl Session {
         if step.store_first {
             self.held.push((self.run.sequence(), step.actions));
         } else {
-            self.perform(step.actions, since);
+            self.perform(step.actions, since, around.view);
         }
         for attempt in podless {
             self.look_soon(attempt);
@@ -234,7 +246,7 @@ impl Session {
         }
         self.steer(children);
         // they may have been stored before
-        self.release_held();
+        self.release_held(around.view);
         self.look_for_pods(around.index);
         self.finish_turn(around, now, step.wake_at)
     }
@@ -269,22 +281,22 @@ impl Session {
     }
 
     /// Performs the actions that waited for what is stored now.
-    fn release_held(&mut self) {
+    fn release_held(&mut self, view: &GraphView) {
         let stored = self.report.stored;
         self.run.stored(stored);
         for (sequence, actions) in std::mem::take(&mut self.held) {
             if sequence <= stored {
-                self.perform(actions, None);
+                self.perform(actions, None, view);
             } else {
                 self.held.push((sequence, actions));
             }
         }
         self.remember_stored();
         for (_, job) in self.discards.extract_if(.., |(sequence, _)| *sequence <= stored) {
-            self.hands.tracker.spawn(Arc::clone(&self.hands).discard(job));
+            self.hands.spawn(Arc::clone(&self.hands).discard(job));
         }
         for (_, child) in self.retired.extract_if(.., |(sequence, _)| *sequence <= stored) {
-            self.hands.tracker.spawn(Arc::clone(&self.hands).retire(child));
+            self.hands.spawn(Arc::clone(&self.hands).retire(child));
         }
     }
 
@@ -299,8 +311,10 @@ impl Session {
         // the next write is that of the edit
         let waits = self.pending.is_some();
         if !waits && self.report.due(urgent).is_some_and(|at| at <= Instant::now()) {
+            around.courier.begin(around.view, &self.report.status);
             self.report.verdict.clone().write(&mut self.report.status, self.report.generation, now);
             self.run.write(&mut self.report.status, now);
+            self.report.status.cloud_events = around.courier.owed(around.view, &self.report.status);
             let to = Storing { hands: &self.hands, mailbox: &self.mailbox, view: around.view };
             self.report.store(sequence, &to);
         }
@@ -367,6 +381,13 @@ impl Session {
                 gauge.inc();
             } else if from == phase && to != phase {
                 gauge.dec();
+            }
+        }
+        if (from, to) == (TaskPhase::Ready, TaskPhase::Running) {
+            let status = self.run.task(task);
+            let waited = status.start_time.zip(status.ready_time).map(|(start, ready)| start.duration_since(ready));
+            if let Some(waited) = waited.and_then(|waited| Duration::try_from(waited).ok()) {
+                metrics.task_wait.observe(waited.as_secs_f64());
             }
         }
         if to.is_final() {

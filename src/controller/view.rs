@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::api::{
-    ANNOTATION_HASH, ANNOTATION_RESTORED, ANNOTATION_REVISION, CONDITION_RECONCILING, DesiredState, GROUP, TaskGraph,
+    ANNOTATION_HASH, ANNOTATION_RESTORED, ANNOTATION_REVISION, ANNOTATION_TRACEPARENT, CONDITION_RECONCILING,
+    CloudEventsStatus, DesiredState, GROUP, TaskGraph,
 };
 
 /// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.
@@ -39,12 +40,18 @@ pub struct StatusHead {
     pub observed_generation: Option<i64>,
     /// See [`crate::api::TaskGraphStatus`]. A text: a date that is none must not break the watch.
     pub completion_time: Option<String>,
+    /// See [`crate::api::TaskGraphStatus`]. A text: a word of another version must not break the watch.
+    pub phase: Option<String>,
     /// See [`crate::api::TaskGraphStatus`].
     pub revision: Option<String>,
     /// See [`crate::api::TaskGraphStatus`].
     pub conditions: Vec<ConditionHead>,
     /// See [`crate::api::TaskGraphStatus`].
     pub progress: Option<String>,
+    /// See [`crate::api::TaskGraphStatus`].
+    pub sequence: u64,
+    /// See [`crate::api::TaskGraphStatus`].
+    pub cloud_events: Option<CloudEventsStatus>,
     /// What it returned; kept only of a child graph, whose parent reads it.
     pub outputs: Map<String, Value>,
 }
@@ -117,6 +124,11 @@ impl GraphView {
         self.spec.get("desiredState").and_then(|state| DesiredState::deserialize(state).ok()).unwrap_or_default()
     }
 
+    /// The trace context that it was made with.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(ANNOTATION_TRACEPARENT).map(String::as_str)
+    }
+
     /// Of a child graph: the UID of its parent, and the parent's `ControllerRevision` with the templates that it runs.
     pub fn parent(&self) -> Option<(&str, &str)> {
         let owner = parent_of(&self.metadata)?;
@@ -150,8 +162,8 @@ impl GraphView {
     pub fn prune(&mut self) {
         self.metadata.managed_fields = None;
         if let Some(annotations) = &mut self.metadata.annotations {
-            annotations
-                .retain(|name, _| [ANNOTATION_REVISION, ANNOTATION_HASH, ANNOTATION_RESTORED].contains(&&**name));
+            let read = [ANNOTATION_REVISION, ANNOTATION_HASH, ANNOTATION_RESTORED, ANNOTATION_TRACEPARENT];
+            annotations.retain(|name, _| read.contains(&&**name));
         }
         if self.parent().is_none() {
             self.status.outputs = Map::new();

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt, TryStreamExt, future, pin_mut};
+use futures::{Stream, StreamExt, future, pin_mut};
 use kube::{
     Api, Client, Resource,
     api::ListParams,
@@ -22,7 +22,7 @@ use super::{
     index::{Index, Indexed},
     view::GraphView,
 };
-use crate::api::LABEL_GRAPH_UID;
+use crate::{api::LABEL_GRAPH_UID, runtime::status::answer_of};
 
 /// How often it is asked whether what may not be read may be by now.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
@@ -48,6 +48,7 @@ where
     pin_mut!(events);
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
+        note(&ctx, K::kind(&()).as_ref(), &event);
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => {
@@ -63,7 +64,8 @@ where
                 wake(&ctx, &ctx.index, |index| index.apply(object));
             }
             Ok(Event::Delete(object)) => wake(&ctx, &ctx.index, |index| index.delete(&object)),
-            Err(error) => watch_failed(K::kind(&()).as_ref(), &error),
+            // told in `note`
+            Err(_) => {}
         }
     }
 }
@@ -88,19 +90,30 @@ where
 }
 
 fn is_forbidden(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
-    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
-    else {
-        return false;
-    };
-    status.code == 403
+    answer_of(error).is_some_and(|status| status.code == 403)
 }
 
-fn watch_failed(kind: &str, error: &watcher::Error) {
-    match error {
+/// Shows how a watch does, by what it brought last.
+fn note<K>(ctx: &Context, kind: &str, event: &watcher::Result<Event<K>>) {
+    let watches = ctx.hands.health.watches();
+    match event {
+        // that is before the list is asked for
+        Ok(Event::Init) => {}
+        Ok(Event::InitDone) => {
+            watches.seen(kind);
+            watches.synced(kind);
+        }
+        Ok(_) => watches.seen(kind),
         // the API server ends watches now and then; the watcher lists again
-        watcher::Error::WatchError(status) if status.code == 410 => debug!(kind, "watch expired"),
-        error => warn!(kind, %error, "watch failed; trying again"),
+        Err(watcher::Error::WatchError(status)) if status.code == 410 => debug!(kind, "watch expired"),
+        Err(error) => {
+            let is_new = watches.failed(kind, error);
+            match watches.problem_of(kind) {
+                Some(problem) if is_new => warn!(kind, %error, "{problem}"),
+                Some(_) => debug!(kind, %error, "watch failed; trying again"),
+                None => warn!(kind, %error, "watch failed; trying again"),
+            }
+        }
     }
 }
 
@@ -111,12 +124,15 @@ pub fn graphs(
     writer: Writer<GraphView>,
 ) -> impl Stream<Item = Result<GraphView, watcher::Error>> + Send + 'static {
     let reader = writer.as_reader();
-    let seen = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .inspect_err(|error| watch_failed("TaskGraph", error))
-        .modify(GraphView::prune)
-        .reflect(writer)
-        .inspect_ok(move |event| keep_track(&ctx, &reader, event));
+    let seen =
+        watcher(api, watcher::Config::default()).default_backoff().modify(GraphView::prune).reflect(writer).inspect(
+            move |event| {
+                note(&ctx, "TaskGraph", event);
+                if let Ok(event) = event {
+                    keep_track(&ctx, &reader, event);
+                }
+            },
+        );
     // the queue would pause all that it is woken by, for up to half a minute, at each error
     seen.applied_objects().filter(|seen| future::ready(seen.is_ok()))
 }
@@ -132,12 +148,14 @@ fn keep_track(ctx: &Context, graphs: &Store<GraphView>, event: &Event<GraphView>
                 wake(ctx, &ctx.index, |index| index.delete(graph));
             }
             ctx.registry.remove(graph.uid());
+            ctx.courier.deleted(graph.uid());
             ctx.index.settle(graph.uid());
             ctx.templates.set_waiting(graph, false);
         }
         Event::InitDone => {
             let known: HashSet<_> = graphs.state().iter().filter_map(|graph| graph.metadata.uid.clone()).collect();
             ctx.registry.retain(|uid| known.contains(uid));
+            ctx.courier.retain(|uid| known.contains(uid));
             ctx.index.retain::<GraphView>(&known).into_iter().for_each(|graph| ctx.registry.wake(graph));
             ctx.index.settle_others(|uid| known.contains(uid));
         }
@@ -172,19 +190,20 @@ pub async fn templates<K>(
         .reflect(writer);
     events
         .for_each(|event| {
-            match event {
-                Ok(event @ (Event::Apply(_) | Event::InitDone)) => {
-                    if rights == Rights::Optional && matches!(event, Event::InitDone) {
-                        ctx.templates.set_cluster_forbidden(false);
-                    }
-                    ctx.templates.changed();
-                    ctx.templates.waiting().into_iter().for_each(|graph| ctx.registry.wake(graph));
-                }
-                Ok(_) => {}
-                Err(error) if rights == Rights::Optional && is_forbidden(&error) => {
+            let kind = K::kind(&());
+            match &event {
+                Err(error) if rights == Rights::Optional && is_forbidden(error) => {
+                    ctx.hands.health.watches().passed_over(&kind, error);
                     ctx.templates.set_cluster_forbidden(true);
                 }
-                Err(error) => watch_failed(K::kind(&()).as_ref(), &error),
+                _ => note(&ctx, &kind, &event),
+            }
+            if let Ok(event @ (Event::Apply(_) | Event::InitDone)) = event {
+                if rights == Rights::Optional && matches!(event, Event::InitDone) {
+                    ctx.templates.set_cluster_forbidden(false);
+                }
+                ctx.templates.changed();
+                ctx.templates.waiting().into_iter().for_each(|graph| ctx.registry.wake(graph));
             }
             future::ready(())
         })

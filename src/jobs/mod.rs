@@ -16,6 +16,7 @@
 //! | [`indexed`] | the same, of a Job with many items |
 //! | [`outcome`] | how an attempt ended |
 //! | [`volumes`] | claims of a graph, and the pods that mount them |
+//! | [`mod@trace`] | hands a trace context on |
 //! | [`refuse`] | why a Job or its pod was not created |
 
 mod allowed;
@@ -32,6 +33,7 @@ pub mod outcome;
 pub mod refuse;
 mod required;
 pub mod strict;
+pub mod trace;
 pub mod view;
 pub mod volumes;
 

@@ -6,6 +6,7 @@ use clap::{Parser, ValueEnum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::sink::SinkArgs;
 use crate::{api, webhook::access};
 
 /// Runs graphs of tasks on Kubernetes, each task as a plain Job, the moment it may start.
@@ -19,7 +20,7 @@ pub struct Args {
     #[arg(long, env = "TASKGRAPH_NAMESPACE", value_name = "NAME", value_parser = dns_label)]
     pub namespace: Option<String>,
 
-    /// Address on which /healthz, /readyz and /metrics are served
+    /// Address on which /healthz, /readyz, /status and /metrics are served
     #[arg(long, env = "TASKGRAPH_LISTEN", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
@@ -31,6 +32,31 @@ pub struct Args {
     /// `info,taskgraph::controller=debug`
     #[arg(long, env = "TASKGRAPH_LOG_LEVEL", value_name = "FILTER", default_value = "info,kube_runtime=warn")]
     pub log_level: String,
+
+    /// File with `logLevel` and `traceRatio`, which count more than the arguments; it is read again
+    /// every few seconds
+    #[arg(long, env = "TASKGRAPH_SETTINGS", value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+
+    /// Sends a trace of each graph to this OpenTelemetry collector (OTLP over HTTP), as
+    /// `http://collector:4318`. Absent: nothing is traced
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
+    /// What the collector wants to be sent along: NAME=VALUE, separated by commas
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_HEADERS",
+        value_name = "HEADERS",
+        default_value = "",
+        hide_env_values = true
+    )]
+    pub otlp_headers: String,
+
+    /// Part of graphs that are traced, 0 to 1. A graph with a valid annotation `traceparent` does
+    /// as that says
+    #[arg(long, env = "TASKGRAPH_TRACE_RATIO", value_name = "NUMBER", default_value_t = 1.0, value_parser = ratio)]
+    pub trace_ratio: f64,
 
     /// Namespace of the Lease that tells replicas who works. Absent: the operator's own namespace
     /// or, outside a cluster, that of the kubeconfig's context
@@ -76,6 +102,10 @@ pub struct Args {
     /// third of that is left
     #[arg(long, env = "TASKGRAPH_WEBHOOK_VALIDITY", value_name = "DURATION", default_value = "90d", value_parser = validity)]
     pub webhook_validity: Duration,
+
+    /// Where `CloudEvents` go.
+    #[command(flatten)]
+    pub sink: SinkArgs,
 }
 
 /// How logs are written.
@@ -126,6 +156,11 @@ fn validity(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| "write a number from 0 to 1".into())
+}
+
 fn identity(text: &str) -> Result<String, String> {
     if (1..=128).contains(&text.len()) && text.chars().all(|character| character.is_ascii_graphic()) {
         Ok(text.to_owned())
@@ -151,7 +186,12 @@ mod tests {
         for argument in
             command.get_arguments().filter(|argument| !["help", "version"].contains(&argument.get_id().as_str()))
         {
-            let expected = format!("TASKGRAPH_{}", argument.get_id().as_str().to_uppercase());
+            let name = argument.get_id().as_str().to_uppercase();
+            // those that every OpenTelemetry program has are named as everywhere
+            let expected = match name.strip_prefix("OTLP_") {
+                Some(name) => format!("OTEL_EXPORTER_OTLP_{name}"),
+                None => format!("TASKGRAPH_{name}"),
+            };
             assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
             assert!(argument.get_help().is_some(), "{} has no help", argument.get_id());
         }
@@ -182,6 +222,8 @@ mod tests {
             ["--webhook-validity", "59s"],
             ["--webhook-validity", "1001d"],
             ["--webhook-service", "A"],
+            ["--trace-ratio", "1.1"],
+            ["--trace-ratio", "nan"],
         ] {
             assert!(parse(&arguments).is_err(), "{arguments:?}");
         }

@@ -22,6 +22,8 @@ pub struct Values {
     pub replicas: u8,
     /// Arguments of the operator.
     pub operator: Operator,
+    /// Traces of graphs.
+    pub tracing: Tracing,
     /// Whom the operator acts as.
     pub service_account: ServiceAccount,
     /// Its permissions.
@@ -50,6 +52,8 @@ pub struct Values {
     pub webhook: Webhook,
     /// What is made for Prometheus and Grafana.
     pub monitoring: Monitoring,
+    /// What happens to graphs and tasks, told to other programs as `CloudEvents`.
+    pub events: Events,
     /// Further objects to install with the chart; texts in them are templates.
     pub extra_objects: Vec<Map<String, Value>>,
     /// What Helm hands to every subchart; not used.
@@ -110,9 +114,34 @@ pub struct Operator {
     /// A level (error, warn, info, debug, trace), or filters by module.
     #[schemars(length(min = 1))]
     pub log_level: String,
-    /// Port of /healthz, /readyz and /metrics.
+    /// Port of /healthz, /readyz, /status and /metrics.
     #[schemars(range(min = 1))]
     pub port: u16,
+}
+
+/// Traces of graphs; see `docs/telemetry.md`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tracing {
+    /// Where an OpenTelemetry collector takes OTLP over HTTP. Empty: nothing is traced.
+    #[schemars(regex(pattern = "^(https?://[^/ ]+[^ ]*)?$"))]
+    pub endpoint: String,
+    /// Part of graphs that are traced.
+    #[schemars(range(min = 0, max = 1))]
+    pub ratio: f64,
+    /// A Secret with what the collector wants to be sent along.
+    pub headers_secret: SecretKey,
+}
+
+/// One key of a Secret of the same namespace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretKey {
+    /// Name of the Secret. Empty: none.
+    pub name: String,
+    /// The key.
+    #[schemars(length(min = 1))]
+    pub key: String,
 }
 
 /// Whom the operator acts as.
@@ -164,6 +193,11 @@ pub struct NetworkPolicy {
     pub webhook_from: Vec<Map<String, Value>>,
     /// Where the API server is.
     pub api_server: ApiServer,
+    /// Ports on which traces may leave.
+    #[schemars(inner(range(min = 1)))]
+    pub collector_ports: Vec<u16>,
+    /// Where the sink of `CloudEvents` is, as `egress` of a policy; name servers are let through with it.
+    pub events_to: Vec<Map<String, Value>>,
 }
 
 /// Where the API server is, for a policy.
@@ -225,12 +259,56 @@ pub struct CertManager {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Monitoring {
+    /// Where the project's folder `docs` can be read; the alerts' runbook links begin with it. Empty: paths in the
+    /// repository.
+    #[schemars(regex(pattern = "^(https?://[^ ]+)?$"))]
+    pub documents: String,
     /// How Prometheus finds the operator.
     pub service_monitor: ServiceMonitor,
     /// The alerts.
     pub rules: Watched,
     /// The dashboards, as `ConfigMaps` that Grafana's sidecar finds by their labels.
     pub dashboards: Watched,
+}
+
+/// Where `CloudEvents` go, and how; see [`super::sink::SinkArgs`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Events {
+    /// Over HTTP.
+    pub http: HttpEvents,
+    /// Into NATS.
+    pub nats: NatsEvents,
+    /// The token for the sink: a bearer token, or that of NATS. Without a name: none.
+    pub token_secret: SecretKey,
+    /// The certificates of whom to trust for the sink, as PEM. Without a name: those that browsers trust.
+    pub ca_secret: SecretKey,
+    /// Name of the cluster in the source of events. Empty: none.
+    #[schemars(length(max = 253), regex(pattern = "^[A-Za-z0-9._-]*$"))]
+    pub cluster: String,
+    /// Whether outputs are sent along.
+    pub outputs: bool,
+}
+
+/// An HTTP address that takes events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpEvents {
+    /// Its address. Empty: nothing is sent.
+    #[schemars(regex(pattern = "^(https?://[^@ ]+)?$"))]
+    pub url: String,
+}
+
+/// A stream of NATS that takes events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NatsEvents {
+    /// Its servers, with commas between. Empty: nothing is sent.
+    #[schemars(regex(pattern = "^((nats|tls)://[^@, ]+(,(nats|tls)://[^@, ]+)*)?$"))]
+    pub url: String,
+    /// What subjects begin with.
+    #[schemars(length(max = 128), regex(pattern = "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$"))]
+    pub subject: String,
 }
 
 /// Whether an object is made that not every cluster can use.
@@ -339,18 +417,34 @@ mod tests {
         assert_eq!(values.operator.concurrency, args.concurrency);
         assert_eq!(values.operator.port, args.listen.port());
         assert_eq!(values.operator.log_level, args.log_level);
+        assert!((values.tracing.ratio - args.trace_ratio).abs() < f64::EPSILON);
+        assert!(values.tracing.endpoint.is_empty() && args.otlp_endpoint.is_none());
         let lease: api::Duration = values.operator.lease_duration.parse().unwrap();
         assert_eq!(u128::from(lease.millis()), args.lease_duration.as_millis());
         let validity: api::Duration = values.webhook.certificate_validity.parse().unwrap();
         assert_eq!(u128::from(validity.millis()), args.webhook_validity.as_millis());
         assert_eq!(values.webhook.access, args.webhook_access);
         assert!(values.operator.namespace.is_empty() && args.namespace.is_none());
+        assert!(values.events.http.url.is_empty() && args.sink.events_http_url.is_none());
+        assert!(values.events.nats.url.is_empty() && args.sink.events_nats_url.is_none());
+        assert_eq!(values.events.nats.subject, args.sink.events_nats_subject);
+        assert_eq!(values.events.outputs, args.sink.events_outputs);
     }
 
     #[test]
     fn the_deployment_sets_every_argument() {
         let deployment = read("charts/taskgraph/templates/deployment.yaml");
+        let settings = read("charts/taskgraph/templates/settings.yaml");
         for argument in Args::command().get_arguments() {
+            // what may be changed without a restart stands in the file of TASKGRAPH_SETTINGS
+            let key = match argument.get_id().as_str() {
+                "log_level" => "logLevel",
+                "trace_ratio" => "traceRatio",
+                _ => "",
+            };
+            if !key.is_empty() && settings.contains(&format!("{key}: ")) {
+                continue;
+            }
             let Some(variable) = argument.get_env().and_then(|name| name.to_str()) else { continue };
             assert!(deployment.contains(&format!("name: {variable}")), "{variable} is not set by the chart");
         }

@@ -99,6 +99,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let watched = (verb(&request) == "watch").then(|| request.uri().path().to_owned());
         let mut count =
             Count { metrics: self.metrics.clone(), verb: verb(&request), code: "none", sent: Instant::now() };
         let (health, patience) = (self.health.clone(), self.patience);
@@ -111,6 +112,9 @@ where
             count.answered(answer.status());
             if !answer.status().is_server_error() {
                 health.api_answered();
+            }
+            if let Some(path) = watched.filter(|_| answer.status().is_success()) {
+                health.watches().begun(&path);
             }
             Ok(answer)
         })

@@ -1,14 +1,14 @@
-//! `/healthz`, `/readyz` and `/metrics`.
+//! `/healthz`, `/readyz`, `/status` and `/metrics`.
 //!
-//! Healthy: the main loop goes round. Ready: the caches are filled and the API server answers; a
-//! replica that stands by is ready too.
+//! Healthy: the main loop goes round. Ready: the caches are filled, the API server answers, and nothing stands in the way
+//! that somebody has to mend; a replica that stands by is ready too.
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::State,
+    extract::{RawQuery, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::get,
@@ -26,7 +26,10 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::metrics;
+use super::{
+    metrics::{self, Metrics},
+    status::{ApiServer, Kubernetes, Report, Shown, Watches, Work},
+};
 
 /// How long the main loop may be silent before the process counts as stuck.
 const LOOP_SILENCE: Duration = Duration::from_mins(1);
@@ -46,6 +49,12 @@ struct Inner {
     /// When the API server last answered, in milliseconds since `started` and never 0; 0: never.
     answered: AtomicU64,
     synced: AtomicBool,
+    /// In milliseconds, and one more; 0: none was measured.
+    lag: AtomicU64,
+    watches: Watches,
+    kubernetes: Kubernetes,
+    lease: Shown,
+    metrics: OnceLock<Metrics>,
     /// What is wrong with a part beside the controller.
     faults: Mutex<BTreeMap<&'static str, Fault>>,
 }
@@ -61,17 +70,56 @@ pub struct Fault {
 
 impl Default for Health {
     fn default() -> Self {
-        Self(Arc::new(Inner {
-            started: Instant::now(),
-            ticked: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-            synced: AtomicBool::new(false),
+        Self(Arc::new(Inner::new(Instant::now(), 0, false)))
+    }
+}
+
+impl Inner {
+    /// Of a process that was `started` then; `last`: when it last ticked and was answered.
+    fn new(started: Instant, last: u64, synced: bool) -> Self {
+        Self {
+            started,
+            ticked: AtomicU64::new(last),
+            answered: AtomicU64::new(last),
+            synced: AtomicBool::new(synced),
+            lag: AtomicU64::new(0),
+            watches: Watches::default(),
+            kubernetes: Kubernetes::default(),
+            lease: Shown::default(),
+            metrics: OnceLock::new(),
             faults: Mutex::default(),
-        }))
+        }
     }
 }
 
 impl Health {
+    /// Shows what is wrong in `metrics`, and some of them in `/status`.
+    pub fn show_in(&self, metrics: &Metrics) {
+        // once a process
+        let _ = self.0.metrics.set(metrics.clone());
+    }
+
+    /// The watches that fill the caches.
+    pub fn watches(&self) -> &Watches {
+        &self.0.watches
+    }
+
+    /// The version of the cluster.
+    pub fn kubernetes(&self) -> &Kubernetes {
+        &self.0.kubernetes
+    }
+
+    /// The Lease.
+    pub fn lease(&self) -> &Shown {
+        &self.0.lease
+    }
+
+    /// So long after a pod's end was seen it was decided what follows.
+    pub fn lagged(&self, lag: Duration) {
+        let millis = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
+        self.0.lag.store(millis.saturating_add(1), Ordering::Relaxed);
+    }
+
     /// The main loop went round: call it at least every few seconds, from the loop itself.
     pub fn tick(&self) {
         self.0.ticked.store(self.now(), Ordering::Relaxed);
@@ -118,7 +166,7 @@ impl Health {
     fn unready(&self) -> Vec<String> {
         let answered = self.0.answered.load(Ordering::Relaxed);
         let silence = self.since(answered);
-        let mut problems = problems([
+        let mut missing = problems([
             (!self.0.synced.load(Ordering::Relaxed), "the caches are not filled yet".into()),
             (answered == 0, "the API server has not answered yet".into()),
             (
@@ -126,8 +174,47 @@ impl Health {
                 format!("the API server has not answered for {}s", silence.as_secs()),
             ),
         ]);
-        problems.extend(self.faults(true));
-        problems
+        missing.extend(self.0.watches.problems());
+        missing.extend(self.0.kubernetes.problem());
+        missing.extend(self.0.lease.problem());
+        missing.extend(self.faults(true));
+        missing
+    }
+
+    /// For `/status`.
+    fn report(&self) -> Report {
+        let (sick, unready) = (self.sick(), self.unready());
+        let (answered, lag) = (self.0.answered.load(Ordering::Relaxed), self.0.lag.load(Ordering::Relaxed));
+        let silence = (answered > 0).then(|| self.since(answered));
+        let gauge = |read: fn(&Metrics) -> i64| self.0.metrics.get().map_or(0, read);
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: self.0.started.elapsed().as_secs(),
+            healthy: sick.is_empty(),
+            ready: unready.is_empty(),
+            problems: [sick, unready].concat(),
+            notes: self.faults(false),
+            api_server: ApiServer {
+                reachable: silence.is_some_and(|silence| silence <= API_SILENCE),
+                last_answer_seconds: silence.map(|silence| silence.as_secs()),
+                kubernetes: self.0.kubernetes.version(),
+            },
+            lease: self.0.lease.report(),
+            watches: self.0.watches.report(),
+            work: Work {
+                tasks_running: gauge(|metrics| metrics.tasks_running.get()),
+                tasks_ready: gauge(|metrics| metrics.tasks_ready.get()),
+                lag_millis: lag.checked_sub(1),
+                main_loop_seconds: self.since(self.0.ticked.load(Ordering::Relaxed)).as_secs(),
+            },
+        }
+    }
+
+    /// Brings what `/metrics` says of it up to date.
+    fn measure(&self) {
+        if let Some(metrics) = self.0.metrics.get() {
+            metrics.problems.set(i64::try_from(self.unready().len()).unwrap_or(i64::MAX));
+        }
     }
 
     fn now(&self) -> u64 {
@@ -154,15 +241,32 @@ pub async fn serve(
 }
 
 fn router(health: Health, registry: Registry) -> Router {
-    let healthy = |State(health): State<Health>| async move { answer(&health.sick(), &[]) };
+    let healthy = |State(health): State<Health>, RawQuery(query): RawQuery| async move {
+        let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose"));
+        let problems = health.sick();
+        if verbose { told(&problems, &health).into_response() } else { answer(&problems, &[]).into_response() }
+    };
+    let status = |State(health): State<Health>| async move { told(&[], &health) };
     let ready = |State(health): State<Health>| async move { answer(&health.unready(), &health.faults(false)) };
     let registry = Arc::new(registry);
-    let metrics = || async move { ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(&registry)) };
+    let metrics = |State(health): State<Health>| async move {
+        health.measure();
+        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(&registry))
+    };
     Router::new()
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
+        .route("/status", get(status))
         .route("/metrics", get(metrics))
         .with_state(health)
+}
+
+/// The report, as JSON; with `problems` it is no good answer.
+fn told(problems: &[String], health: &Health) -> impl IntoResponse + use<> {
+    let code = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    // numbers, texts and lists: it cannot fail
+    let text = serde_json::to_string_pretty(&health.report()).unwrap_or_default() + "\n";
+    (code, [(CONTENT_TYPE, "application/json")], text)
 }
 
 /// `notes`: what is wrong, and in the way of nothing.
@@ -184,7 +288,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::runtime::metrics::Metrics;
 
     /// Status line and body of `GET path`.
     async fn fetch(address: SocketAddr, path: &'static str) -> (String, String) {
@@ -217,14 +320,34 @@ mod tests {
         health.api_answered();
         assert_eq!(fetch(address, "/readyz").await, ("HTTP/1.1 200 OK".into(), "ok\n".into()));
 
-        for (stops, status, body) in
-            [(true, "503 Service Unavailable", "a: gone\n"), (false, "200 OK", "ok\na: gone\n")]
+        for (stops, status, body, field) in
+            [(true, "503 Service Unavailable", "a: gone\n", "problems"), (false, "200 OK", "ok\na: gone\n", "notes")]
         {
             health.set_fault("a", Some(Fault { message: "gone".into(), stops }));
             assert_eq!(fetch(address, "/readyz").await, (format!("HTTP/1.1 {status}"), body.into()));
+            let report: serde_json::Value = serde_json::from_str(&fetch(address, "/status").await.1).unwrap();
+            assert_eq!(report[field], serde_json::json!(["a: gone"]));
+            assert_eq!(report["ready"], !stops);
         }
         health.set_fault("a", None);
         assert_eq!(fetch(address, "/readyz").await.1, "ok\n");
+
+        health.show_in(&metrics);
+        health.lease().see(Some("pod-1"), Instant::now());
+        health.lease().round(Some(("leases is forbidden".into(), true)));
+        let problem = "the operator lacks rights on its Lease, give it the role of the chart: leases is forbidden";
+        assert_eq!(fetch(address, "/readyz").await.1, format!("{problem}\n"));
+        let (status, body) = fetch(address, "/status").await;
+        assert_eq!(status, "HTTP/1.1 200 OK", "it is an answer, whatever it says");
+        let report: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(report["problems"], serde_json::json!([problem]));
+        assert_eq!((&report["ready"], &report["healthy"]), (&false.into(), &true.into()));
+        assert_eq!(report["lease"]["holder"], "pod-1");
+        assert_eq!(fetch(address, "/healthz?verbose").await, ("HTTP/1.1 200 OK".into(), body));
+        let (_, body) = fetch(address, "/metrics").await;
+        assert!(body.contains("taskgraph_problems 1\n"), "{body}");
+        health.lease().round(None);
+        assert_eq!(fetch(address, "/readyz").await.0, "HTTP/1.1 200 OK");
 
         metrics.tasks_started.inc();
         let (_, body) = fetch(address, "/metrics").await;
@@ -238,13 +361,7 @@ mod tests {
 
     /// As if the process had been started `ago`, and nothing had happened since its first millisecond.
     fn silent_for(ago: Duration) -> Health {
-        Health(Arc::new(Inner {
-            started: Instant::now().checked_sub(ago).unwrap(),
-            ticked: AtomicU64::new(1),
-            answered: AtomicU64::new(1),
-            synced: AtomicBool::new(true),
-            faults: Mutex::default(),
-        }))
+        Health(Arc::new(Inner::new(Instant::now().checked_sub(ago).unwrap(), 1, true)))
     }
 
     #[test]

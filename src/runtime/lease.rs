@@ -34,7 +34,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::telemetry::chain;
+use super::{status::Shown, telemetry::chain};
 use crate::api::{LABEL_SHARD, MANAGER};
 
 /// How often a Lease that cannot be renewed is worth a line in the log.
@@ -234,6 +234,8 @@ pub struct Elector {
     /// While another holds the Lease: what becomes of it. `None`: it is read now and then.
     changes: Option<Changes>,
     watch_refused: bool,
+    /// For people.
+    pub shown: Shown,
 }
 
 /// Why a round did not work. The next one tries again.
@@ -247,6 +249,13 @@ enum Error {
     Timeout,
     #[error("another wrote the Lease first, or deleted it")]
     Changed,
+}
+
+impl Error {
+    /// Whether rights are wanting.
+    fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Read(kube::Error::Api(status)) | Self::Write(kube::Error::Api(status)) if status.code == 403)
+    }
 }
 
 /// Prepares to compete for the Lease of `config`; [`Elector::run`] does it, and keeps `leader` at 1
@@ -265,6 +274,7 @@ pub fn elect(client: Client, config: Config, leader: Gauge) -> (Leadership, Elec
         complained: None,
         changes: None,
         watch_refused: false,
+        shown: Shown::default(),
     };
     (Leadership(states), elector)
 }
@@ -290,7 +300,9 @@ impl Elector {
     /// One try to take or renew the Lease; how long to wait for the next.
     async fn round(&mut self) -> Duration {
         let period = self.config.period();
-        match self.attempt().await {
+        let attempt = self.attempt().await;
+        self.shown.round(attempt.as_ref().err().map(|error| (chain(error), error.is_forbidden())));
+        match attempt {
             Ok(Decision::Wait(rest)) => {
                 self.stand_by();
                 if self.changes.is_none() {
@@ -437,6 +449,8 @@ impl Elector {
         if spec(&self.seen) != spec(&lease) {
             self.observed_at = Instant::now();
         }
+        let holder = lease.as_ref().and_then(|lease| lease.spec.as_ref()?.holder_identity.as_deref());
+        self.shown.see(holder, self.observed_at);
         self.seen = lease;
     }
 
@@ -465,11 +479,13 @@ impl Elector {
         });
         self.state.send_replace(State::Leading { term, until });
         self.leader.set(1);
+        self.shown.lead(true);
     }
 
     /// Publishes that we do not lead (any more).
     fn stand_by(&self) {
         self.leader.set(0);
+        self.shown.lead(false);
         if let State::Leading { term, .. } = self.state.send_replace(State::Standby) {
             tracing::warn!(lease = self.config.name(), term, "lost the Lease; standing by");
         }

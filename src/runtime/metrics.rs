@@ -22,11 +22,48 @@ pub struct OutcomeLabel {
     pub outcome: &'static str,
 }
 
+/// Label of metrics about graphs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PhaseLabel {
+    /// Name of the phase.
+    pub phase: &'static str,
+}
+
+/// Label of metrics about graphs that finished.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EndingLabel {
+    /// How it finished.
+    pub ending: &'static str,
+}
+
+/// Label of metrics about what is sent elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FateLabel {
+    /// What became of it.
+    pub fate: &'static str,
+}
+
 /// Label of metrics about what was looked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResultLabel {
     /// Whether it was found.
     pub result: &'static str,
+}
+
+/// Label of metrics about what was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DropLabel {
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl DropLabel {
+    /// The sink refuses it.
+    pub const REFUSED: Self = Self { reason: "refused" };
+    /// The status does not tell it any more.
+    pub const FORGOTTEN: Self = Self { reason: "forgotten" };
+    /// The graph was deleted before it was told.
+    pub const DELETED: Self = Self { reason: "deleted" };
 }
 
 /// Label of metrics about requests to the API server.
@@ -66,8 +103,31 @@ impl Labels for OutcomeLabel {
     const ROWS: &'static [LabelRow] = &[("outcome", "`Succeeded`, `Failed`, `Cancelled`, `Skipped`, `Omitted`")];
 }
 
+impl Labels for PhaseLabel {
+    const ROWS: &'static [LabelRow] = &[(
+        "phase",
+        "`Pending`, `Running`, `Suspended`, `Cancelling`, `Compensating`, `Finalizing`, `Complete`, `Failed`; `Pending` too where there is no status yet",
+    )];
+}
+
+impl Labels for EndingLabel {
+    const ROWS: &'static [LabelRow] = &[("ending", "`Complete`, `Failed`, `Cancelled`")];
+}
+
+impl Labels for FateLabel {
+    const ROWS: &'static [LabelRow] = &[("fate", "`sent`, `dropped`")];
+}
+
 impl Labels for ResultLabel {
     const ROWS: &'static [LabelRow] = &[("result", "`hit`, `miss`")];
+}
+
+impl Labels for DropLabel {
+    const ROWS: &'static [LabelRow] = &[(
+        "reason",
+        "`refused` by the sink, `forgotten` (attempts that the status does not keep any more), `deleted` (a graph before \
+         all was told of it; counted once)",
+    )];
 }
 
 impl Labels for VerbLabel {
@@ -145,6 +205,12 @@ macro_rules! table {
 }
 
 table! {
+    /// Graphs that there are, by phase; counted every five seconds by the replica that works.
+    graphs: Family<PhaseLabel, Gauge> = "taskgraph_graphs", Family::default();
+    /// Graphs that finished, by how.
+    graphs_finished: Family<EndingLabel, Counter> = "taskgraph_graphs_finished_total", Family::default();
+    /// From the start of a graph, or from when it was taken up again, to its end.
+    graph_duration: Histogram = "taskgraph_graph_duration_seconds", Histogram::new(TASK_BUCKETS);
     /// Tasks whose first attempt was launched.
     tasks_started: Counter = "taskgraph_tasks_started_total", Counter::default();
     /// Tasks that ended, by outcome.
@@ -161,6 +227,10 @@ table! {
     cache_lookups: Family<ResultLabel, Counter> = "taskgraph_cache_lookups_total", Family::default();
     /// Hand-off: from the moment that the operator saw the pod's end that released a task to that task's Job being created.
     handoff_latency: Histogram = "taskgraph_handoff_latency_seconds", Histogram::new(HANDOFF_BUCKETS);
+    /// Scheduler lag: from the moment that the operator saw a pod's end to the decision about what follows from it.
+    scheduler_lag: Histogram = "taskgraph_scheduler_lag_seconds", Histogram::new(HANDOFF_BUCKETS);
+    /// How long an attempt that may start waits: for a slot (`parallelism`), for a place in the queue, for the answer of the API server to its create.
+    task_wait: Histogram = "taskgraph_task_wait_seconds", Histogram::new(WAIT_BUCKETS);
     /// From the launch of a task's last attempt to the task's end.
     task_duration: Histogram = "taskgraph_task_duration_seconds", Histogram::new(TASK_BUCKETS);
     /// Time to look at one graph once; Jobs and the status are written in the background, and not counted.
@@ -171,6 +241,20 @@ table! {
     api_requests: Family<RequestLabels, Counter> = "taskgraph_api_requests_total", Family::default();
     /// Time from sending a request to the API server to the head of its answer.
     api_request_duration: HistogramByVerb = "taskgraph_api_request_duration_seconds", Family::new_with_constructor(api_histogram);
+    /// Spans of traces, by what became of them: dropped are those that the collector refused, or for which there was no room while it was away.
+    trace_spans: Family<FateLabel, Counter> = "taskgraph_trace_spans_total", Family::default();
+    /// What keeps this replica from being ready: the lines that `/readyz` answers.
+    problems: Gauge = "taskgraph_problems", Gauge::default();
+    /// `CloudEvents` that the sink took.
+    cloud_events_delivered: Counter = "taskgraph_cloud_events_delivered_total", Counter::default();
+    /// `CloudEvents` that were left out, by reason.
+    cloud_events_dropped: Family<DropLabel, Counter> = "taskgraph_cloud_events_dropped_total", Family::default();
+    /// Tries to send a `CloudEvent` that came to nothing; it is sent again.
+    cloud_events_retries: Counter = "taskgraph_cloud_events_retries_total", Counter::default();
+    /// Graphs of which a `CloudEvent` is still to be delivered.
+    cloud_events_backlog: Gauge = "taskgraph_cloud_events_backlog", Gauge::default();
+    /// How long the first of these graphs has waited for it, in this process.
+    cloud_events_lag: Gauge = "taskgraph_cloud_events_lag_seconds", Gauge::default();
     /// 1 while this replica holds the Lease and so does the work, 0 while it stands by.
     leader: Gauge = "taskgraph_leader", Gauge::default();
     /// Always 1; its label says what runs.
@@ -178,6 +262,8 @@ table! {
 }
 
 const HANDOFF_BUCKETS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+const WAIT_BUCKETS: [f64; 14] =
+    [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
 const TASK_BUCKETS: [f64; 13] =
     [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0];
 const RECONCILE_BUCKETS: [f64; 11] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
@@ -206,6 +292,14 @@ impl Metrics {
         self.tasks_finished.get_or_create(&OutcomeLabel { outcome: outcome.name() }).inc();
         if let Some(duration) = duration {
             self.task_duration.observe(duration.as_secs_f64());
+        }
+    }
+
+    /// Counts a graph that finished: `Complete`, `Failed` or `Cancelled`.
+    pub fn graph_finished(&self, ending: &'static str, duration: Option<Duration>) {
+        self.graphs_finished.get_or_create(&EndingLabel { ending }).inc();
+        if let Some(duration) = duration {
+            self.graph_duration.observe(duration.as_secs_f64());
         }
     }
 
@@ -262,9 +356,13 @@ mod tests {
         let (metrics, registry) = Metrics::new();
         metrics.task_finished(TaskPhase::Omitted, None);
         metrics.compensation_finished(TaskPhase::Failed);
+        metrics.graph_finished("Complete", Some(Duration::from_secs(1)));
+        metrics.graphs.get_or_create(&PhaseLabel { phase: "Running" }).set(1);
+        metrics.trace_spans.get_or_create(&FateLabel { fate: "sent" }).inc();
         metrics.api_requests.get_or_create(&RequestLabels { verb: "get", code: "2xx" }).inc();
         metrics.api_request_duration.get_or_create(&VerbLabel { verb: "get" }).observe(0.1);
         metrics.cache_lookups.get_or_create(&ResultLabel { result: "hit" }).inc();
+        metrics.cloud_events_dropped.get_or_create(&DropLabel::REFUSED).inc();
         let text = encode(&registry);
         for row in ROWS {
             let sample =

@@ -7,7 +7,11 @@ pub mod client;
 pub mod health;
 pub mod lease;
 pub mod metrics;
+pub mod settings;
 pub mod shutdown;
+pub mod sink;
 #[cfg(test)]
-mod stale;
+pub(crate) mod stale;
+pub mod status;
 pub mod telemetry;
+pub mod traces;

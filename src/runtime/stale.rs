@@ -4,7 +4,7 @@ use std::{env, fs, path::Path};
 
 /// Fails when the file at `path` (from the project's root) is not `expected`. With `UPDATE=1`, as
 /// `make generate` sets it, writes the file instead.
-pub(super) fn check(path: &str, expected: &str) {
+pub(crate) fn check(path: &str, expected: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if env::var_os("UPDATE").is_some_and(|value| value == "1") {
         if let Some(folder) = file.parent() {

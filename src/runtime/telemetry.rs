@@ -6,7 +6,7 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
 use super::args::LogFormat;
 
@@ -25,17 +25,47 @@ pub enum Error {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// What is logged cannot be changed any more.
+    #[error("failed to change what is logged: {0}")]
+    Reload(#[from] reload::Error),
     /// Logging was set up already.
     #[error("failed to set up logs: {0}")]
     Init(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Writes logs to standard error from now on, in `format`, as far as `filter` lets them through.
-/// Panics are logged too, so that they are found where everything else is.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), Error> {
+/// What is logged, to be changed while the program runs. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Levels(reload::Handle<EnvFilter, Registry>);
+
+impl Levels {
+    /// Begins with `filter`; the layer is to be put on the registry.
+    pub fn new(filter: &str) -> Result<(Self, reload::Layer<EnvFilter, Registry>), Error> {
+        let (layer, handle) = reload::Layer::new(parse(filter)?);
+        Ok((Self(handle), layer))
+    }
+
+    /// Logs what `filter` lets through, from now on.
+    pub fn set(&self, filter: &str) -> Result<(), Error> {
+        Ok(self.0.reload(parse(filter)?)?)
+    }
+
+    /// The filter, as it is understood.
+    pub fn current(&self) -> String {
+        self.0.with_current(ToString::to_string).unwrap_or_default()
+    }
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, Error> {
     let parsed =
         EnvFilter::builder().parse(filter).map_err(|source| Error::Filter { filter: filter.to_owned(), source })?;
-    let registry = tracing_subscriber::registry().with(quiet(parsed, filter));
+    Ok(quiet(parsed, filter))
+}
+
+/// Writes logs to standard error from now on, in `format`, as far as `filter` lets them through.
+/// Panics are logged too, so that they are found where everything else is.
+pub fn init(format: LogFormat, filter: &str) -> Result<Levels, Error> {
+    let (levels, layer) = Levels::new(filter)?;
+    let registry = tracing_subscriber::registry().with(layer);
     match format {
         LogFormat::Human => {
             let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
@@ -48,7 +78,7 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), Error> {
         let message = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(target: "panic", place, panic = message, "a part of the operator panicked");
     }));
-    Ok(())
+    Ok(levels)
 }
 
 /// Turns off what the client library says about each request, unless `filter` asks for it: its

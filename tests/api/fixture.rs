@@ -23,6 +23,8 @@ pub struct Fixture {
     pub auditor: Auditor,
     pub namespace: Namespace,
     control_plane: &'static ControlPlane,
+    /// Arguments of the operator, beside those that every one has.
+    args: Vec<String>,
 }
 
 /// A second operator.
@@ -44,25 +46,37 @@ impl Fixture {
         test: &str,
         script: impl Fn(&str, u32) -> Play + Send + Sync + 'static,
     ) -> Result<Self> {
-        Self::with(control_plane, test, |namespace| Player::start(namespace, script)).await
+        Self::with(control_plane, test, &[], |namespace| Player::start(namespace, script)).await
     }
 
     /// All of it, with a player of the test's own.
     pub async fn with_player(test: &str, player: impl FnOnce(&Namespace) -> Player) -> Result<Self> {
-        Self::with(ControlPlane::shared(), test, player).await
+        Self::with(ControlPlane::shared(), test, &[], player).await
+    }
+
+    /// All of it, the operator with more arguments.
+    pub async fn with_args(
+        test: &str,
+        args: &[&str],
+        script: impl Fn(&str, u32) -> Play + Send + Sync + 'static,
+    ) -> Result<Self> {
+        Self::with(ControlPlane::shared(), test, args, |namespace| Player::start(namespace, script)).await
     }
 
     async fn with(
         control_plane: &'static ControlPlane,
         test: &str,
+        args: &[&str],
         player: impl FnOnce(&Namespace) -> Player,
     ) -> Result<Self> {
+        let args: Vec<String> = args.iter().copied().map(String::from).collect();
         let namespace = Namespace::new(&control_plane.client().await?, test).await?;
         let auditor = Auditor::start(&namespace).await?;
         let player = player(&namespace);
         let proxy = Proxy::start(control_plane).await?;
-        let operator = Operator::start(Settings::new(proxy.kubeconfig(), &namespace.name))?;
-        Ok(Self { operator, proxy, player, auditor, namespace, control_plane })
+        let settings = Settings::new(proxy.kubeconfig(), &namespace.name);
+        let operator = Operator::start(Settings { args: args.clone(), ..settings })?;
+        Ok(Self { operator, proxy, player, auditor, namespace, control_plane, args })
     }
 
     /// Creates a graph and waits for its end.
@@ -84,8 +98,8 @@ impl Fixture {
 
     /// What is seen, and the operator to be killed meanwhile.
     pub fn split(&mut self) -> (&Sight, Operated<'_>) {
-        let Self { operator, proxy, auditor, namespace, control_plane, .. } = self;
-        (auditor.sight(), Operated { operator, proxy, namespace, control_plane })
+        let Self { operator, proxy, auditor, namespace, control_plane, args, .. } = self;
+        (auditor.sight(), Operated { operator, proxy, namespace, control_plane, args })
     }
 
     /// Starts one more operator, whose Lease is elsewhere: both believe that they lead.
@@ -147,13 +161,15 @@ pub struct Operated<'a> {
     proxy: &'a mut Proxy,
     namespace: &'a Namespace,
     control_plane: &'static ControlPlane,
+    args: &'a [String],
 }
 
 impl Operated<'_> {
     async fn start_as(&mut self, identity: &str) -> Result<()> {
         *self.proxy = Proxy::start(self.control_plane).await?;
         let settings = Settings::new(self.proxy.kubeconfig(), &self.namespace.name);
-        *self.operator = Operator::start(Settings { identity: identity.to_owned(), ..settings })?;
+        *self.operator =
+            Operator::start(Settings { identity: identity.to_owned(), args: self.args.to_vec(), ..settings })?;
         Ok(())
     }
 

@@ -5,3 +5,5 @@ mod documents;
 #[cfg(feature = "operator")]
 mod gitops;
 mod objects;
+mod reasons;
+mod supply_chain;

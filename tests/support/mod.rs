@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod replay;
 pub mod rights;
 pub mod sight;
+pub mod sink;
 
 pub use auditor::Auditor;
 pub use control_plane::ControlPlane;

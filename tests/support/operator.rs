@@ -2,8 +2,11 @@
 
 use std::{
     ffi::OsStr,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::ExitStatus,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -98,6 +101,32 @@ impl Operator {
         self.process.signal(Signal::CONT);
     }
 
+    /// Where it serves health and metrics, once it does.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn address(&self) -> SocketAddr {
+        let begin = Instant::now();
+        loop {
+            let log = self.process.log_tail(usize::MAX);
+            // of several starts the last counts; the API server is told of elsewhere
+            let listens = log.lines().rev().find(|line| line.contains("listen"));
+            let port =
+                listens.and_then(|line| line.split_once("127.0.0.1:")?.1.split(|c: char| !c.is_ascii_digit()).next());
+            if let Some(port) = port.and_then(|port| port.parse().ok()) {
+                return SocketAddr::from(([127, 0, 0, 1], port));
+            }
+            assert!(begin.elapsed() < super::namespace::PATIENCE, "the operator does not listen: {log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What it answers to a GET: the status code and the body.
+    pub async fn get(&self, path: &str) -> Result<(u16, String)> {
+        let address = self.address().await;
+        fetch(address, path).await
+    }
+
     /// What it printed last.
     pub fn log_tail(&self, lines: usize) -> String {
         self.process.log_tail(lines)
@@ -109,7 +138,7 @@ impl Operator {
                 if let Some(status) = self.process.ended() {
                     return status;
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
         })
         .await
@@ -123,6 +152,23 @@ impl Drop for Operator {
             eprintln!("--- {}:\n{}", self.settings.log.display(), self.process.log_tail(60));
         }
     }
+}
+
+/// What a server answers to a GET: the status code and the body.
+pub async fn fetch(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    // HTTP/1.0: the body ends with the connection, and is not sent in chunks
+    let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
+    let ask = move || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = tokio::task::spawn_blocking(ask).await??;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status code")?;
+    Ok((code, body.to_owned()))
 }
 
 fn launch(settings: &Settings) -> Result<Program> {

@@ -82,6 +82,16 @@ runAsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
+{{/* The Secrets for the sink of events, as sources of a volume; empty where there are none. */}}
+{{- define "taskgraph.eventSecrets" -}}
+{{- with .Values.events.tokenSecret }}{{ if .name }}
+- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: token}]}
+{{- end }}{{ end }}
+{{- with .Values.events.caSecret }}{{ if .name }}
+- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: ca.crt}]}
+{{- end }}{{ end }}
+{{- end }}
+
 {{/* Whether to make an object of the Prometheus Operator's world. Takes the root, the value `create`, and the kind. */}}
 {{- define "taskgraph.wanted" -}}
 {{- $has := .root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) -}}

@@ -8,9 +8,11 @@ use crate::{
     controller::{
         apply::{Hold, Prepared},
         index::Key,
+        view::GraphView,
     },
     engine::{Action, Attempt, Launch, TaskId, graph::Work},
     jobs::{self, JobView, Order},
+    runtime::traces::context,
 };
 
 impl Session {
@@ -71,27 +73,35 @@ impl Session {
         known.filter(|volume| mounts.iter().any(|mount| mount.name == volume.name)).cloned().collect()
     }
 
-    pub(super) fn perform(&mut self, actions: Vec<Action>, since: Option<Instant>) {
+    pub(super) fn perform(&mut self, actions: Vec<Action>, since: Option<Instant>, view: &GraphView) {
         for action in actions {
             match action {
                 Action::Launch(launch) => {
                     let Some(prepared) = self.prepare(&launch) else { continue };
+                    let prepared = prepared.traced(self.traceparent(launch.attempt, view).as_deref());
                     let hold = self.hold(launch.attempt);
-                    self.hands.tracker.spawn(hold.launch(prepared, since));
+                    self.hands.spawn(hold.launch(prepared, since));
                 }
                 Action::Stop { attempt } => {
                     if self.stopping.insert(attempt) {
                         let hold = self.hold(attempt);
-                        self.hands.tracker.spawn(hold.stop());
+                        self.hands.spawn(hold.stop());
                     }
                 }
                 Action::LookUp { task, key } => self.look_up(task, key),
                 Action::AwaitGone { attempt } => {
                     let hold = self.hold(attempt);
-                    self.hands.tracker.spawn(hold.await_gone());
+                    self.hands.spawn(hold.await_gone());
                 }
             }
         }
+    }
+
+    /// What makes that which an attempt runs a part of its span, where it is traced.
+    fn traceparent(&self, attempt: Attempt, view: &GraphView) -> Option<String> {
+        let task = self.graph.task(attempt.task);
+        let span = self.trace_of(view)?.attempt(task.role().label(), &task.name, attempt.number);
+        Some(context::traceparent(&span))
     }
 
     /// The Job or child graph of an attempt.
@@ -109,7 +119,7 @@ impl Session {
         let one_job = self.graph.task(task).for_each.as_ref().is_some_and(|rule| !rule.per_item);
         if one_job && number > 0 {
             let hold = self.hold(Attempt::new(task, number));
-            self.hands.tracker.spawn(hold.drop_items());
+            self.hands.spawn(hold.drop_items());
         }
     }
 }

@@ -116,7 +116,7 @@ impl Session {
     pub fn search(&mut self, attempt: Attempt) {
         if self.searched.insert(attempt) {
             let hold = self.hold(attempt);
-            self.hands.tracker.spawn(hold.confirm_lost());
+            self.hands.spawn(hold.confirm_lost());
         } else {
             self.changed_since.insert(attempt);
         }
@@ -158,9 +158,9 @@ impl Session {
             let ended = cached(&self.key(attempt)).job.is_some_and(|job| job.ended());
             let hold = self.hold(attempt);
             if ended {
-                self.hands.tracker.spawn(hold.observe_live());
+                self.hands.spawn(hold.observe_live());
             } else {
-                self.hands.tracker.spawn(hold.diagnose());
+                self.hands.spawn(hold.diagnose());
             }
         }
     }

@@ -15,7 +15,7 @@ impl Session {
     pub(super) fn look_up(&self, task: TaskId, key: CacheKey) {
         let (hands, graph, mailbox) = (Arc::clone(&self.hands), Arc::clone(&self.identity), self.mailbox.clone());
         let (name, ended) = (Arc::clone(&self.graph.task(task).name), self.ended.clone());
-        self.hands.tracker.spawn(async move {
+        self.hands.spawn(async move {
             let found = tokio::select! {
                 () = ended.cancelled() => return,
                 found = hands.look_up(&graph, &name, key) => found,
@@ -33,7 +33,7 @@ impl Session {
         let (graph, task) = (self.identity.name.clone(), def.name.to_string());
         let entry = Remembered { outputs: status.outputs.clone(), graph, task, time };
         let success = Success { key, max_age: rule.max_age, entry };
-        self.hands.tracker.spawn(Arc::clone(&self.hands).remember(Arc::clone(&self.identity), success));
+        self.hands.spawn(Arc::clone(&self.hands).remember(Arc::clone(&self.identity), success));
     }
 
     /// Takes note of a transition: whether the first attempt was spared, and what is to be remembered.

@@ -30,7 +30,7 @@ impl Session {
                 && ![attempt, attempt.whole()].iter().any(|stopped| self.stopping.contains(stopped))
             {
                 let hold = self.hold(attempt);
-                self.hands.tracker.spawn(hold.steer(child.uid().to_owned(), wanted));
+                self.hands.spawn(hold.steer(child.uid().to_owned(), wanted));
             }
         }
     }

@@ -2,12 +2,14 @@
 
 use super::{Session, Surroundings};
 use crate::{
-    api::TaskPhase,
+    api::{CONDITION_COMPLETE, CONDITION_FAILED, TaskGraphStatus, TaskPhase},
     controller::{
         events::{Recorder, Telling},
+        trace::{self, Ended},
         view::GraphView,
     },
-    engine::TaskId,
+    engine::{TaskId, reason},
+    runtime::traces::Trace,
 };
 
 impl Session {
@@ -24,10 +26,30 @@ impl Session {
         }
     }
 
+    /// The trace that the graph belongs to, if it is traced.
+    pub(super) fn trace_of(&self, view: &GraphView) -> Option<Trace> {
+        self.hands.tracer.trace(&self.identity.uid, view.traceparent())
+    }
+
+    /// Sends spans of what has ended by `status`, which is stored, and had not by the one stored before.
+    pub fn trace_stored(&self, status: &TaskGraphStatus, view: &GraphView) {
+        if let Some(trace) = self.trace_of(view).filter(Trace::is_sampled) {
+            self.hands.tracer.send(trace::spans(&trace, &self.identity, &self.ended_before, status));
+        }
+    }
+
     /// Tells what is stored by now. The history is that of the last write: no other was begun since.
     pub(super) fn tell_stored(&mut self, around: &Surroundings<'_>) {
+        self.trace_stored(&self.report.status, around.view);
+        if self.hands.tracer.is_on() {
+            self.ended_before = Ended::by(&self.report.status);
+        }
         let (status, until) = (&self.report.status, self.told_until);
+        around.courier.stored(around.view, status);
         for entry in status.history.iter().filter(|entry| until.is_none_or(|until| entry.time > until)) {
+            if entry.event == reason::FINISHED {
+                self.count_finished(status);
+            }
             if let Some(telling) = Telling::of_history(entry, status) {
                 around.recorder.tell(around.view, &telling);
             }
@@ -37,6 +59,19 @@ impl Session {
         for (_, telling) in self.untold.extract_if(.., |(sequence, _)| *sequence <= stored) {
             around.recorder.tell(around.view, &telling);
         }
+    }
+
+    /// Counts the end of the graph, which is stored now.
+    fn count_finished(&self, status: &TaskGraphStatus) {
+        let failed = status.conditions.iter().find(|one| one.type_ == CONDITION_FAILED && one.status == "True");
+        let ending = match failed.map(|failed| failed.reason.as_str()) {
+            None => CONDITION_COMPLETE,
+            Some(reason::CANCELLED) => "Cancelled",
+            Some(_) => CONDITION_FAILED,
+        };
+        let begin = status.reopen_time.max(status.start_time);
+        let took = status.completion_time.zip(begin).map(|(end, begin)| end.duration_since(begin));
+        self.hands.metrics.graph_finished(ending, took.and_then(|took| took.try_into().ok()));
     }
 
     /// Tells once more what happened lately: whoever stored it may have been ended before he could.

@@ -122,3 +122,17 @@ fn what_is_not_there_is_found() {
         assert_eq!(wrong(query, &mut BTreeSet::new()), [expected], "{query}");
     }
 }
+
+#[test]
+fn every_alert_says_what_to_do() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/alerts.md")).unwrap();
+    let headings: BTreeSet<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let alerts: Value = serde_saphyr::from_str(&read("alerts/taskgraph.yaml")).unwrap();
+    let mut names = BTreeSet::new();
+    for alert in alerts.pointer("/groups/0/rules").and_then(Value::as_array).unwrap() {
+        let name = alert["alert"].as_str().unwrap();
+        assert_eq!(alert["annotations"]["runbook_url"], format!("docs/alerts.md#{}", name.to_lowercase()));
+        names.insert(name);
+    }
+    assert_eq!(headings, names, "docs/alerts.md on the left");
+}

@@ -1,0 +1,259 @@
+//! Sends what there is to tell: of each graph in order, of several at once; later, where the sink does not take it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Mutex, Notify, mpsc::UnboundedReceiver},
+    task::JoinSet,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    desk::{Desk, Outcome, Place},
+    event::Event,
+    render::render,
+};
+use crate::{
+    api::TaskGraphStatus,
+    controller::{
+        accept,
+        cluster::{CallError, Cluster},
+    },
+    runtime::{
+        lease::Leadership,
+        metrics::DropLabel,
+        sink::{Outlet, SinkError},
+    },
+};
+
+/// Graphs told of at once.
+const GRAPHS: usize = 16;
+/// Events of one graph before others have their turn.
+const TURN: usize = 256;
+/// The pause after the first failure; doubled with each round, up to [`LONGEST`].
+const PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(30);
+/// After so many rounds in a row the sink is away, and nothing is kept for it that can be read again. Not before: of a sink
+/// that fails now and then, what it took would be forgotten, and all be sent again, for ever.
+const AWAY: u32 = 4;
+/// How often the log tells why events are not taken.
+const TELL_AGAIN: Duration = Duration::from_mins(1);
+/// How often the backlog is measured.
+const MEASURE: Duration = Duration::from_secs(2);
+
+/// Sends.
+#[derive(Debug)]
+pub struct Deliverer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    outlet: Outlet,
+    desk: Arc<Desk>,
+    queue: Mutex<UnboundedReceiver<Arc<Place>>>,
+    cluster: Cluster,
+    leadership: Leadership,
+    /// Rounds in a row in which nothing was taken.
+    failures: AtomicU32,
+    /// Something was taken again.
+    well: Notify,
+    /// When the log last told that something was not taken.
+    warned: parking_lot::Mutex<Option<Instant>>,
+}
+
+/// What stopped a look at a graph.
+enum Stop {
+    /// The sink, or the API server, did not take something.
+    Failed,
+    /// There is nothing more to do here.
+    Over,
+}
+
+impl Deliverer {
+    /// Sends what comes out of `queue` to `outlet`.
+    pub fn new(
+        outlet: Outlet,
+        desk: Arc<Desk>,
+        queue: UnboundedReceiver<Arc<Place>>,
+        cluster: Cluster,
+        leadership: Leadership,
+    ) -> Self {
+        let (queue, failures, well) = (Mutex::new(queue), AtomicU32::new(0), Notify::new());
+        let warned = parking_lot::Mutex::default();
+        Self(Arc::new(Inner { outlet, desk, queue, cluster, leadership, failures, well, warned }))
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(self) {
+        let mut workers = JoinSet::new();
+        for _ in 0..GRAPHS {
+            workers.spawn(Arc::clone(&self.0).work());
+        }
+        workers.spawn(self.0.measure());
+        while workers.join_next().await.is_some() {}
+    }
+}
+
+impl Inner {
+    async fn work(self: Arc<Self>) {
+        loop {
+            let round = self.rest().await;
+            let next = self.queue.lock().await.recv().await;
+            let Some(place) = next else { return };
+            Desk::take(&place);
+            let outcome = match self.tell(&place).await {
+                Ok(outcome) => outcome,
+                Err(Stop::Over) => Outcome::Settled,
+                Err(Stop::Failed) => {
+                    if self.failures.load(Ordering::Relaxed) >= AWAY {
+                        place.forget();
+                    }
+                    // those that failed in the same round count once
+                    let next = round.saturating_add(1);
+                    let _ = self.failures.compare_exchange(round, next, Ordering::Relaxed, Ordering::Relaxed);
+                    Outcome::Later
+                }
+            };
+            self.desk.put_back(&place, outcome);
+        }
+    }
+
+    /// Waits while nothing is taken. How many rounds that has been so.
+    async fn rest(&self) -> u32 {
+        let round = self.failures.load(Ordering::Relaxed);
+        if let Some(doublings) = round.checked_sub(1) {
+            let pause = PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.well.notified() => {}
+            }
+        }
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    async fn tell(&self, place: &Place) -> Result<Outcome, Stop> {
+        // the place was left, or another operator leads, while it stood in the queue
+        if place.has_ended() || !self.leadership.holds() {
+            return Err(Stop::Over);
+        }
+        let mut left = TURN;
+        loop {
+            let status = self.status_of(place).await?;
+            let facts = place.with_told(|told| told.facts(&status));
+            for fact in &facts {
+                let Some(rest) = left.checked_sub(1) else { return Ok(Outcome::Later) };
+                left = rest;
+                // two that tell the same do no harm: it has the same id
+                if place.has_ended() || !self.leadership.holds() {
+                    return Err(Stop::Over);
+                }
+                if let Some(event) = render(&self.outlet.style, &place.graph, fact, &status) {
+                    self.send(place, &event).await?;
+                }
+                let lost = place.with_told(|told| told.take(fact, &status));
+                self.desk.metrics.cloud_events_dropped.get_or_create(&DropLabel::FORGOTTEN).inc_by(lost.into());
+            }
+            if place.told(&status) {
+                continue;
+            }
+            if status.completion_time.is_none() || place.is_deleted() {
+                return Ok(Outcome::Told);
+            }
+            return self.settle(place, &status).await;
+        }
+    }
+
+    async fn status_of(&self, place: &Place) -> Result<Arc<TaskGraphStatus>, Stop> {
+        if let Some(status) = place.first() {
+            return Ok(status);
+        }
+        if place.is_deleted() {
+            return Err(Stop::Over);
+        }
+        let graph = &place.graph;
+        let live = self.cluster.get_graph(&graph.namespace, &graph.name).await;
+        match live {
+            Ok(live) if live.metadata.uid.as_deref() == Some(&graph.uid) => {
+                let status = Arc::new(accept::read_status(live.status).0);
+                place.read(&status);
+                Ok(status)
+            }
+            Ok(_) => Err(Stop::Over),
+            Err(error) if error.is_not_found() => Err(Stop::Over),
+            Err(error) => {
+                debug!(graph = graph.name, namespace = graph.namespace, %error, "reading what is to be told of a graph");
+                Err(Stop::Failed)
+            }
+        }
+    }
+
+    async fn send(&self, place: &Place, event: &Event) -> Result<(), Stop> {
+        let metrics = &self.desk.metrics;
+        let (graph, namespace) = (&place.graph.name, &place.graph.namespace);
+        match self.outlet.sink.send(&place.graph, event).await {
+            Ok(()) => {
+                metrics.cloud_events_delivered.inc();
+                let rounds = self.failures.swap(0, Ordering::Relaxed);
+                if rounds > 0 {
+                    self.well.notify_waiters();
+                }
+                if rounds >= AWAY {
+                    info!("the sink takes CloudEvents again");
+                }
+                Ok(())
+            }
+            Err(SinkError::Refused(why)) => {
+                metrics.cloud_events_dropped.get_or_create(&DropLabel::REFUSED).inc();
+                warn!(graph, namespace, id = event.id, why, "the sink refuses a CloudEvent; it is dropped");
+                Ok(())
+            }
+            Err(SinkError::Failed(why)) => {
+                metrics.cloud_events_retries.inc();
+                let mut warned = self.warned.lock();
+                if warned.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                    *warned = Some(Instant::now());
+                    warn!(graph, namespace, why, "the sink does not take CloudEvents; they are sent later");
+                } else {
+                    debug!(graph, namespace, why, "a CloudEvent is not taken");
+                }
+                Err(Stop::Failed)
+            }
+        }
+    }
+
+    /// Stores that all is told of a graph that finished.
+    async fn settle(&self, place: &Place, status: &TaskGraphStatus) -> Result<Outcome, Stop> {
+        let sequence = status.sequence;
+        if status.cloud_events.as_ref().is_some_and(|owed| !owed.owes(sequence)) {
+            return Ok(Outcome::Settled);
+        }
+        let graph = &place.graph;
+        match self.cluster.settle_events(&graph.namespace, &graph.name, &graph.uid, sequence).await {
+            // if not: it was deleted, or somebody went on with it, who tells what there is to tell
+            Ok(()) | Err(CallError::Api { code: 404 | 409 | 422, .. }) => Ok(Outcome::Settled),
+            Err(error) => {
+                warn!(graph = graph.name, namespace = graph.namespace, %error, "failed to store that all is told");
+                Err(Stop::Failed)
+            }
+        }
+    }
+
+    /// Measures how much is to be told.
+    async fn measure(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(MEASURE);
+        loop {
+            interval.tick().await;
+            let (graphs, since) = self.desk.backlog();
+            let metrics = &self.desk.metrics;
+            metrics.cloud_events_backlog.set(graphs.try_into().unwrap_or(i64::MAX));
+            let lag = since.map_or(Duration::ZERO, |since| Instant::now().saturating_duration_since(since));
+            metrics.cloud_events_lag.set(lag.as_secs().try_into().unwrap_or(i64::MAX));
+        }
+    }
+}
