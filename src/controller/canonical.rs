@@ -5,6 +5,8 @@
 //! another spelling would then count as changed, and the patch be refused: the garbage collector could not let go of the
 //! revision of a graph that is deleted with `--cascade=orphan`, and the graph would stay for ever.
 
+use std::fmt::Write as _;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Number, Value};
@@ -24,7 +26,8 @@ pub fn bytes(value: &Value) -> serde_json::Result<Vec<u8>> {
         match character {
             // they stand only inside texts
             '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+                // writing to a text does not fail
+                let _ = write!(escaped, "\\u{:04x}", u32::from(character));
             }
             _ => escaped.push(character),
         }

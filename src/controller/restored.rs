@@ -155,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    fn view(annotation: Option<&str>, velero: bool, age: i64, status: Value) -> (GraphView, Timestamp) {
+    fn view(annotation: Option<&str>, velero: bool, age: i64, status: &Value) -> (GraphView, Timestamp) {
         let now: Timestamp = "2026-03-02T09:00:00Z".parse().unwrap();
         let created = now - jiff::SignedDuration::from_secs(age);
         let mut metadata =

@@ -159,6 +159,7 @@ pub struct ServiceAccount {
 /// Permissions of the operator, and of people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a value of its own")]
 pub struct Rbac {
     /// Whether the chart makes roles and bindings for the operator.
     pub create: bool,

@@ -2,7 +2,7 @@
 //!
 //! The operator makes Jobs and claims for whoever writes a graph or a template, so the writer must be allowed to make them
 //! too. RBAC knows no fields; what an update changes says which verb on `taskgraphs` it needs: `operate`, `approve` or
-//! `design`. [`required`] says what a change asks for, without asking anybody; [`Judge`] asks the API server
+//! `design`. [`required()`] says what a change asks for, without asking anybody; [`Judge`] asks the API server
 //! (`SubjectAccessReview`) whether the requester has it.
 //!
 //! Who asks is told by the requester's identity alone. Owners, labels and annotations of an object are what its writer made
