@@ -208,15 +208,15 @@ impl Watches {
 
     /// The watch of a kind failed. True: what is wrong was not known before.
     pub fn failed(&self, kind: &str, error: &Error) -> bool {
-        self.fail(kind, Failure { text: chain(error), plain: plain(kind, error) })
+        self.fail(kind, &Failure { text: chain(error), plain: plain(kind, error) })
     }
 
     /// The watch of a kind failed that the operator can do without: nobody has to mend it.
     pub fn passed_over(&self, kind: &str, error: &Error) {
-        self.fail(kind, Failure { text: chain(error), plain: None });
+        self.fail(kind, &Failure { text: chain(error), plain: None });
     }
 
-    fn fail(&self, kind: &str, failure: Failure) -> bool {
+    fn fail(&self, kind: &str, failure: &Failure) -> bool {
         let mut is_new = true;
         self.change(kind, |seen| {
             let known = seen.error.replace(failure.clone());
