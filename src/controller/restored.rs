@@ -211,14 +211,14 @@ mod tests {
             (hold, true, 0, &done, Decision::KeepFinished),
             (go, false, 0, &done, Decision::KeepFinished),
         ] {
-            let (view, now) = view(annotation, velero, age, status.clone());
+            let (view, now) = view(annotation, velero, age, status);
             assert_eq!(decide(&view, now), expected, "{annotation:?} {velero} {age} {status}");
         }
     }
 
     #[test]
     fn a_status_that_was_adopted_is_its_own() {
-        let (view, _) = view(None, false, 0, json!({}));
+        let (view, _) = view(None, false, 0, &json!({}));
         let mut status: TaskGraphStatus = serde_json::from_value(json!({"uid": "old", "observedGeneration": 9, "conditions": [
             {"type": "Complete", "status": "True", "reason": "Complete", "observedGeneration": 9, "lastTransitionTime": "2026-01-01T00:00:00Z"},
         ]}))

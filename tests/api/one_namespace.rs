@@ -53,8 +53,8 @@ async fn cluster_templates(fixture: &Fixture, on: bool) -> Result<()> {
         roles.delete(name, &DeleteParams::default()).await?;
         return Ok(());
     }
-    let rules = rules("# What belongs to no namespace")?;
-    let role: ClusterRole = serde_json::from_value(json!({"metadata": {"name": name}, "rules": rules}))?;
+    let given = rules("# What belongs to no namespace")?;
+    let role: ClusterRole = serde_json::from_value(json!({"metadata": {"name": name}, "rules": given}))?;
     roles.create(&PostParams::default(), &role).await?;
     let binding: ClusterRoleBinding = serde_json::from_value(json!({
         "metadata": {"name": name}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
