@@ -21,9 +21,10 @@ use crate::{
 /// How far rates look back: at several scrapes, one a second, on a busy machine too.
 const WINDOW: &str = "20s";
 /// What only brings data when something fails that a test cannot make fail as it likes, and why.
-const RARE: [(&str, &str); 2] = [
+const RARE: [(&str, &str); 3] = [
     (r#"code=~"5xx|none""#, "the API server has to fail"),
     (r#"fate="dropped""#, "a collector has to refuse spans for good"),
+    ("taskgraph_cloud_events_dropped_total", "a sink has to refuse events for good"),
 ];
 
 /// A Prometheus. Dropped, it is killed.

@@ -39,7 +39,7 @@ async fn install_roles(plane: &ControlPlane) -> Result<()> {
     for (name, file, of) in ROLES
         .map(|role| (format!("taskgraph-{role}"), "roles.yaml", format!("{{{{ $name }}}}-{role}")))
         .into_iter()
-        .chain([("taskgraph-cluster".to_owned(), "rbac.yaml", "{{ $cluster }}-cluster".to_owned())])
+        .chain([("taskgraph-cluster".to_owned(), "webhook-rbac.yaml", "{{ $cluster }}-review".to_owned())])
     {
         let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules(file, &of)?});
         api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(role)).await?;

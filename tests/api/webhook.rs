@@ -386,14 +386,21 @@ async fn what_is_missing_is_told_and_mended() -> Result<()> {
     server.until_fault("forbidden to patch", says("may not patch the ValidatingWebhookConfiguration")).await?;
     grant(&admitted, "validatingwebhookconfigurations", &["get", "list", "watch", "patch"]).await?;
     server.until_well().await?;
+    // what the writers of graphs may do
+    grant(&admitted, "subjectaccessreviews", &["create"]).await?;
     admitted.until_asked().await
 }
 
 /// Gives the user `reader` rights on what bears the namespace's name.
 async fn grant(admitted: &Admitted, resource: &str, verbs: &[&str]) -> Result<()> {
     let name = format!("{}-{resource}", admitted.namespace.name);
-    let group = if resource == "secrets" { "" } else { "admissionregistration.k8s.io" };
-    let rules = json!([{"apiGroups": [group], "resources": [resource], "resourceNames": [admitted.namespace.name], "verbs": verbs}]);
+    let (group, named) = match resource {
+        "secrets" => ("", true),
+        "subjectaccessreviews" => ("authorization.k8s.io", false),
+        _ => ("admissionregistration.k8s.io", true),
+    };
+    let names: &[&str] = if named { &[&admitted.namespace.name] } else { &[] };
+    let rules = json!([{"apiGroups": [group], "resources": [resource], "resourceNames": names, "verbs": verbs}]);
     let objects = [
         (
             "clusterroles",
