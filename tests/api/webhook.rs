@@ -399,8 +399,8 @@ async fn grant(admitted: &Admitted, resource: &str, verbs: &[&str]) -> Result<()
         "subjectaccessreviews" => ("authorization.k8s.io", false),
         _ => ("admissionregistration.k8s.io", true),
     };
-    let names: &[&str] = if named { &[&admitted.namespace.name] } else { &[] };
-    let rules = json!([{"apiGroups": [group], "resources": [resource], "resourceNames": names, "verbs": verbs}]);
+    let only: &[&str] = if named { &[&admitted.namespace.name] } else { &[] };
+    let rules = json!([{"apiGroups": [group], "resources": [resource], "resourceNames": only, "verbs": verbs}]);
     let objects = [
         (
             "clusterroles",
