@@ -303,7 +303,7 @@ async fn two_operators_around_an_edit() -> Result<()> {
 async fn an_edit_and_a_rerun_wait_while_the_graph_undoes_what_it_did() -> Result<()> {
     let fixture = Fixture::new("edit-saga", |task, attempt| match (task, attempt) {
         ("ship", 1) => Play::fails(1),
-        ("undo:charge", _) => slow(2000),
+        ("undo:charge", _) => slow(6000),
         _ => Play::succeeds(""),
     })
     .await?;

@@ -2,7 +2,7 @@
 //! the test, faults made by a proxy, and what must always hold judged by an independent watch.
 //!
 //! One control plane (etcd, API server, Job controller, garbage collector) serves all tests; each has a namespace.
-//! Tests wait more than they work: `RUST_TEST_THREADS=8` suits two cores.
+//! Tests wait more than they work: `RUST_TEST_THREADS=8`, as `make test` sets it, suits two cores.
 
 #[path = "../support/mod.rs"]
 mod support;

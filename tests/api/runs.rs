@@ -208,7 +208,7 @@ async fn a_disruption_uses_up_no_retry() -> Result<()> {
 async fn an_image_that_is_missing_shows_and_ends_at_the_start_timeout() -> Result<()> {
     let fixture =
         Fixture::new("image", |_, _| Play::ends(crate::support::player::Ending::Waits("ErrImageNeverPull"))).await?;
-    fixture.namespace.create("g", json!({"tasks": [task_with("a", &[], json!({"startTimeout": "3s"}))]})).await?;
+    fixture.namespace.create("g", json!({"tasks": [task_with("a", &[], json!({"startTimeout": "10s"}))]})).await?;
     let shows = |graph: &TaskGraph| {
         task_status(graph, "a")
             .is_some_and(|task| task.phase == TaskPhase::Running && task.reason.as_deref() == Some("ErrImageNeverPull"))

@@ -172,7 +172,7 @@ async fn judge(fixture: &Fixture, collector: &Collector, graph: &TaskGraph) -> R
 fn script(task: &str, attempt: u32) -> Play {
     match (task, attempt) {
         ("flaky", 1) => Play::fails(3),
-        ("slow", _) => Play::succeeds("").after(Duration::from_secs(3)),
+        ("slow", _) => Play::succeeds("").after(Duration::from_secs(10)),
         _ => Play::succeeds(""),
     }
 }
