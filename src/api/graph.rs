@@ -38,6 +38,12 @@ use super::{
         printcolumn(json_path = ".status.counts.failed", name = "Failed", type_ = "integer"),
         printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
         printcolumn(json_path = ".spec.templateRef.name", name = "Template", type_ = "string", priority = 1),
+        printcolumn(
+            json_path = ".metadata.annotations.taskgraph\\.dev/created-by",
+            name = "Created-By",
+            type_ = "string",
+            priority = 1
+        ),
         printcolumn(json_path = ".status.message", name = "Message", type_ = "string", priority = 1),
     )
 )]

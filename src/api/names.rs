@@ -39,6 +39,12 @@ pub const RESTORED_HOLD: &str = "Hold";
 pub const RESTORED_CONTINUE: &str = "Continue";
 /// Label that Velero gives to all that it restores.
 pub const VELERO_RESTORE: &str = "velero.io/restore-name";
+/// Annotation on a graph, written by admission: the user name of whoever created it.
+pub const ANNOTATION_CREATED_BY: &str = "taskgraph.dev/created-by";
+/// Annotation on a graph, written by admission: the user name of whoever changed last what is run.
+pub const ANNOTATION_DESIGNED_BY: &str = "taskgraph.dev/designed-by";
+/// Annotation on a graph, written by admission: the user name of whoever changed last its `desiredState` or `rerun`.
+pub const ANNOTATION_OPERATED_BY: &str = "taskgraph.dev/operated-by";
 /// Annotation on a `ConfigMap`: hash of the items that it holds.
 pub const ANNOTATION_ITEMS_HASH: &str = "taskgraph.dev/items-hash";
 /// Annotation on a graph: the W3C trace context of whoever made it; its trace is part of that one.

@@ -228,6 +228,7 @@ async fn begin(
     let identity = identity(view);
     info!(graph = view.name(), namespace = view.namespace(), tasks = plan.graph.first_compensation, "accepted");
     let mut run = Run::new(plan.graph, plan.settings, (*identity).clone(), super::now());
+    run.set_writers(view.writers());
     if let Some(rerun) = &pinned.spec.rerun {
         run.note_rerun(&rerun.id);
     }
@@ -288,6 +289,7 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
     let identity = identity(view);
     info!(graph = view.name(), namespace = view.namespace(), "taken up again");
     let mut run = Run::restore(plan.graph, plan.settings, (*identity).clone(), &status);
+    run.set_writers(view.writers());
     if let Some(rerun) = pinned.spec.rerun.as_ref().filter(|_| !has_begun) {
         // of its beginning nothing but the revision was stored
         run.note_rerun(&rerun.id);

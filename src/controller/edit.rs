@@ -87,6 +87,7 @@ pub async fn follow(ctx: &Context, session: &mut Session, view: &GraphView) -> R
 
 /// Reads and checks the spec; takes its settings, and notes what else there is to do.
 async fn look_at(ctx: &Context, session: &mut Session, view: &GraphView) -> Result<(), AcceptError> {
+    session.run.set_writers(view.writers());
     let spec = match read_spec(&view.spec) {
         Ok(spec) => without_past_rerun(spec, session.run.last_rerun()),
         Err(verdict) => {
@@ -209,6 +210,7 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
         (*session.identity).clone(),
         &status,
     );
+    run.set_writers(view.writers());
     if let Some(pinned) = &pending.edit {
         let number = pin(ctx, view, pinned, status.revision_number.max(1)).await?;
         status.revision = Some(Pinned::name(view, number));

@@ -25,6 +25,7 @@ use crate::{
     engine::{
         Plan, Run,
         edit::{abandon, call_off},
+        reason,
     },
 };
 
@@ -56,7 +57,8 @@ pub async fn take_up(ctx: &Context, view: &GraphView, stored: Stored) -> Result<
     steer(ctx, view).await?;
     let now = super::now();
     let Stored { mut status, mut version, .. } = stored;
-    if view.desired_state() == DesiredState::Cancel && call_off(&mut status, now) {
+    let writers = view.writers();
+    if view.desired_state() == DesiredState::Cancel && call_off(&mut status, writers.of(reason::CANCELLED), now) {
         version = put_status(ctx, view, &version, &status).await?;
     }
     if status.is_cancelled() && status.completion_time.is_none() && stop(ctx, view).await? {
@@ -123,7 +125,7 @@ async fn mend(
     let Stored { mut status, version, .. } = stored;
     let now: Timestamp = super::now();
     let number = edit::pin(ctx, view, &pinned, status.revision_number.max(1)).await?;
-    let (run, edited) = Run::mend(plan.graph, plan.settings, (*identity(view)).clone(), &status, now);
+    let (run, edited) = Run::mend(plan.graph, plan.settings, (*identity(view)).clone(), &status, view.writers(), now);
     status.revision = Some(Pinned::name(view, number));
     status.revision_number = number;
     status.templates = pinned.told();

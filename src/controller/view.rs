@@ -10,9 +10,22 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::api::{
-    ANNOTATION_HASH, ANNOTATION_RESTORED, ANNOTATION_REVISION, ANNOTATION_TRACEPARENT, CONDITION_RECONCILING,
-    CloudEventsStatus, DesiredState, GROUP, TaskGraph,
+    ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_HASH, ANNOTATION_OPERATED_BY, ANNOTATION_RESTORED,
+    ANNOTATION_REVISION, ANNOTATION_TRACEPARENT, CONDITION_RECONCILING, CloudEventsStatus, DesiredState, GROUP,
+    TaskGraph,
 };
+use crate::engine::Writers;
+
+/// The annotations that are read.
+const READ: [&str; 7] = [
+    ANNOTATION_REVISION,
+    ANNOTATION_HASH,
+    ANNOTATION_RESTORED,
+    ANNOTATION_TRACEPARENT,
+    ANNOTATION_CREATED_BY,
+    ANNOTATION_DESIGNED_BY,
+    ANNOTATION_OPERATED_BY,
+];
 
 /// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.
 ///
@@ -158,12 +171,21 @@ impl GraphView {
         self.metadata.annotations.as_ref()?.get(name).map(String::as_str)
     }
 
+    /// Who wrote it, as admission has noted.
+    pub fn writers(&self) -> Writers {
+        let user = |annotation| self.annotation(annotation).map(str::to_owned);
+        Writers {
+            created: user(ANNOTATION_CREATED_BY),
+            designed: user(ANNOTATION_DESIGNED_BY),
+            operated: user(ANNOTATION_OPERATED_BY),
+        }
+    }
+
     /// Drops what is never read.
     pub fn prune(&mut self) {
         self.metadata.managed_fields = None;
         if let Some(annotations) = &mut self.metadata.annotations {
-            let read = [ANNOTATION_REVISION, ANNOTATION_HASH, ANNOTATION_RESTORED, ANNOTATION_TRACEPARENT];
-            annotations.retain(|name, _| read.contains(&&**name));
+            annotations.retain(|name, _| READ.contains(&&**name));
         }
         if self.parent().is_none() {
             self.status.outputs = Map::new();

@@ -29,6 +29,7 @@ pub mod step;
 mod tests;
 pub mod validate;
 mod waiting;
+mod writers;
 
 pub use cache::{CacheKey, Remembered};
 pub use edit::Edited;
@@ -36,3 +37,4 @@ pub use event::*;
 pub use graph::{Graph, Identity, Role, Settings, TaskId};
 pub use state::Run;
 pub use validate::{PayloadSource, Plan, Problem, Refusal, Report, Templates, check, compile};
+pub use writers::Writers;

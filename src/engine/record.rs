@@ -142,7 +142,8 @@ impl Run {
     }
 
     pub(super) fn record_history(&mut self, time: Timestamp, event: &str, message: Option<String>) {
-        add(&mut self.history, time, event, message);
+        let by = self.writers.of(event).map(str::to_owned);
+        add(&mut self.history, HistoryEntry { time, event: event.to_owned(), message, by });
     }
 
     /// Sets what is shown of a task, its phase staying as it is.
@@ -292,8 +293,9 @@ impl Run {
 }
 
 /// Adds an entry to a history; of one that is too long the oldest go.
-pub(super) fn add(history: &mut VecDeque<HistoryEntry>, time: Timestamp, event: &str, message: Option<String>) {
-    history.push_back(HistoryEntry { time, event: event.to_owned(), message: message.map(clipped) });
+pub(super) fn add(history: &mut VecDeque<HistoryEntry>, mut entry: HistoryEntry) {
+    entry.message = entry.message.map(clipped);
+    history.push_back(entry);
     while history.len() > MAX_HISTORY {
         history.pop_front();
     }

@@ -20,6 +20,7 @@ use super::{
         trigger::{Tally, Verdict},
     },
     reason,
+    writers::Writers,
 };
 use crate::api::{Counts, DesiredState, Duration, Ending, HistoryEntry, TaskPhase, TaskStatus};
 
@@ -58,6 +59,8 @@ pub struct Run {
     /// Whether it was ever suspended: only then is there something to say about it.
     pub(super) suspended_before: bool,
     pub(super) history: VecDeque<HistoryEntry>,
+    /// Whose doing is recorded.
+    pub(super) writers: Writers,
 
     pub(super) sequence: u64,
     pub(super) stored: u64,
@@ -265,6 +268,7 @@ impl Run {
             on_hold: false,
             suspended_before: false,
             history: VecDeque::new(),
+            writers: Writers::default(),
             sequence: 0,
             stored: 0,
             must_store: 0,

@@ -33,10 +33,11 @@ pub fn lines(graph: &TaskGraph, now: Timestamp) -> Vec<String> {
     last.iter().map(|entry| line(entry)).collect()
 }
 
-/// `Edited: added check; changed load`
+/// `Edited by ann: added check; changed load`
 pub fn deed(entry: &HistoryEntry) -> String {
-    let words = [Some(entry.event.as_str()), entry.message.as_deref()];
-    words.into_iter().flatten().map(text::one_line).collect::<Vec<_>>().join(": ")
+    let by = entry.by.as_ref().map(|by| format!(" by {}", text::one_line(by))).unwrap_or_default();
+    let message = entry.message.as_ref().map(|message| format!(": {}", text::one_line(message))).unwrap_or_default();
+    format!("{}{by}{message}", text::one_line(&entry.event))
 }
 
 #[cfg(test)]
@@ -71,6 +72,9 @@ mod tests {
             ["1h1m ago  Edited: added check; changed load", " 12s ago  Rerun: 1: all, and what depends on it: 3 tasks"]
         );
         assert!(lines(&graph(&history[..1]), now).is_empty());
+        let mut named = graph(&history);
+        named.status.as_mut().unwrap().history[1].by = Some("ann".into());
+        assert_eq!(lines(&named, now)[0], "1h1m ago  Edited by ann: added check; changed load");
         let many: Vec<_> = (0..9).map(|_| ("12:00:00", "Edited", "x")).collect();
         assert_eq!(lines(&graph(&many), now).len(), MOST);
     }

@@ -68,14 +68,16 @@ impl Telling {
     /// What an entry of the history of `status` is told as, if it is.
     pub fn of_history(entry: &HistoryEntry, status: &TaskGraphStatus) -> Option<Self> {
         let message = entry.message.as_deref().unwrap_or_default();
+        let by = entry.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
         let mark = millis(entry.time);
         match entry.event.as_str() {
             reason::ACCEPTED => {
                 let tasks = status.tasks.iter().filter(|task| !task.removed).count();
-                Some(Self::new("Accepted", "Accept", &format!("The graph is valid: {tasks} tasks."), mark))
+                let created = entry.by.as_ref().map(|by| format!(", created by {by},")).unwrap_or_default();
+                Some(Self::new("Accepted", "Accept", &format!("The graph{created} is valid: {tasks} tasks."), mark))
             }
-            reason::EDITED => Some(Self::new("Edited", "Edit", &format!("Edited: {message}."), mark)),
-            reason::RERUN => Some(Self::new("Rerun", "Rerun", &format!("Rerun {message}."), mark)),
+            reason::EDITED => Some(Self::new("Edited", "Edit", &format!("Edited{by}: {message}."), mark)),
+            reason::RERUN => Some(Self::new("Rerun", "Rerun", &format!("Rerun{by}: {message}."), mark)),
             reason::FINISHED if message == CONDITION_COMPLETE => {
                 Some(Self::new(CONDITION_COMPLETE, "Finish", "All tasks are done.", mark))
             }
@@ -142,13 +144,20 @@ mod tests {
         let pairs = [
             ("Accepted", "The graph is valid: 3 tasks."),
             ("Edited", "Edited: 1: all."),
-            ("Rerun", "Rerun 1: all."),
+            ("Rerun", "Rerun: 1: all."),
             ("Failed", "failed: a (Error)"),
             ("Started", "The first tasks are launched."),
             ("TaskFailed", "Task a failed for good at attempt 2 (Error): no rows"),
             ("CompensationFailed", "The compensation of task pay failed (NoBranch)"),
         ];
         assert_eq!(told(status), pairs.map(|(reason, note)| (reason.to_owned(), note.to_owned())));
+        let named = |event: &str| json!({"time": now, "event": event, "message": "1: all", "by": "ann"});
+        let named = ["Accepted", "Edited", "Rerun"].map(named);
+        let notes: Vec<_> = told(json!({"history": named})).into_iter().map(|(_, note)| note).collect();
+        assert_eq!(
+            notes,
+            ["The graph, created by ann, is valid: 0 tasks.", "Edited by ann: 1: all.", "Rerun by ann: 1: all."]
+        );
         assert!(told(json!({"startTime": old, "history": history(old), "tasks": [failed("a", old)]})).is_empty());
     }
 

@@ -143,10 +143,11 @@ impl Run {
 
     /// Becomes the run that `status` tells of, and that is not stored yet.
     fn go_on_from(&mut self, status: &TaskGraphStatus, graph: Arc<Graph>, settings: Settings) {
-        let (stored, on_hold) = (self.stored, self.on_hold);
+        let (stored, on_hold, writers) = (self.stored, self.on_hold, std::mem::take(&mut self.writers));
         *self = Self::restore(graph, settings, self.identity.clone(), status);
         self.stored = stored;
         self.on_hold = on_hold;
+        self.writers = writers;
         // whoever goes by an older status must find that it is older
         self.affirm();
     }

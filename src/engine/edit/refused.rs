@@ -12,12 +12,14 @@ use super::{
         graph::{Graph, Identity, Settings},
         reason, record,
         state::{PhaseCounts, Run, whole_millis},
+        writers::Writers,
     },
     carry::{self, Edited},
     reopen,
 };
 use crate::api::{
-    CONDITION_FAILED, Condition, Counts, Ending, EndingReason, GraphPhase, TaskGraphStatus, TaskPhase, TaskStatus,
+    CONDITION_FAILED, Condition, Counts, Ending, EndingReason, GraphPhase, HistoryEntry, TaskGraphStatus, TaskPhase,
+    TaskStatus,
 };
 
 impl Run {
@@ -28,6 +30,7 @@ impl Run {
         settings: Settings,
         identity: Identity,
         status: &TaskGraphStatus,
+        writers: Writers,
         now: Timestamp,
     ) -> (Self, Edited) {
         let now = whole_millis(now);
@@ -40,13 +43,14 @@ impl Run {
         }
         let mut run = Self::restore(graph, settings, identity, &status);
         run.affirm();
+        run.set_writers(writers);
         run.record_history(now, reason::EDITED, Some(edited.summary(super::MAX_MESSAGE)));
         (run, edited)
     }
 }
 
-/// Notes that somebody cancelled the graph; false if that is noted, or the graph had finished.
-pub fn call_off(status: &mut TaskGraphStatus, now: Timestamp) -> bool {
+/// Notes that somebody cancelled the graph (`by`, if that is known); false if that is noted, or the graph had finished.
+pub fn call_off(status: &mut TaskGraphStatus, by: Option<&str>, now: Timestamp) -> bool {
     if status.is_cancelled() || status.completion_time.is_some() {
         return false;
     }
@@ -54,7 +58,8 @@ pub fn call_off(status: &mut TaskGraphStatus, now: Timestamp) -> bool {
     status.ending = Some(Ending { reason: EndingReason::Cancelled, time: now });
     status.phase = Some(GraphPhase::Cancelling);
     status.sequence = status.sequence.saturating_add(1);
-    record(status, now, reason::CANCELLED, None);
+    let event = reason::CANCELLED.to_owned();
+    record(status, HistoryEntry { time: now, event, message: None, by: by.map(str::to_owned) });
     true
 }
 
@@ -86,7 +91,8 @@ pub fn abandon(status: &mut TaskGraphStatus, now: Timestamp) {
     let told = status.tasks.iter().filter(|task| !task.removed).count();
     status.progress = Some(format!("{told}/{told}"));
     status.sequence = status.sequence.saturating_add(1);
-    record(status, now, reason::FINISHED, Some(reason::CANCELLED.to_owned()));
+    let (event, message) = (reason::FINISHED.to_owned(), Some(reason::CANCELLED.to_owned()));
+    record(status, HistoryEntry { time: now, event, message, by: None });
 }
 
 fn end(task: &mut TaskStatus, now: Timestamp) {
@@ -104,9 +110,9 @@ fn end(task: &mut TaskStatus, now: Timestamp) {
     }
 }
 
-fn record(status: &mut TaskGraphStatus, time: Timestamp, event: &str, message: Option<String>) {
+fn record(status: &mut TaskGraphStatus, entry: HistoryEntry) {
     let mut history = std::mem::take(&mut status.history).into();
-    record::add(&mut history, time, event, message);
+    record::add(&mut history, entry);
     status.history = history.into();
 }
 

@@ -25,3 +25,4 @@ mod slots;
 mod status;
 mod triggers;
 mod waiting;
+mod writers;

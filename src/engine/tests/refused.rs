@@ -6,7 +6,7 @@ use super::fixture::*;
 use crate::{
     api::{DesiredState, GraphPhase, TaskGraphStatus},
     engine::{
-        Run,
+        Run, Writers,
         edit::{abandon, call_off},
     },
 };
@@ -33,7 +33,7 @@ fn running() -> Driver {
 fn mended(status: &TaskGraphStatus, spec: Value) -> Driver {
     let (plan, mut driver) = (planned(spec), running());
     driver.wait(5);
-    let (run, _) = Run::mend(plan.graph, plan.settings, identity(), status, driver.now);
+    let (run, _) = Run::mend(plan.graph, plan.settings, identity(), status, Writers::default(), driver.now);
     assert!(run.sequence() > status.sequence, "whoever goes by the older status finds out");
     driver.graph = std::sync::Arc::clone(run.graph());
     driver.run = run;
@@ -93,7 +93,8 @@ fn a_task_that_had_jobs_and_has_none_now_begins_anew() {
 #[test]
 fn a_cancel_ends_it_and_mending_it_does_what_is_left() {
     let mut status = running().status();
-    assert!(call_off(&mut status, at(3)) && !call_off(&mut status, at(4)), "once");
+    assert!(call_off(&mut status, Some("ann"), at(3)) && !call_off(&mut status, None, at(4)), "once");
+    assert_eq!(status.history.last().and_then(|entry| entry.by.as_deref()), Some("ann"));
     abandon(&mut status, at(4));
     let phases: Vec<_> = status.tasks.iter().map(|task| task.phase.name()).collect();
     assert_eq!(phases, ["Succeeded", "Cancelled", "Omitted", "Omitted"]);
@@ -106,7 +107,7 @@ fn a_cancel_ends_it_and_mending_it_does_what_is_left() {
         status.conditions.last().map(|failed| (failed.type_.as_str(), failed.reason.as_str())),
         Some(("Failed", "Cancelled"))
     );
-    assert!(!call_off(&mut status, at(5)), "it has finished");
+    assert!(!call_off(&mut status, None, at(5)), "it has finished");
     // by the same rules it is what it would have come to
     let taken_up = running().restored_from(&status);
     assert!(taken_up.run.is_finished());

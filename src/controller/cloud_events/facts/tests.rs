@@ -298,7 +298,7 @@ fn advance(status: &mut TaskGraphStatus, place: usize, fails: bool, now: Timesta
     if status.completion_time.is_none() && status.tasks.iter().all(|task| task.phase.is_final()) {
         status.completion_time = Some(now);
         let message = Some("Complete".into());
-        status.history.push(HistoryEntry { time: now, event: reason::FINISHED.into(), message });
+        status.history.push(HistoryEntry { time: now, event: reason::FINISHED.into(), message, by: None });
     }
 }
 
@@ -328,7 +328,7 @@ proptest! {
     ) {
         let names = ["a", "b", "c", "d"];
         let tasks = names.map(|name| TaskStatus { name: name.into(), ..TaskStatus::default() });
-        let accepted = HistoryEntry { time: at(0), event: reason::ACCEPTED.into(), message: None };
+        let accepted = HistoryEntry { time: at(0), event: reason::ACCEPTED.into(), message: None, by: None };
         let mut status = TaskGraphStatus { tasks: tasks.into(), history: vec![accepted], sequence: 1, ..TaskGraphStatus::default() };
         let (mut prompt, mut slow) = (Told::default(), Told::default());
         let (mut at_once, mut late) = (Vec::new(), Vec::new());
