@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::{
     access::{self, Change, Content, Judge, Kind, Mode},
     review::{Cached, Known, Outcome, Request, Subject, spec_of, subject},
+    writers::notes,
 };
 use crate::{
     api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate, TaskTemplateSpec, TemplateKind, TemplateRef},
@@ -79,6 +80,19 @@ impl Admission {
         tell(&request, &outcome);
         let review = respond(&request, outcome).into_review();
         serde_json::to_vec(&review).map_err(|error| AdmissionError::NoReview(error.to_string()))
+    }
+
+    /// The answer to a request for notes on who wrote a graph, both as JSON.
+    pub async fn note(self: Arc<Self>, body: Bytes) -> Result<Vec<u8>, AdmissionError> {
+        let note = move |_: &Self| {
+            let request = read(&body)?;
+            let patch = notes(&request);
+            let response = AdmissionResponse::from(&request);
+            let response = if patch.is_empty() { Ok(response) } else { response.with_patch(patch) };
+            let review = response.map(|response| serde_json::to_vec(&response.into_review()));
+            review.ok().and_then(Result::ok).ok_or_else(|| AdmissionError::NoReview("it cannot be answered".to_owned()))
+        };
+        self.apart(note).await?
     }
 
     /// Everything that is asked about a request. Every check adds its problems.

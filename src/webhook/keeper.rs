@@ -12,14 +12,18 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
-    api::{admissionregistration::v1::ValidatingWebhookConfiguration, core::v1::Secret},
+    api::{
+        admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+        core::v1::Secret,
+    },
 };
 use kube::{
-    Api, Client,
-    api::{Patch, PatchParams, PostParams},
+    Api, Client, Resource,
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+    core::ClusterResourceScope,
     runtime::{WatchStreamExt, watcher::watch_object},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -34,6 +38,11 @@ use crate::{
         telemetry::chain,
     },
 };
+
+/// The kinds that tell the API server of webhooks.
+trait Configuration: Resource<DynamicType = (), Scope = ClusterResourceScope> {}
+impl Configuration for ValidatingWebhookConfiguration {}
+impl Configuration for MutatingWebhookConfiguration {}
 
 /// The part that [`Health`] tells of.
 const PART: &str = "admission";
@@ -78,7 +87,7 @@ pub struct Own {
     pub namespace: String,
     /// The Secret, which must exist: it may be empty.
     pub secret: String,
-    /// The `ValidatingWebhookConfiguration` that is told whom to trust.
+    /// The `ValidatingWebhookConfiguration` and the `MutatingWebhookConfiguration` that are told whom to trust.
     pub configuration: String,
     /// How long the API servers may need to take in whom to trust.
     pub settled: Duration,
@@ -108,6 +117,8 @@ enum KeepError {
     Overtaken,
     #[error("there is no ValidatingWebhookConfiguration {0}: nothing is checked before it is stored, only afterwards")]
     NoConfiguration(String),
+    #[error("there is no MutatingWebhookConfiguration {0}: who writes a graph is not noted on it")]
+    NoNotes(String),
     #[error("the certificate in {0} expired at {1}: renew it; it is read again when it changes")]
     Expired(PathBuf, Timestamp),
     #[error("failed to read {0}: {1}; it is tried again")]
@@ -168,8 +179,10 @@ impl Keeper {
     async fn keep_own(&mut self, own: &Own) {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &own.namespace);
         let configurations: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
+        let notes: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let mut secret_seen = watch_object(secrets, &own.secret).default_backoff().boxed();
         let mut configuration_seen = watch_object(configurations, &own.configuration).default_backoff().boxed();
+        let mut notes_seen = watch_object(notes, &own.configuration).default_backoff().boxed();
         loop {
             let result = self.round(own).await;
             let period = if result.is_ok() { PERIOD.min(own.settled) } else { PERIOD_AFTER_ERROR };
@@ -180,6 +193,7 @@ impl Keeper {
                 () = tokio::time::sleep(period) => {}
                 Some(Ok(_)) = secret_seen.next() => {}
                 Some(Ok(_)) = configuration_seen.next() => {}
+                Some(Ok(_)) = notes_seen.next() => {}
             }
         }
     }
@@ -232,35 +246,57 @@ impl Keeper {
     /// Tells the API server whom to trust, where it has been told something else.
     async fn publish(&mut self, own: &Own, authorities: &str) -> Result<(), KeepError> {
         let name = &own.configuration;
-        let api: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
-        let what = format!("read the ValidatingWebhookConfiguration {name}");
-        let Some(configuration) = call(&what, api.get_opt(name)).await? else {
+        let bundle = ByteString(authorities.as_bytes().to_vec());
+        let Some(patch) = self.outdated::<ValidatingWebhookConfiguration>(name, &bundle).await? else {
             self.trust = Trust::NotOurs;
             return Err(KeepError::NoConfiguration(name.clone()));
         };
-        let bundle = ByteString(authorities.as_bytes().to_vec());
-        let webhooks = configuration.webhooks.unwrap_or_default();
-        let others: Vec<_> = webhooks
-            .iter()
-            .filter(|webhook| webhook.client_config.ca_bundle.as_ref() != Some(&bundle))
-            .map(|webhook| json!({"name": webhook.name, "clientConfig": {"caBundle": bundle}}))
-            .collect();
-        if !others.is_empty() {
+        let told = !patch.is_null();
+        if told {
             self.trust = Trust::No;
-            // webhooks are merged by name; nothing else of them is touched
-            let patch = json!({
-                "metadata": {"resourceVersion": configuration.metadata.resource_version},
-                "webhooks": others,
-            });
-            let what = format!("patch the ValidatingWebhookConfiguration {name}");
-            let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-            call(&what, api.patch(name, &parameters, &Patch::Strategic(patch))).await?;
-            info!(configuration = name, "the API server was told which certificates to trust");
+            self.tell_whom_to_trust::<ValidatingWebhookConfiguration>(name, patch).await?;
         }
         if !matches!(&self.trust, Trust::Since(_, known) if known == authorities) {
             self.trust = Trust::Since(Instant::now(), authorities.to_owned());
         }
+        // requests go on without it
+        match self.outdated::<MutatingWebhookConfiguration>(name, &bundle).await? {
+            Some(Value::Null) => Ok(()),
+            Some(patch) => self.tell_whom_to_trust::<MutatingWebhookConfiguration>(name, patch).await,
+            None => Err(KeepError::NoNotes(name.clone())),
+        }
+    }
+
+    /// What makes all webhooks of the configuration `name` trust `bundle`; null: they do. `None`: there is none of this name.
+    async fn outdated<K: Configuration>(&self, name: &str, bundle: &ByteString) -> Result<Option<Value>, KeepError> {
+        let what = format!("read the {} {name}", K::kind(&()));
+        let Some(configuration) = call(&what, self.configurations::<K>().get_opt(name)).await? else {
+            return Ok(None);
+        };
+        let webhooks = configuration.data.get("webhooks").and_then(Value::as_array).into_iter().flatten();
+        let others: Vec<_> = webhooks
+            .filter(|webhook| webhook["clientConfig"]["caBundle"] != json!(bundle))
+            .map(|webhook| json!({"name": webhook["name"], "clientConfig": {"caBundle": bundle}}))
+            .collect();
+        if others.is_empty() {
+            return Ok(Some(Value::Null));
+        }
+        // webhooks are merged by name; nothing else of them is touched
+        let version = configuration.metadata.resource_version;
+        Ok(Some(json!({"metadata": {"resourceVersion": version}, "webhooks": others})))
+    }
+
+    async fn tell_whom_to_trust<K: Configuration>(&self, name: &str, patch: Value) -> Result<(), KeepError> {
+        let kind = K::kind(&());
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Strategic(patch);
+        call(&format!("patch the {kind} {name}"), self.configurations::<K>().patch(name, &parameters, &patch)).await?;
+        info!(%kind, name, "the API server was told which certificates to trust");
         Ok(())
+    }
+
+    fn configurations<K: Configuration>(&self) -> Api<DynamicObject> {
+        Api::all_with(self.client.clone(), &ApiResource::erase::<K>(&()))
     }
 
     async fn keep_files(&mut self, folder: &Path) {

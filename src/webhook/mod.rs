@@ -8,8 +8,9 @@
 //! | [`certificates`] | certificates and when they are made anew: pure |
 //! | [`keeper`] | keeps them in a Secret, and tells the API server whom to trust |
 //! | [`tls`] | serves them |
+//! | [`writers`] | notes on a graph who wrote it: pure |
 //!
-//! It has no rules of its own ([`crate::validate`], [`crate::controller::edit::judge`]), changes nothing, and nothing that
+//! It has no rules of its own ([`crate::validate`], [`crate::controller::edit::judge`]), changes nothing but those notes, and nothing that
 //! must always hold rests on it: the controller judges every spec again.
 
 pub mod access;
@@ -18,6 +19,7 @@ pub mod certificates;
 pub mod keeper;
 pub mod review;
 pub mod tls;
+pub mod writers;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -46,6 +48,8 @@ use crate::{
 
 /// Where reviews are sent to.
 pub const PATH: &str = "/admit";
+/// Where graphs are sent to, to have noted who wrote them.
+pub const PATH_OF_WRITERS: &str = "/writers";
 /// The longest review. The API server takes objects of 3 MiB, and sends an update's twice.
 const MAX_BODY: usize = 16 << 20;
 /// How long reviews are still answered after the program was told to end: until then no API server knows of it.
@@ -97,12 +101,24 @@ pub async fn serve(
     admission: Arc<Admission>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let router = Router::new().route(PATH, post(admit)).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(admission);
+    let router = Router::new()
+        .route(PATH, post(admit))
+        .route(PATH_OF_WRITERS, post(note))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(admission);
     axum::serve(Connections::on(listener, served)?, router).with_graceful_shutdown(stop).await
 }
 
+async fn note(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
+    respond(admission.note(body).await)
+}
+
 async fn admit(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
-    match admission.answer(body).await {
+    respond(admission.answer(body).await)
+}
+
+fn respond(answer: Result<Vec<u8>, admission::AdmissionError>) -> Response {
+    match answer {
         Ok(answer) => ([(CONTENT_TYPE, "application/json")], answer).into_response(),
         Err(error @ admission::AdmissionError::NoReview(_)) => {
             (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()

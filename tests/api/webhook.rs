@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::{admissionregistration::v1::ValidatingWebhookConfiguration, core::v1::Secret};
+use k8s_openapi::api::{
+    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+    core::v1::Secret,
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -82,6 +85,7 @@ impl Admitted {
     async fn installed(self) -> Result<(Self, Server)> {
         self.make_secret().await?;
         self.make_configuration().await?;
+        self.make_notes().await?;
         let server = self.serve().await?;
         server.until_well().await?;
         self.until_asked().await?;
@@ -111,6 +115,23 @@ impl Admitted {
             }],
         }))?;
         self.configurations().create(&PostParams::default(), &configuration).await?;
+        Ok(())
+    }
+
+    /// Has noted who writes graphs.
+    async fn make_notes(&self) -> Result<()> {
+        let configuration: MutatingWebhookConfiguration = serde_json::from_value(json!({
+            "metadata": {"name": self.namespace.name},
+            "webhooks": [{
+                "name": "writers.taskgraph.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                "failurePolicy": "Ignore", "matchPolicy": "Equivalent", "timeoutSeconds": 2,
+                "clientConfig": {"url": format!("https://{}{}", self.address, webhook::PATH_OF_WRITERS)},
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.namespace.name}},
+                "rules": [{"apiGroups": ["taskgraph.dev"], "apiVersions": ["v1alpha1"], "operations": ["CREATE", "UPDATE"],
+                    "resources": ["taskgraphs"], "scope": "Namespaced"}],
+            }],
+        }))?;
+        Api::all(self.client.clone()).create(&PostParams::default(), &configuration).await?;
         Ok(())
     }
 
@@ -344,6 +365,7 @@ async fn replicas_share_their_certificates() -> Result<()> {
     let admitted = Admitted::new("replicas").await?;
     admitted.make_secret().await?;
     admitted.make_configuration().await?;
+    admitted.make_notes().await?;
     let other = SocketAddr::from(([127, 0, 0, 1], 0));
     let servers = [
         admitted.serve().await?,
@@ -385,6 +407,18 @@ async fn what_is_missing_is_told_and_mended() -> Result<()> {
     admitted.make_configuration().await?;
     server.until_fault("forbidden to patch", says("may not patch the ValidatingWebhookConfiguration")).await?;
     grant(&admitted, "validatingwebhookconfigurations", &["get", "list", "watch", "patch"]).await?;
+    let may_not_note = |fault: Option<&Fault>| {
+        fault.is_some_and(|fault| {
+            !fault.stops && fault.message.contains("may not read the MutatingWebhookConfiguration")
+        })
+    };
+    server.until_fault("forbidden to see who is to be noted, which stops nothing", may_not_note).await?;
+    grant(&admitted, "mutatingwebhookconfigurations", &["get", "list", "watch", "patch"]).await?;
+    let no_notes = |fault: Option<&Fault>| {
+        fault.is_some_and(|fault| !fault.stops && fault.message.contains("there is no MutatingWebhookConfiguration"))
+    };
+    server.until_fault("without notes, which stops nothing", no_notes).await?;
+    admitted.make_notes().await?;
     server.until_well().await?;
     // what the writers of graphs may do
     grant(&admitted, "subjectaccessreviews", &["create"]).await?;
@@ -422,5 +456,63 @@ async fn grant(admitted: &Admitted, resource: &str, verbs: &[&str]) -> Result<()
             .body(serde_json::to_vec(&object)?)?;
         admitted.client.request_text(request).await?;
     }
+    Ok(())
+}
+
+/// The graphs of a namespace, as a user with all rights sees them.
+async fn as_user(admitted: &Admitted, user: &str) -> Result<Api<TaskGraph>> {
+    let kubeconfig = Kubeconfig::read_from(ControlPlane::shared().kubeconfig())?;
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.auth_info.impersonate = Some(user.to_owned());
+    config.auth_info.impersonate_groups = Some(vec!["system:masters".to_owned()]);
+    Ok(Api::namespaced(Client::try_from(config)?, &admitted.namespace.name))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_writes_a_graph_is_noted_and_told() -> Result<()> {
+    let fixture = Fixture::new("writers", |_, _| Play::succeeds("")).await?;
+    let (admitted, _server) = Admitted::over(&fixture.namespace)?.installed().await?;
+    let mut users = Vec::new();
+    for user in ["ann", "bob", "eve"] {
+        users.push(as_user(&admitted, user).await?);
+    }
+    let [ann, bob, eve] = &users[..] else { anyhow::bail!("three users") };
+    let graph = serde_json::from_value(json!({
+        "apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph",
+        "metadata": {"name": "g", "annotations": {"taskgraph.dev/created-by": "eve"}},
+        "spec": {"desiredState": "Suspend", "tasks": [task("a", &[])]},
+    }))?;
+    ann.create(&PostParams::default(), &graph).await?;
+    let suspended = |graph: &TaskGraph| {
+        graph.status.as_ref().is_some_and(|status| status.history.iter().any(|entry| entry.event == "Suspended"))
+    };
+    fixture.namespace.until("g", "suspended", suspended).await;
+    let merge = |patch: Value| Patch::Merge(patch);
+    bob.patch("g", &PatchParams::default(), &merge(json!({"spec": {"desiredState": "Run"}}))).await?;
+    fixture.namespace.until_finished("g").await;
+    let lie =
+        json!({"metadata": {"annotations": {"taskgraph.dev/created-by": "eve", "taskgraph.dev/operated-by": null}}});
+    eve.patch("g", &PatchParams::default(), &merge(lie)).await?;
+    let tasks = json!({"spec": {"tasks": [task("a", &[]), task("b", &[])]}});
+    eve.patch("g", &PatchParams::default(), &merge(tasks)).await?;
+    let edited = |graph: &TaskGraph| {
+        namespace::finished(graph).is_some() && graph.status.as_ref().is_some_and(|status| status.revision_number == 2)
+    };
+    let graph = fixture.namespace.until("g", "edited and finished", edited).await;
+    let notes: Vec<_> = graph.annotations().iter().filter(|(key, _)| key.starts_with("taskgraph.dev/")).collect();
+    let noted: Vec<_> = notes.iter().map(|(_, user)| user.as_str()).collect();
+    assert_eq!(noted, ["ann", "eve", "bob"], "created, designed, operated: {notes:?}");
+    let history = graph.status.map(|status| status.history).unwrap_or_default();
+    let told: Vec<_> = history.iter().map(|entry| (entry.event.as_str(), entry.by.as_deref())).collect();
+    let expected = [
+        ("Accepted", Some("ann")),
+        ("Suspended", Some("ann")),
+        ("Resumed", Some("bob")),
+        ("Finished", None),
+        ("Edited", Some("eve")),
+        ("Finished", None),
+    ];
+    assert_eq!(told, expected);
+    fixture.judge().await?;
     Ok(())
 }

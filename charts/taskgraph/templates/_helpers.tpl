@@ -102,3 +102,24 @@ seccompProfile: {type: RuntimeDefault}
 {{- define "taskgraph.series" -}}
 namespace="{{ .Release.Namespace }}",job="{{ include "taskgraph.name" . }}-metrics"
 {{- end }}
+
+{{/* How cert-manager learns where its authority goes. */}}
+{{- define "taskgraph.injectAuthority" -}}
+{{- if .Values.webhook.certManager.enabled -}}
+annotations: {cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/{{ include "taskgraph.webhook" . }}}
+{{- end }}
+{{- end }}
+
+{{/* How the API server calls a webhook: `root`, and `path`. */}}
+{{- define "taskgraph.webhookCall" -}}
+{{- $own := .root.Values.operator.namespace -}}
+{{- $served := ternary (dict "matchLabels" (dict "kubernetes.io/metadata.name" $own)) dict (not (empty $own)) -}}
+{{- with .root.Values.webhook -}}
+admissionReviewVersions: [v1]
+clientConfig:
+  service: {name: {{ include "taskgraph.webhook" $.root }}, namespace: {{ $.root.Release.Namespace }}, path: {{ $.path }}, port: 443}
+matchPolicy: Equivalent
+sideEffects: None
+namespaceSelector: {{- merge (deepCopy .namespaceSelector) $served | toYaml | nindent 2 }}
+{{- end }}
+{{- end }}

@@ -3,18 +3,25 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::{
+    api::authentication::v1::UserInfo,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
 
-use crate::api::{GROUP, LABEL_PREFIX};
+use crate::{
+    api::{GROUP, LABEL_PREFIX},
+    webhook::writers::{is_note, name_of},
+};
 
 /// The first such field that `new` has and `old` has not, or has otherwise. Taking one away claims nothing: the garbage
 /// collector does so to owners.
-pub fn first(old: Option<&ObjectMeta>, new: &ObjectMeta) -> Option<String> {
+/// The note that `user` wrote it is admission's.
+pub fn first(old: Option<&ObjectMeta>, new: &ObjectMeta, user: &UserInfo) -> Option<String> {
     let labels = (old.and_then(|old| old.labels.as_ref()), new.labels.as_ref());
     let annotations = (old.and_then(|old| old.annotations.as_ref()), new.annotations.as_ref());
     let key = [("labels", labels), ("annotations", annotations)]
         .into_iter()
-        .find_map(|(map, (old, new))| Some(format!("metadata.{map}[{:?}]", first_key(old, new?)?)));
+        .find_map(|(map, (old, new))| Some(format!("metadata.{map}[{:?}]", first_key(old, new?, user)?)));
     key.or_else(|| {
         let known = old.and_then(|old| old.owner_references.as_deref()).unwrap_or_default();
         let owners = new.owner_references.as_deref().unwrap_or_default();
@@ -24,8 +31,13 @@ pub fn first(old: Option<&ObjectMeta>, new: &ObjectMeta) -> Option<String> {
     })
 }
 
-fn first_key<'a>(old: Option<&BTreeMap<String, String>>, new: &'a BTreeMap<String, String>) -> Option<&'a str> {
-    let mut ours = new.iter().filter(|(key, _)| key.starts_with(LABEL_PREFIX));
+fn first_key<'a>(
+    old: Option<&BTreeMap<String, String>>,
+    new: &'a BTreeMap<String, String>,
+    user: &UserInfo,
+) -> Option<&'a str> {
+    let mut ours =
+        new.iter().filter(|(key, value)| key.starts_with(LABEL_PREFIX) && !(is_note(key) && **value == name_of(user)));
     let differs = |(key, value): &(&String, &String)| old.and_then(|old| old.get(*key)) != Some(*value);
     ours.find(differs).map(|(key, _)| key.as_str())
 }

@@ -53,7 +53,7 @@ struct Wanted<'a> {
 impl Wanted<'_> {
     fn new_graph(&mut self) {
         let spec = self.change.new.spec;
-        let claim = claims::first(None, self.change.new.metadata);
+        let claim = claims::first(None, self.change.new.metadata, self.change.user);
         let fields: Vec<&str> = set_fields(spec).collect();
         let designed = fields.iter().find(|field| !RUNS_TEMPLATE.contains(field) && **field != APPROVALS);
         match (claim, designed) {
@@ -70,18 +70,18 @@ impl Wanted<'_> {
     }
 
     fn changed_graph(&mut self, old: Content<'_>) {
-        if let Some(path) = claims::first(Some(old.metadata), self.change.new.metadata) {
+        if let Some(path) = claims::first(Some(old.metadata), self.change.new.metadata, self.change.user) {
             self.design(path);
         }
         let changed = changed_fields(old.spec, self.change.new.spec);
         for field in &changed {
             match *field {
                 APPROVALS => self.approve(),
-                field if OPERATE.contains(&field) => self.operate(field),
+                field if is_operated(field) => self.operate(field),
                 field => self.design(format!("spec.{field}")),
             }
         }
-        let no_pods = |field: &&&str| **field == APPROVALS || OPERATE.contains(field) || NO_PODS.contains(field);
+        let no_pods = |field: &&&str| **field == APPROVALS || is_operated(field) || NO_PODS.contains(field);
         if let Some(field) = changed.iter().find(|field| !no_pods(field)) {
             self.pods(field);
         }
@@ -190,8 +190,13 @@ fn set_fields(spec: &Value) -> impl Iterator<Item = &str> {
     fields(spec).map(|(field, _)| field)
 }
 
+/// Whether a field of a graph steers its run.
+pub fn is_operated(field: &str) -> bool {
+    OPERATE.contains(&field)
+}
+
 /// The fields of a spec that are not what they were, in the order of the new one, those that are gone last.
-fn changed_fields<'a>(old: &'a Value, new: &'a Value) -> Vec<&'a str> {
+pub fn changed_fields<'a>(old: &'a Value, new: &'a Value) -> Vec<&'a str> {
     let said = |spec: &'a Value, field: &str| spec.get(field).filter(|value| is_set(field, value));
     let changed = fields(new).filter(|(field, value)| said(old, field) != Some(*value)).map(|(field, _)| field);
     changed.chain(set_fields(old).filter(|field| said(new, field).is_none())).collect()

@@ -20,7 +20,7 @@ impl Object {
 fn ask(kind: Kind, old: Option<&Value>, new: &Value) -> Vec<Access> {
     let (old, new) = (old.map(Object::new), Object::new(new));
     let namespace = if kind == Kind::ClusterTemplate { "" } else { "team" };
-    let user = UserInfo::default();
+    let user = UserInfo { username: Some("ann".into()), ..UserInfo::default() };
     let old = old.as_ref().map(Object::content);
     required(&Change { kind, namespace, name: "g", old, new: new.content(), user: &user })
 }
@@ -203,6 +203,13 @@ fn metadata_asks_nothing_unless_it_claims_to_be_the_operators() {
             json!({}),
             json!({"annotations": {"taskgraph.dev/revision": "r"}}),
             Some("metadata.annotations[\"taskgraph.dev/revision\"]"),
+        ),
+        // what admission notes, and what somebody says in its place
+        (json!({}), json!({"annotations": {"taskgraph.dev/created-by": "ann"}}), None),
+        (
+            json!({"annotations": {"taskgraph.dev/created-by": "bob"}}),
+            json!({"annotations": {"taskgraph.dev/created-by": "eve"}}),
+            Some("metadata.annotations[\"taskgraph.dev/created-by\"]"),
         ),
         (json!({}), json!({"ownerReferences": owner("1", ours)}), Some("metadata.ownerReferences[0]")),
         (
