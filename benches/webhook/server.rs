@@ -1,13 +1,17 @@
 //! Through an API server, which stores the graphs. Nobody runs them.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::{admissionregistration::v1::ValidatingWebhookConfiguration, rbac::v1::ClusterRoleBinding};
 use kube::{
-    Api, Client,
+    Api, Client, Config,
     api::{DeleteParams, ListParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
 use taskgraph::{api::TaskGraph, webhook::access::Mode};
@@ -21,7 +25,7 @@ use crate::{
 pub async fn measure(pace: Pace) -> Result<()> {
     let client = ControlPlane::shared().client().await?;
     let namespace = Namespace::new(&client, "bench").await?;
-    let (port, material) = endpoint::start(client.clone(), Mode::Enforce).await?;
+    let (port, material) = endpoint::start(reviewer(&client).await?, Mode::Enforce).await?;
     let configurations: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let webhook = configuration(&namespace.name, address, &material.authorities)?;
@@ -40,6 +44,19 @@ pub async fn measure(pace: Pace) -> Result<()> {
     Ok(())
 }
 
+/// A client of somebody else than who writes the graphs: whose own they are is asked for no rights.
+async fn reviewer(client: &Client) -> Result<Client> {
+    let group = "rbac.authorization.k8s.io";
+    let binding: ClusterRoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": "bench-reviews"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "system:auth-delegator"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "reader"}],
+    }))?;
+    Api::all(client.clone()).create(&PostParams::default(), &binding).await?;
+    let kubeconfig = Kubeconfig::read_from(ControlPlane::shared().readers_kubeconfig()?)?;
+    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?)
+}
+
 /// The first second is not counted. What was stored is deleted.
 async fn round(namespace: &Namespace, spec: &Value, pace: Pace) -> Result<Vec<f64>> {
     let mut times = Vec::new();
@@ -52,13 +69,13 @@ async fn round(namespace: &Namespace, spec: &Value, pace: Pace) -> Result<Vec<f6
 }
 
 async fn drive(namespace: &Namespace, name: &str, spec: &Value, pace: Pace) -> Result<Vec<f64>> {
-    let spec: Arc<str> = spec.to_string().into();
-    let begin = Instant::now();
-    let create = async |number: u32| -> Result<f64> {
+    let spec = spec.to_string();
+    let (spec, begin) = (spec.as_str(), Instant::now());
+    let create = |number: u32| async move {
         let due = begin + pace.due(number);
         tokio::time::sleep_until(due.into()).await;
-        send(&namespace.client, &namespace.name, &format!("{name}-{number}"), &spec).await?;
-        Ok(due.elapsed().as_secs_f64() * 1000.0)
+        send(&namespace.client, &namespace.name, &format!("{name}-{number}"), spec).await?;
+        anyhow::Ok(due.elapsed().as_secs_f64() * 1000.0)
     };
     try_join_all((0..pace.requests()).map(create)).await
 }
@@ -84,7 +101,7 @@ async fn until_refused(namespace: &Namespace) -> Result<()> {
     }))?;
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     while namespace.graphs().create(&dry, &wrong).await.is_ok() {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
 }

@@ -395,6 +395,8 @@ mod tests {
         metrics.api_request_duration.get_or_create(&VerbLabel { verb: "get" }).observe(0.1);
         metrics.cache_lookups.get_or_create(&ResultLabel { result: "hit" }).inc();
         metrics.cloud_events_dropped.get_or_create(&DropLabel::REFUSED).inc();
+        let labels = AdmissionLabels { kind: "TaskGraph", operation: "create", answer: "allowed" };
+        metrics.admission_requests.get_or_create(&labels).inc();
         let text = encode(&registry);
         for row in ROWS {
             let sample =

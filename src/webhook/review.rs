@@ -98,9 +98,20 @@ pub struct GraphChange<'a> {
 pub struct Old<'a> {
     /// Its UID.
     pub uid: &'a str,
-    /// Its status, as far as it can be read.
-    pub status: TaskGraphStatus,
+    status: &'a Value,
     spec: &'a Value,
+}
+
+impl<'a> Old<'a> {
+    /// A text of its status: to read all of that takes milliseconds.
+    fn said(&self, field: &str) -> Option<&'a str> {
+        self.status.get(field)?.as_str()
+    }
+
+    /// Its status, as far as it can be read.
+    fn status(&self) -> TaskGraphStatus {
+        read_status(self.status.clone()).0
+    }
 }
 
 /// A template that is created or changed.
@@ -167,7 +178,7 @@ impl<'a> GraphChange<'a> {
         let revision = annotations.and_then(|all| all.get(crate::api::ANNOTATION_REVISION));
         let old = old.map(|old| Old {
             uid: old.metadata.uid.as_deref().unwrap_or_default(),
-            status: read_status(old.data.get("status").cloned().unwrap_or_default()).0,
+            status: old.data.get("status").unwrap_or(&Value::Null),
             spec: spec_of(old),
         });
         Self {
@@ -182,8 +193,8 @@ impl<'a> GraphChange<'a> {
     }
 
     /// The name of the `ControllerRevision` that it was accepted with: it has begun.
-    pub fn revision(&self) -> Option<&str> {
-        self.old.as_ref()?.status.revision.as_deref()
+    pub fn revision(&self) -> Option<&'a str> {
+        self.old.as_ref()?.said("revision")
     }
 
     /// Judges it.
@@ -233,7 +244,7 @@ impl<'a> GraphChange<'a> {
     /// All that the controller would object to in a spec of this graph.
     fn objections(&self, spec: &Value, known: &Known, lookup: Lookup<'_>) -> Outcome {
         let spec = match read_spec(spec) {
-            Ok(spec) => without_past_rerun(spec, self.old.as_ref().and_then(|old| old.status.rerun.as_deref())),
+            Ok(spec) => without_past_rerun(spec, self.old.as_ref().and_then(|old| old.said("rerun"))),
             Err(verdict) => return of_verdict(&verdict),
         };
         let templates = self.templates(&spec, known, lookup);
@@ -257,6 +268,7 @@ impl<'a> GraphChange<'a> {
     /// A valid spec, against the graph as it runs.
     fn edit(&self, plan: &Plan, next: &Pinned, known: &Known) -> Outcome {
         let (Some(old), Some(pinned)) = (&self.old, &known.pinned) else { return Outcome::default() };
+        let status = old.status();
         let judged = match compile(&pinned.spec, &pinned.templates()) {
             Ok(accepted) => {
                 let identity = Identity {
@@ -264,11 +276,11 @@ impl<'a> GraphChange<'a> {
                     namespace: self.namespace.into(),
                     uid: old.uid.into(),
                 };
-                let run = Run::restore(accepted.graph, accepted.settings, identity, &old.status);
+                let run = Run::restore(accepted.graph, accepted.settings, identity, &status);
                 judge(&run, pinned, next, plan).map(|_| ())
             }
             // accepted by an operator with other rules: this mends it
-            Err(_) => mend::may_be_replaced(pinned, &old.status, plan, next),
+            Err(_) => mend::may_be_replaced(pinned, &status, plan, next),
         };
         judged.err().map(|verdict| of_verdict(&verdict)).unwrap_or_default()
     }
