@@ -73,16 +73,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Some(address) => {
             let listener = bind(address, "--webhook-listen").await?;
             let source = webhook::source(&args, &own_namespace(&args, &client));
-            let (reader, stop) = (templates.reader(), stop.clone());
-            Some(tokio::spawn(webhook::run(
-                listener,
+            let (metrics, health) = (metrics.clone(), health.clone());
+            let options = webhook::Options {
                 source,
-                client.clone(),
-                reader,
-                args.webhook_access,
-                health.clone(),
-                stop,
-            )))
+                templates: templates.reader(),
+                access: args.webhook_access,
+                metrics,
+                health,
+            };
+            Some(tokio::spawn(webhook::run(listener, client.clone(), options, stop.clone())))
         }
         None => None,
     };

@@ -82,6 +82,17 @@ pub struct RequestLabels {
     pub code: &'static str,
 }
 
+/// Labels of metrics about requests that admission was asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AdmissionLabels {
+    /// Of the object.
+    pub kind: &'static str,
+    /// What is to be done with it.
+    pub operation: &'static str,
+    /// What was answered.
+    pub answer: &'static str,
+}
+
 /// Label of [`Metrics::build_info`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct BuildLabel {
@@ -138,6 +149,18 @@ impl Labels for RequestLabels {
     const ROWS: &'static [LabelRow] = &[
         VERB,
         ("code", "`2xx`, `3xx`, `4xx`, `5xx`; `none` where no answer came (no connection, time-out, call given up)"),
+    ];
+}
+
+impl Labels for AdmissionLabels {
+    const ROWS: &'static [LabelRow] = &[
+        ("kind", "`TaskGraph`, `TaskTemplate`, `ClusterTaskTemplate`; `other` where the request could not be read"),
+        ("operation", "`create`, `update`; `other` where the request could not be read"),
+        (
+            "answer",
+            "`allowed`, `refused`, `failed` (it could not be judged, or the API server waited no longer; nothing is let \
+             through then)",
+        ),
     ];
 }
 
@@ -255,6 +278,14 @@ table! {
     cloud_events_backlog: Gauge = "taskgraph_cloud_events_backlog", Gauge::default();
     /// How long the first of these graphs has waited for it, in this process.
     cloud_events_lag: Gauge = "taskgraph_cloud_events_lag_seconds", Gauge::default();
+    /// Requests that admission was asked about, by kind, operation and answer.
+    admission_requests: Family<AdmissionLabels, Counter> = "taskgraph_admission_requests_total", Family::default();
+    /// Time from a request to admission to its answer, all that is looked up for it included.
+    admission_duration: Histogram = "taskgraph_admission_duration_seconds", Histogram::new(ADMISSION_BUCKETS);
+    /// When the certificate that admission serves expires, as Unix time; 0 where it serves none.
+    certificate_expiry: Gauge = "taskgraph_admission_certificate_expiry_timestamp_seconds", Gauge::default();
+    /// Since when that certificate is good, as Unix time; 0 where there is none.
+    certificate_start: Gauge = "taskgraph_admission_certificate_start_timestamp_seconds", Gauge::default();
     /// 1 while this replica holds the Lease and so does the work, 0 while it stands by.
     leader: Gauge = "taskgraph_leader", Gauge::default();
     /// Always 1; its label says what runs.
@@ -267,6 +298,7 @@ const WAIT_BUCKETS: [f64; 14] =
 const TASK_BUCKETS: [f64; 13] =
     [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0];
 const RECONCILE_BUCKETS: [f64; 11] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+const ADMISSION_BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 const API_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
 fn api_histogram() -> Histogram {
@@ -363,6 +395,8 @@ mod tests {
         metrics.api_request_duration.get_or_create(&VerbLabel { verb: "get" }).observe(0.1);
         metrics.cache_lookups.get_or_create(&ResultLabel { result: "hit" }).inc();
         metrics.cloud_events_dropped.get_or_create(&DropLabel::REFUSED).inc();
+        let labels = AdmissionLabels { kind: "TaskGraph", operation: "create", answer: "allowed" };
+        metrics.admission_requests.get_or_create(&labels).inc();
         let text = encode(&registry);
         for row in ROWS {
             let sample =

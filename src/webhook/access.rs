@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use judge::{Error, Judge};
-pub use required::{changed_fields, is_operated, required};
+pub use required::{changed, changed_fields, is_operated, required};
 
 /// Whether the requester's rights are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]

@@ -1,5 +1,5 @@
-//! Answers reviews: reads a request, looks up what its judgement needs, has it judged away from the threads that serve
-//! everything else, and writes the answer. Nothing is ever changed: a dry run is a request like any other.
+//! Answers reviews: reads a request, looks up what its judgement needs, and has it judged away from the threads that serve
+//! everything else. Nothing is ever changed: a dry run is a request like any other.
 
 use std::{collections::BTreeSet, sync::Arc, thread, time::Duration};
 
@@ -8,37 +8,41 @@ use futures::{StreamExt, future, stream};
 use kube::{
     Api, Client,
     core::{
-        DynamicObject, Status,
-        admission::{AdmissionResponse, AdmissionReview, Operation},
-        response::{StatusCause, StatusDetails, StatusSummary},
+        DynamicObject,
+        admission::{AdmissionReview, Operation},
     },
 };
-use tokio::sync::Semaphore;
-use tracing::{info, warn};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use tracing::warn;
 
 use super::{
     access::{self, Change, Content, Judge, Kind, Mode},
-    review::{Cached, Known, Outcome, Request, Subject, spec_of, subject},
-    writers::notes,
+    answer::{self, Meter},
+    review::{Cached, Known, Outcome, Request, Subject, is_ours, spec_of, subject},
+    writers,
 };
 use crate::{
     api::{ClusterTaskTemplate, TaskGraphSpec, TaskTemplate, TaskTemplateSpec, TemplateKind, TemplateRef},
-    controller::{
-        cluster::{CallError, Cluster},
-        revision::Pinned,
-        templates::TemplateCache,
-    },
+    controller::{cluster::Cluster, revision::Pinned, templates::TemplateCache},
     engine::Problem,
-    runtime::lease::Leadership,
+    runtime::{
+        health::{Fault, Health},
+        lease::Leadership,
+        metrics::Metrics,
+        telemetry::chain,
+    },
 };
 
-/// How long everything may take that is looked up for one request: the API server waits ten seconds for its answer.
-const LOOK_UP: Duration = Duration::from_secs(4);
+/// The part that [`Health`] tells of when nobody's rights can be looked up.
+const PART: &str = "admission, rights";
 /// How many templates are read anew before a request is refused, and how many at once.
 const READ_ANEW: usize = 64;
 const AT_ONCE: usize = 8;
 
-/// Why there is no answer.
+/// Why a request was not judged.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmissionError {
     /// What was sent is no review.
@@ -47,6 +51,9 @@ pub enum AdmissionError {
     /// Nobody is let through whose rights are not known.
     #[error("the rights of whoever asks could not be looked up: {0}")]
     Rights(#[from] access::Error),
+    /// The same, for lack of an answer.
+    #[error("the rights of whoever asks could not be looked up: the API server did not answer in time")]
+    Slow,
     /// A mistake in this program.
     #[error("the check was broken off: {0}; this is a defect of the operator")]
     Broken(#[from] tokio::task::JoinError),
@@ -58,62 +65,75 @@ pub struct Admission {
     cluster: Cluster,
     templates: TemplateCache,
     judge: Judge,
+    metrics: Metrics,
+    health: Health,
     /// Checks at once: more than there are cores would only wait for each other.
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
 }
 
 impl Admission {
     /// Looks up templates in `templates`, and all else with `client`. `access`: whether the rights of whoever asks are
     /// looked at.
-    pub fn new(client: Client, templates: TemplateCache, access: Mode) -> Arc<Self> {
+    pub fn new(client: Client, templates: TemplateCache, access: Mode, metrics: Metrics, health: Health) -> Arc<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         // admission writes nothing, on any replica
         let cluster = Cluster::new(client.clone(), Leadership::never());
         let judge = Judge::new(client.clone(), access);
-        Arc::new(Self { client, cluster, templates, judge, checks: Semaphore::new(cores) })
+        Arc::new(Self { client, cluster, templates, judge, metrics, health, checks: Arc::new(Semaphore::new(cores)) })
     }
 
-    /// The answer to a review, both as JSON.
-    pub async fn answer(self: Arc<Self>, body: Bytes) -> Result<Vec<u8>, AdmissionError> {
+    /// The answer to a review, both as JSON. `patience`: how long all may take that is looked up for it.
+    ///
+    /// A request that could be read is always answered: one that could not be judged is refused, whatever the API server
+    /// would make of no answer.
+    pub async fn answer(self: Arc<Self>, body: Bytes, patience: Duration) -> Result<Vec<u8>, AdmissionError> {
+        let until = Instant::now() + patience;
+        let mut meter = Meter::new(&self.metrics);
         let request = Arc::new(self.apart(move |_| read(&body)).await??);
-        let outcome = self.review(&request).await?;
-        tell(&request, &outcome);
-        let review = respond(&request, outcome).into_review();
-        serde_json::to_vec(&review).map_err(|error| AdmissionError::NoReview(error.to_string()))
+        meter.reads(&request);
+        let result = self.review(&request, until).await;
+        let changed = change(&request).map(|change| access::changed(&change)).unwrap_or_default();
+        let own = self.judge.knows_as_own(&request.user_info);
+        answer::tell(&request, &changed, &result, own);
+        let response = answer::respond(&request, &changed, result);
+        meter.answers(&response);
+        serde_json::to_vec(&response.into_review()).map_err(|error| AdmissionError::NoReview(error.to_string()))
     }
 
     /// The answer to a request for notes on who wrote a graph, both as JSON.
     pub async fn note(self: Arc<Self>, body: Bytes) -> Result<Vec<u8>, AdmissionError> {
         let note = move |_: &Self| {
-            let request = read(&body)?;
-            let patch = notes(&request);
-            let response = AdmissionResponse::from(&request);
-            let response = if patch.is_empty() { Ok(response) } else { response.with_patch(patch) };
-            let review = response.map(|response| serde_json::to_vec(&response.into_review()));
-            review.ok().and_then(Result::ok).ok_or_else(|| AdmissionError::NoReview("it cannot be answered".to_owned()))
+            let review = writers::answer(&read(&body)?).into_review();
+            serde_json::to_vec(&review).map_err(|error| AdmissionError::NoReview(error.to_string()))
         };
         self.apart(note).await?
     }
 
     /// Everything that is asked about a request. Every check adds its problems.
-    async fn review(self: &Arc<Self>, request: &Arc<Request>) -> Result<Outcome, AdmissionError> {
-        let (mut outcome, denied) = tokio::try_join!(self.rules(request), self.rights(request))?;
-        outcome.problems.splice(0..0, denied);
-        Ok(outcome)
+    async fn review(self: &Arc<Self>, request: &Arc<Request>, until: Instant) -> Result<Outcome, AdmissionError> {
+        let (outcome, forbidden) = tokio::try_join!(self.rules(request, until), self.rights(request, until))?;
+        Ok(Outcome { forbidden, ..outcome })
     }
 
-    /// Whether whoever asks may do what the change needs.
-    async fn rights(&self, request: &Request) -> Result<Vec<Problem>, AdmissionError> {
-        match change(request) {
-            Some(change) => Ok(self.judge.judge(&change).await?),
-            None => Ok(Vec::new()),
-        }
+    /// What the change needs and whoever asks may not do.
+    async fn rights(&self, request: &Request, until: Instant) -> Result<Vec<Problem>, AdmissionError> {
+        let Some(change) = change(request) else { return Ok(Vec::new()) };
+        let judged = timeout_at(until, self.judge.judge(&change)).await.map_err(|_| AdmissionError::Slow)?;
+        let lacks = judged.as_ref().err().filter(|error| error.is_forbidden()).map(|error| Fault {
+            message: format!(
+                "{}: nobody can create or change a graph until it may (templates/webhook-rbac.yaml of the chart)",
+                chain(error)
+            ),
+            stops: false,
+        });
+        self.health.set_fault(PART, lacks);
+        Ok(judged?)
     }
 
     /// Whether the object may stand as it is to.
-    async fn rules(self: &Arc<Self>, request: &Arc<Request>) -> Result<Outcome, AdmissionError> {
+    async fn rules(self: &Arc<Self>, request: &Arc<Request>, until: Instant) -> Result<Outcome, AdmissionError> {
         let Some(subject) = subject(request) else { return Ok(Outcome::default()) };
-        let mut known = match self.look_up(&subject).await {
+        let mut known = match self.look_up(&subject, until).await {
             Ok(known) => known,
             // the controller judges it, and tells what it finds; an API server that is slow must not refuse for us
             Err(why) => return Ok(subject.unjudged(&why)),
@@ -123,7 +143,7 @@ impl Admission {
             let request = Arc::clone(request);
             let (outcome, unsure, judged) = self.apart(move |admission| admission.judge(&request, known)).await?;
             known = judged;
-            let fresh = self.read_anew(&subject, unsure, &mut asked).await;
+            let fresh = self.read_anew(&subject, unsure, &mut asked, until).await;
             if fresh.is_empty() {
                 return Ok(outcome);
             }
@@ -141,18 +161,18 @@ impl Admission {
     }
 
     /// What the graph was accepted with; of a child graph, its parent's templates. Or why that cannot be told.
-    async fn look_up(&self, subject: &Subject<'_>) -> Result<Known, String> {
+    async fn look_up(&self, subject: &Subject<'_>, until: Instant) -> Result<Known, String> {
         let Subject::Graph(change) = subject else { return Ok(Known::default()) };
         let (name, uid, of_parent) = match (change.revision(), &change.old, &change.parent) {
             (Some(revision), Some(old), _) => (revision, old.uid, false),
             (_, _, Some((parent, revision))) => (revision.as_str(), parent.as_str(), true),
             _ => return Ok(Known::default()),
         };
-        let read = tokio::time::timeout(LOOK_UP, self.cluster.get_revision(change.namespace, name)).await;
-        let pinned = match read.unwrap_or(Err(CallError::Timeout)) {
-            Ok(object) => Pinned::of(&object, uid),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => {
+        let pinned = match timeout_at(until, self.cluster.get_revision(change.namespace, name)).await {
+            Ok(Ok(object)) => Pinned::of(&object, uid),
+            Ok(Err(error)) if error.is_not_found() => None,
+            Err(_) => return Err(format!("the ControllerRevision {name} could not be read in time")),
+            Ok(Err(error)) => {
                 warn!(revision = name, namespace = change.namespace, %error, "a ControllerRevision could not be read");
                 return Err(format!("the ControllerRevision {name} could not be read: {error}"));
             }
@@ -171,6 +191,7 @@ impl Admission {
         subject: &Subject<'_>,
         unsure: Vec<Cached>,
         asked: &mut BTreeSet<TemplateRef>,
+        until: Instant,
     ) -> Vec<(TemplateRef, Arc<TaskTemplateSpec>)> {
         let namespace = match subject {
             Subject::Graph(change) => change.namespace,
@@ -184,7 +205,7 @@ impl Admission {
             cached.is_none_or(|cached| *cached != live).then(|| (reference, Arc::new(live)))
         });
         let reads = stream::iter(reads).buffer_unordered(AT_ONCE).filter_map(future::ready).collect();
-        tokio::time::timeout(LOOK_UP, reads).await.unwrap_or_default()
+        timeout_at(until, reads).await.unwrap_or_default()
     }
 
     async fn read_template(&self, reference: &TemplateRef, namespace: &str) -> Option<TaskTemplateSpec> {
@@ -206,15 +227,22 @@ impl Admission {
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Result<T, tokio::task::JoinError> {
-        // the semaphore is never closed
-        let _place = self.checks.acquire().await;
+        // never closed; held until the work is done, also where nobody waits for it any more
+        let place = Arc::clone(&self.checks).acquire_owned().await;
         let admission = Arc::clone(self);
-        tokio::task::spawn_blocking(move || work(&admission)).await
+        tokio::task::spawn_blocking(move || {
+            let _place = place;
+            work(&admission)
+        })
+        .await
     }
 }
 
 /// What a request writes; `None`: none of our objects.
 fn change(request: &Request) -> Option<Change<'_>> {
+    if !is_ours(request) {
+        return None;
+    }
     let kind = match request.kind.kind.as_str() {
         "TaskGraph" => Kind::Graph,
         "TaskTemplate" => Kind::Template,
@@ -229,7 +257,7 @@ fn change(request: &Request) -> Option<Change<'_>> {
     Some(Change {
         kind,
         namespace: request.namespace.as_deref().unwrap_or_default(),
-        name: name_of(request),
+        name: answer::name_of(request),
         old: old.map(content),
         new: content(request.object.as_ref()?),
         user: &request.user_info,
@@ -246,55 +274,6 @@ fn read(body: &[u8]) -> Result<Request, AdmissionError> {
     review.try_into().map_err(|error: kube::core::admission::ConvertAdmissionReviewError| {
         AdmissionError::NoReview(error.to_string())
     })
-}
-
-fn tell(request: &Request, outcome: &Outcome) {
-    let (kind, name, namespace) = (&request.kind.kind, name_of(request), request.namespace.as_deref());
-    let user = request.user_info.username.as_deref();
-    if let Some(first) = outcome.problems.first() {
-        let problems = outcome.problems.len();
-        info!(kind, name, namespace, user, problems, dry_run = request.dry_run, "refused: {first}");
-    }
-}
-
-/// An object that is created may only have its name by now.
-fn name_of(request: &Request) -> &str {
-    let own = request.object.as_ref().and_then(|object| object.metadata.name.as_deref());
-    if request.name.is_empty() { own.unwrap_or_default() } else { &request.name }
-}
-
-/// The answer, with every problem as a cause.
-fn respond(request: &Request, outcome: Outcome) -> AdmissionResponse {
-    let mut response = AdmissionResponse::from(request);
-    let (problems, warnings) = outcome.told();
-    response.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
-    if problems.is_empty() {
-        return response;
-    }
-    let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    let cause = |problem: Problem| StatusCause {
-        reason: "FieldValueInvalid".to_owned(),
-        message: problem.message,
-        field: problem.path,
-    };
-    let details = StatusDetails {
-        name: name_of(request).to_owned(),
-        group: request.kind.group.clone(),
-        kind: request.kind.kind.clone(),
-        uid: String::new(),
-        causes: problems.into_iter().map(cause).collect(),
-        retry_after_seconds: 0,
-    };
-    response.allowed = false;
-    response.result = Status {
-        status: Some(StatusSummary::Failure),
-        code: 422,
-        message,
-        metadata: None,
-        reason: "Invalid".to_owned(),
-        details: Some(details),
-    };
-    response
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use rcgen::{
 };
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, pem::Pem};
 
-/// Certificates are good from a little before they are made: clocks of machines differ.
-const CLOCK_SKEW: Duration = Duration::from_mins(5);
+/// Certificates are good from a while before they are made: clocks of machines differ.
+const CLOCK_SKEW: Duration = Duration::from_hours(1);
 /// How many lives of a certificate an authority has.
 const AUTHORITY_LIVES: u32 = 4;
 
@@ -111,7 +111,8 @@ impl Policy {
         let read = read(&der)?;
         let not_after = expiry(&read)?;
         let key = KeyPair::from_pem(&stored.key).ok()?;
-        let good = not_after > now
+        let good = start(&read)? <= now
+            && now < not_after
             && covers(&read, &self.names)
             && is_key_of(&key, &read)
             && known.iter().any(|authority| signed(&der, &authority.der));
@@ -161,12 +162,12 @@ fn params(names: Vec<String>, validity: Duration, now: Timestamp) -> Result<Cert
     Ok(params)
 }
 
-/// Until when the first certificate of a PEM text is good.
-pub fn good_until(certificate: &str) -> Result<Timestamp, CertificateError> {
+/// Since when and until when the first certificate of a PEM text is good.
+pub fn validity(certificate: &str) -> Result<(Timestamp, Timestamp), CertificateError> {
     let unreadable = |what: &str| CertificateError::Read("the certificate", what.to_owned());
     let (der, _) = pems(certificate).into_iter().next().ok_or_else(|| unreadable("there is none"))?;
     let read = read(&der).ok_or_else(|| unreadable("it is no certificate"))?;
-    expiry(&read).ok_or_else(|| unreadable("its time is out of range"))
+    start(&read).zip(expiry(&read)).ok_or_else(|| unreadable("its time is out of range"))
 }
 
 /// The certificates of a PEM text: each as DER, and as it stands.
@@ -185,15 +186,20 @@ fn read(der: &[u8]) -> Option<X509Certificate<'_>> {
     x509_parser::parse_x509_certificate(der).ok().map(|(_, certificate)| certificate)
 }
 
+fn start(certificate: &X509Certificate<'_>) -> Option<Timestamp> {
+    Timestamp::from_second(certificate.validity().not_before.timestamp()).ok()
+}
+
 fn expiry(certificate: &X509Certificate<'_>) -> Option<Timestamp> {
     Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
-/// The authorities of a bundle that are still good.
+/// The authorities of a bundle that are good now. One of the future was made by a clock that is wrong.
 fn authorities(bundle: &str, now: Timestamp) -> Vec<Authority> {
     let good = |(der, pem): (Vec<u8>, String)| {
-        let not_after = read(&der).filter(|certificate| certificate.is_ca()).as_ref().and_then(expiry)?;
-        (not_after > now).then_some(Authority { der, pem, not_after })
+        let certificate = read(&der).filter(|certificate| certificate.is_ca())?;
+        let (not_before, not_after) = (start(&certificate)?, expiry(&certificate)?);
+        (not_before <= now && now < not_after).then_some(Authority { der, pem, not_after })
     };
     pems(bundle).into_iter().filter_map(good).collect()
 }
@@ -237,16 +243,16 @@ mod tests {
         Policy { names: vec!["taskgraph-webhook.system.svc".to_owned(), "127.0.0.1".to_owned()], validity: VALIDITY }
     }
 
-    fn start() -> Timestamp {
+    fn begin() -> Timestamp {
         "2030-01-01T00:00:00Z".parse().unwrap()
     }
 
     fn at(hours: u64) -> Timestamp {
-        start() + Duration::from_hours(hours)
+        begin() + Duration::from_hours(hours)
     }
 
     fn fresh() -> Material {
-        policy().renew(&Material::default(), false, start()).unwrap().unwrap()
+        policy().renew(&Material::default(), false, begin()).unwrap().unwrap()
     }
 
     fn count(material: &Material) -> usize {
@@ -262,7 +268,7 @@ mod tests {
     fn an_empty_secret_is_filled_and_then_left_alone() {
         let made = fresh();
         assert_eq!((count(&made), signer(&made)), (1, Some(0)));
-        assert_eq!(good_until(&made.certificate).unwrap(), at(240));
+        assert_eq!(validity(&made.certificate).unwrap(), (begin() - CLOCK_SKEW, at(240)));
         for (hours, trusted) in [(0, false), (1, true), (159, true)] {
             assert!(policy().renew(&made, trusted, at(hours)).unwrap().is_none(), "{hours} h");
         }
@@ -274,7 +280,7 @@ mod tests {
         let next = policy().renew(&made, false, at(160)).unwrap().unwrap();
         assert_eq!(next.authorities, made.authorities);
         assert_ne!(next.certificate, made.certificate);
-        assert_eq!(good_until(&next.certificate).unwrap(), at(400));
+        assert_eq!(validity(&next.certificate).unwrap().1, at(400));
     }
 
     #[test]
@@ -325,6 +331,16 @@ mod tests {
         // all has expired while nothing ran
         let next = policy().renew(&made, true, at(5000)).unwrap().unwrap();
         assert_eq!((count(&next), signer(&next)), (1, Some(0)));
+    }
+
+    #[test]
+    fn what_a_clock_made_that_is_ahead_is_made_anew() {
+        let ahead = policy().renew(&Material::default(), false, at(48)).unwrap().unwrap();
+        assert!(policy().renew(&ahead, false, at(47)).unwrap().is_none(), "clocks differ a little");
+        let mended = policy().renew(&ahead, false, begin()).unwrap().unwrap();
+        assert_eq!((count(&mended), signer(&mended)), (1, Some(0)));
+        assert_eq!(validity(&mended.certificate).unwrap().1, at(240));
+        assert!(policy().renew(&mended, false, at(48)).unwrap().is_none(), "the others take it");
     }
 
     #[test]

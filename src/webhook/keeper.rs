@@ -28,13 +28,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    certificates::{CertificateError, Material, Policy, good_until},
+    certificates::{CertificateError, Material, Policy, validity},
     tls::{Served, TlsError},
 };
 use crate::{
     api::MANAGER,
     runtime::{
         health::{Fault, Health},
+        metrics::Metrics,
         telemetry::chain,
     },
 };
@@ -57,6 +58,9 @@ const PERIOD_OF_FILES: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(30);
 /// How often a fault that stays is worth a line in the log.
 const COMPLAINT_PERIOD: Duration = Duration::from_mins(5);
+/// So often within so long whom to trust may be told anew before somebody else is at it too.
+const CONTESTED: usize = 5;
+const CONTESTED_WITHIN: Duration = Duration::from_mins(1);
 /// How often a write is tried that another replica came before.
 const TRIES: usize = 5;
 /// How long one call may take.
@@ -119,6 +123,11 @@ enum KeepError {
     NoConfiguration(String),
     #[error("there is no MutatingWebhookConfiguration {0}: who writes a graph is not noted on it")]
     NoNotes(String),
+    #[error(
+        "somebody else writes caBundle of the ValidatingWebhookConfiguration {0} over and over: a GitOps tool whose manifest \
+         has the field, or another release of this name"
+    )]
+    Contested(String),
     #[error("the certificate in {0} expired at {1}: renew it; it is read again when it changes")]
     Expired(PathBuf, Timestamp),
     #[error("failed to read {0}: {1}; it is tried again")]
@@ -141,32 +150,47 @@ enum Trust {
 }
 
 /// Keeps a certificate good.
+#[derive(Clone)]
 pub struct Keeper {
     client: Client,
     source: Source,
     served: Served,
+    metrics: Metrics,
     health: Health,
     trust: Trust,
     in_use: Option<InUse>,
+    /// When whom to trust was told lately.
+    told: Vec<Instant>,
     complaint: Option<(String, Instant)>,
 }
 
 /// The certificate that is served.
+#[derive(Clone)]
 struct InUse {
     certificate: String,
     good_until: Timestamp,
 }
 
+/// Has `keeper` run until `stop`. One that panics, which would be a mistake in this program, is told of and begins anew.
+pub async fn keep(keeper: Keeper, stop: CancellationToken) {
+    while let Err(error) = tokio::spawn(keeper.clone().run(stop.clone())).await {
+        let message = format!("keeping the certificate was broken off: {error}; it begins anew");
+        keeper.health.set_fault(PART, Some(Fault { message, stops: false }));
+        if stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_none() {
+            return;
+        }
+    }
+}
+
 impl Keeper {
     /// Keeps the certificate in `served`, and tells `health` what is wrong.
-    pub fn new(client: Client, source: Source, served: Served, health: Health) -> Self {
+    pub fn new(client: Client, source: Source, served: Served, metrics: Metrics, health: Health) -> Self {
         let trust = if matches!(source, Source::Own(_)) { Trust::No } else { Trust::NotOurs };
         health.set_fault(PART, Some(Fault { message: "there is no certificate yet".to_owned(), stops: true }));
-        Self { client, source, served, health, trust, in_use: None, complaint: None }
+        Self { client, source, served, metrics, health, trust, in_use: None, told: Vec::new(), complaint: None }
     }
 
-    /// Runs until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         stop.run_until_cancelled(async {
             match self.source.clone() {
                 Source::Own(own) => self.keep_own(&own).await,
@@ -224,7 +248,7 @@ impl Keeper {
                 let what = format!("update the Secret {}/{}", own.namespace, own.secret);
                 let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
                 call(&what, api.replace(&own.secret, &parameters, &secret)).await?;
-                info!(until = %good_until(&next.certificate)?, "the webhook's certificates were renewed");
+                info!(until = %validity(&next.certificate)?.1, "the webhook's certificates were renewed");
                 next
             }
         };
@@ -236,8 +260,10 @@ impl Keeper {
         if self.in_use.as_ref().is_some_and(|known| known.certificate == certificate) {
             return Ok(());
         }
-        let good_until = good_until(certificate)?;
+        let (good_from, good_until) = validity(certificate)?;
         self.served.set(certificate, key)?;
+        self.metrics.certificate_start.set(good_from.as_second());
+        self.metrics.certificate_expiry.set(good_until.as_second());
         info!(until = %good_until, "the webhook serves a certificate");
         self.in_use = Some(InUse { certificate: certificate.to_owned(), good_until });
         Ok(())
@@ -258,6 +284,9 @@ impl Keeper {
         }
         if !matches!(&self.trust, Trust::Since(_, known) if known == authorities) {
             self.trust = Trust::Since(Instant::now(), authorities.to_owned());
+        }
+        if told && self.is_contested(Instant::now()) {
+            return Err(KeepError::Contested(name.clone()));
         }
         // requests go on without it
         match self.outdated::<MutatingWebhookConfiguration>(name, &bundle).await? {
@@ -297,6 +326,13 @@ impl Keeper {
 
     fn configurations<K: Configuration>(&self) -> Api<DynamicObject> {
         Api::all_with(self.client.clone(), &ApiResource::erase::<K>(&()))
+    }
+
+    /// Whether whom to trust was told too often by `now`, when it was told again.
+    fn is_contested(&mut self, now: Instant) -> bool {
+        self.told.retain(|told| now.saturating_duration_since(*told) < CONTESTED_WITHIN);
+        self.told.push(now);
+        self.told.len() > CONTESTED
     }
 
     async fn keep_files(&mut self, folder: &Path) {

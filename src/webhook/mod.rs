@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`review`] | what a request changes, and what the rules object to: pure |
 //! | [`access`] | whether whoever asks may do what the change needs |
-//! | [`admission`] | looks up what a review needs, and answers |
+//! | [`admission`] | looks up what a review needs, and has it judged |
+//! | [`answer`] | what is told of a request, and to whom |
 //! | [`certificates`] | certificates and when they are made anew: pure |
 //! | [`keeper`] | keeps them in a Secret, and tells the API server whom to trust |
 //! | [`tls`] | serves them |
@@ -15,6 +16,7 @@
 
 pub mod access;
 pub mod admission;
+mod answer;
 pub mod certificates;
 pub mod keeper;
 pub mod review;
@@ -26,7 +28,7 @@ use std::{io, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, RawQuery, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::post,
@@ -37,13 +39,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::{
-    admission::Admission,
+    admission::{Admission, AdmissionError},
     keeper::{Keeper, Own, Source},
     tls::{Connections, Served},
 };
 use crate::{
     controller::templates::TemplateCache,
-    runtime::{args::Args, health::Health},
+    runtime::{args::Args, health::Health, metrics::Metrics},
 };
 
 /// Where reviews are sent to.
@@ -52,6 +54,8 @@ pub const PATH: &str = "/admit";
 pub const PATH_OF_WRITERS: &str = "/writers";
 /// The longest review. The API server takes objects of 3 MiB, and sends an update's twice.
 const MAX_BODY: usize = 16 << 20;
+/// How long an API server waits for an answer if it does not say (it does).
+const WAITS: Duration = Duration::from_secs(10);
 /// How long reviews are still answered after the program was told to end: until then no API server knows of it.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -66,29 +70,41 @@ pub fn source(args: &Args, namespace: &str) -> Source {
     Source::Own(Own::new(policy, namespace.to_owned(), service.clone(), args.webhook_configuration.clone()))
 }
 
-/// Serves reviews on `listener` until `stop`, and a little longer. `access`: whether the rights of whoever asks count. `health` tells from now on what is missing.
+/// What admission works with.
+#[derive(Debug)]
+pub struct Options {
+    /// Where its certificate comes from.
+    pub source: Source,
+    /// The templates of the cluster.
+    pub templates: TemplateCache,
+    /// Whether the rights of whoever asks count.
+    pub access: access::Mode,
+    /// Counts requests, and shows when the certificate expires.
+    pub metrics: Metrics,
+    /// Tells from now on what is missing.
+    pub health: Health,
+}
+
+/// Serves reviews on `listener` until `stop`, and a little longer.
 pub fn run(
     listener: TcpListener,
-    source: Source,
     client: Client,
-    templates: TemplateCache,
-    access: access::Mode,
-    health: Health,
+    options: Options,
     stop: CancellationToken,
 ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+    let Options { source, templates, access, metrics, health } = options;
     let served = Served::default();
-    let keeper = Keeper::new(client.clone(), source, served.clone(), health);
-    let admission = Admission::new(client, templates, access);
+    let keeper = Keeper::new(client.clone(), source, served.clone(), metrics.clone(), health.clone());
+    let admission = Admission::new(client, templates, access, metrics, health);
     async move {
         let ended = CancellationToken::new();
-        let kept = tokio::spawn(keeper.run(ended.clone()));
+        let kept = tokio::spawn(keeper::keep(keeper, ended.clone()));
         let last = async move {
             stop.cancelled().await;
             tokio::time::sleep(LINGER).await;
         };
         let result = serve(listener, served, admission, last).await;
         ended.cancel();
-        // one that panicked has been told of
         let _ = kept.await;
         result
     }
@@ -113,19 +129,47 @@ async fn note(State(admission): State<Arc<Admission>>, body: Bytes) -> Response 
     respond(admission.note(body).await)
 }
 
-async fn admit(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
-    respond(admission.answer(body).await)
+async fn admit(State(admission): State<Arc<Admission>>, RawQuery(query): RawQuery, body: Bytes) -> Response {
+    respond(admission.answer(body, patience(query.as_deref())).await)
 }
 
 fn respond(answer: Result<Vec<u8>, admission::AdmissionError>) -> Response {
     match answer {
         Ok(answer) => ([(CONTENT_TYPE, "application/json")], answer).into_response(),
-        Err(error @ admission::AdmissionError::NoReview(_)) => {
-            (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
-        }
+        Err(error @ AdmissionError::NoReview(_)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
         Err(error) => {
             warn!(%error, "a review failed");
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+        }
+    }
+}
+
+/// How long all may take that is looked up for a request: half of what the API server waits, as it says in the address
+/// (`timeout=10s`). The rest is for the checks, and for the way.
+fn patience(query: Option<&str>) -> Duration {
+    let timeout = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("timeout="));
+    let seconds = timeout.and_then(|text| text.strip_suffix('s')?.parse().ok());
+    seconds.map_or(WAITS, Duration::from_secs).clamp(Duration::from_secs(1), 3 * WAITS) / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_what_the_api_server_waits() {
+        for (query, millis) in [
+            (None, 5000),
+            (Some("timeout=10s"), 5000),
+            (Some("a=b&timeout=3s"), 1500),
+            (Some("timeout=30s"), 15_000),
+            (Some("timeout=99999s"), 15_000),
+            (Some("timeout=0s"), 500),
+            (Some("timeout=1m0s"), 5000),
+            (Some("timeout=-1s"), 5000),
+            (Some("timeout="), 5000),
+        ] {
+            assert_eq!(patience(query), Duration::from_millis(millis), "{query:?}");
         }
     }
 }

@@ -43,23 +43,27 @@ const MAX_BY: usize = 253;
 /// What came of judging a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Why it is refused; none: it is allowed.
+    /// What it needs and whoever made it may not do.
+    pub forbidden: Vec<Problem>,
+    /// What is wrong with the object; with neither it is allowed.
     pub problems: Vec<Problem>,
     /// What whoever made it is to know all the same.
     pub warnings: Vec<String>,
 }
 
 impl Outcome {
-    /// What is told of it: no more than a person reads.
+    /// What is told of it, what is forbidden first: no more than a person reads.
     #[must_use]
-    pub fn told(mut self) -> (Vec<Problem>, Vec<String>) {
-        let more = self.problems.len().saturating_sub(PROBLEMS);
+    pub fn told(self) -> (Vec<Problem>, Vec<String>) {
+        let Self { forbidden: mut problems, problems: others, mut warnings } = self;
+        problems.extend(others);
+        let more = problems.len().saturating_sub(PROBLEMS);
         if more > 0 {
-            self.problems.truncate(PROBLEMS);
-            self.problems.push(Problem { path: "spec".to_owned(), message: format!("... and {more} more problems") });
+            problems.truncate(PROBLEMS);
+            problems.push(Problem { path: "spec".to_owned(), message: format!("... and {more} more problems") });
         }
-        self.warnings.truncate(WARNINGS);
-        (self.problems, self.warnings)
+        warnings.truncate(WARNINGS);
+        (problems, warnings)
     }
 }
 
@@ -94,9 +98,20 @@ pub struct GraphChange<'a> {
 pub struct Old<'a> {
     /// Its UID.
     pub uid: &'a str,
-    /// Its status, as far as it can be read.
-    pub status: TaskGraphStatus,
+    status: &'a Value,
     spec: &'a Value,
+}
+
+impl<'a> Old<'a> {
+    /// A text of its status: to read all of that takes milliseconds.
+    fn said(&self, field: &str) -> Option<&'a str> {
+        self.status.get(field)?.as_str()
+    }
+
+    /// Its status, as far as it can be read.
+    fn status(&self) -> TaskGraphStatus {
+        read_status(self.status.clone()).0
+    }
 }
 
 /// A template that is created or changed.
@@ -126,6 +141,11 @@ pub type Cached = (TemplateRef, Option<Arc<TaskTemplateSpec>>);
 /// Finds templates that a spec needs.
 pub type Lookup<'a> = &'a (dyn Fn(&TaskGraphSpec, &str) -> Found + Sync);
 
+/// Whether it is about one of our objects, and not about a part of it like its status.
+pub fn is_ours(request: &Request) -> bool {
+    request.kind.group == GROUP && request.sub_resource.as_deref().unwrap_or_default().is_empty()
+}
+
 /// What there is to judge; `None`: nothing, and the request is allowed.
 pub fn subject(request: &Request) -> Option<Subject<'_>> {
     let object = request.object.as_ref()?;
@@ -134,8 +154,7 @@ pub fn subject(request: &Request) -> Option<Subject<'_>> {
         Operation::Update => Some(request.old_object.as_ref()?),
         Operation::Delete | Operation::Connect => return None,
     };
-    let ours = request.kind.group == GROUP && request.sub_resource.as_deref().unwrap_or_default().is_empty();
-    if !ours || old.is_some_and(|old| old.data.get("spec") == object.data.get("spec")) {
+    if !is_ours(request) || old.is_some_and(|old| old.data.get("spec") == object.data.get("spec")) {
         return None;
     }
     match request.kind.kind.as_str() {
@@ -159,7 +178,7 @@ impl<'a> GraphChange<'a> {
         let revision = annotations.and_then(|all| all.get(crate::api::ANNOTATION_REVISION));
         let old = old.map(|old| Old {
             uid: old.metadata.uid.as_deref().unwrap_or_default(),
-            status: read_status(old.data.get("status").cloned().unwrap_or_default()).0,
+            status: old.data.get("status").unwrap_or(&Value::Null),
             spec: spec_of(old),
         });
         Self {
@@ -174,8 +193,8 @@ impl<'a> GraphChange<'a> {
     }
 
     /// The name of the `ControllerRevision` that it was accepted with: it has begun.
-    pub fn revision(&self) -> Option<&str> {
-        self.old.as_ref()?.status.revision.as_deref()
+    pub fn revision(&self) -> Option<&'a str> {
+        self.old.as_ref()?.said("revision")
     }
 
     /// Judges it.
@@ -185,7 +204,7 @@ impl<'a> GraphChange<'a> {
             // nothing of it is started any more
             return outcome;
         }
-        let Outcome { problems, warnings } = self.objections(self.spec, known, lookup);
+        let Outcome { problems, warnings, .. } = self.objections(self.spec, known, lookup);
         let before = match &self.old {
             Some(old) if !problems.is_empty() => self.objections(old.spec, known, lookup).problems,
             _ => Vec::new(),
@@ -225,7 +244,7 @@ impl<'a> GraphChange<'a> {
     /// All that the controller would object to in a spec of this graph.
     fn objections(&self, spec: &Value, known: &Known, lookup: Lookup<'_>) -> Outcome {
         let spec = match read_spec(spec) {
-            Ok(spec) => without_past_rerun(spec, self.old.as_ref().and_then(|old| old.status.rerun.as_deref())),
+            Ok(spec) => without_past_rerun(spec, self.old.as_ref().and_then(|old| old.said("rerun"))),
             Err(verdict) => return of_verdict(&verdict),
         };
         let templates = self.templates(&spec, known, lookup);
@@ -249,6 +268,7 @@ impl<'a> GraphChange<'a> {
     /// A valid spec, against the graph as it runs.
     fn edit(&self, plan: &Plan, next: &Pinned, known: &Known) -> Outcome {
         let (Some(old), Some(pinned)) = (&self.old, &known.pinned) else { return Outcome::default() };
+        let status = old.status();
         let judged = match compile(&pinned.spec, &pinned.templates()) {
             Ok(accepted) => {
                 let identity = Identity {
@@ -256,11 +276,11 @@ impl<'a> GraphChange<'a> {
                     namespace: self.namespace.into(),
                     uid: old.uid.into(),
                 };
-                let run = Run::restore(accepted.graph, accepted.settings, identity, &old.status);
+                let run = Run::restore(accepted.graph, accepted.settings, identity, &status);
                 judge(&run, pinned, next, plan).map(|_| ())
             }
             // accepted by an operator with other rules: this mends it
-            Err(_) => mend::may_be_replaced(pinned, &old.status, plan, next),
+            Err(_) => mend::may_be_replaced(pinned, &status, plan, next),
         };
         judged.err().map(|verdict| of_verdict(&verdict)).unwrap_or_default()
     }
@@ -286,9 +306,9 @@ impl<'a> TemplateChange<'a> {
         };
         if problems.iter().all(|problem| before.contains(problem)) {
             let warnings = problems.iter().map(|problem| format!("as before, {problem}")).collect();
-            return Outcome { problems: Vec::new(), warnings };
+            return Outcome { warnings, ..Outcome::default() };
         }
-        Outcome { problems, warnings: Vec::new() }
+        Outcome { problems, ..Outcome::default() }
     }
 
     fn objections(&self, spec: &Value, known: &Known, lookup: Lookup<'_>) -> Vec<Problem> {
@@ -315,7 +335,7 @@ impl Subject<'_> {
             Self::Template(_) => Vec::new(),
         };
         let warning = format!("it is checked after it is stored, as {why}");
-        Outcome { problems, warnings: vec![warning] }
+        Outcome { problems, warnings: vec![warning], ..Outcome::default() }
     }
 
     /// Judges it.
@@ -330,7 +350,10 @@ impl Subject<'_> {
     /// Those that are missing, and where the request is refused, those that are there.
     pub fn unsure(&self, known: &Known, lookup: Lookup<'_>, refused: bool) -> Vec<Cached> {
         let (spec, namespace) = match self {
-            Self::Graph(change) if known.parents.is_none() => (read_spec(change.spec).ok(), change.namespace),
+            // most graphs name none, and to read one again costs as much as to read it
+            Self::Graph(change) if known.parents.is_none() && names_templates(change.spec) => {
+                (read_spec(change.spec).ok(), change.namespace)
+            }
             Self::Graph(_) => (None, ""),
             Self::Template(change) => {
                 let template: Option<TaskTemplateSpec> = serde_json::from_value(change.spec.clone()).ok();
@@ -347,14 +370,21 @@ impl Subject<'_> {
     }
 }
 
+/// Whether a graph runs any template.
+fn names_templates(spec: &Value) -> bool {
+    let names = |value: &Value| value.get("templateRef").is_some_and(|reference| !reference.is_null());
+    let tasks = ["tasks", "finally"].into_iter().filter_map(|list| spec.get(list)?.as_array()).flatten();
+    names(spec) || tasks.into_iter().any(|task| names(task) || task.get("compensate").is_some_and(names))
+}
+
 /// What cannot be carried out is refused; what only has to wait is told.
 fn of_verdict(verdict: &Verdict) -> Outcome {
     match verdict {
         Verdict::Accepted => Outcome::default(),
         Verdict::Waiting(reason, message) if *reason != crate::controller::edit::EDIT_REFUSED => {
-            Outcome { problems: Vec::new(), warnings: message.lines().map(str::to_owned).collect() }
+            Outcome { warnings: message.lines().map(str::to_owned).collect(), ..Outcome::default() }
         }
-        Verdict::Refused(..) | Verdict::Waiting(..) => Outcome { problems: verdict.problems(), warnings: Vec::new() },
+        Verdict::Refused(..) | Verdict::Waiting(..) => Outcome { problems: verdict.problems(), ..Outcome::default() },
     }
 }
 
@@ -365,7 +395,7 @@ fn of_refusal(refusal: Refusal) -> Outcome {
         Verdict::Waiting(_, message) => message.lines().map(str::to_owned).collect(),
         Verdict::Accepted | Verdict::Refused(..) => Vec::new(),
     };
-    Outcome { problems: refusal.problems, warnings }
+    Outcome { problems: refusal.problems, warnings, ..Outcome::default() }
 }
 
 #[cfg(test)]

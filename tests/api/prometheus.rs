@@ -10,18 +10,22 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use kube::{Api, api::PostParams};
 use regex::Regex;
 use serde_json::{Value, json};
+use taskgraph::webhook::certificates::{Material, Policy};
 
 use crate::{
     fixture::{Fixture, container, task, task_with},
-    support::{Play, namespace::PATIENCE, operator::fetch, process::Program},
+    support::{Namespace, Play, namespace::PATIENCE, operator::fetch, process::Program, webhook::configuration},
 };
 
 /// How far rates look back: at several scrapes, one a second, on a busy machine too.
 const WINDOW: &str = "20s";
 /// What only brings data when something fails that a test cannot make fail as it likes, and why.
-const RARE: [(&str, &str); 3] = [
+const RARE: [(&str, &str); 4] = [
+    (r#"answer="failed""#, "the API server has to fail to say what somebody may do"),
     (r#"code=~"5xx|none""#, "the API server has to fail"),
     (r#"fate="dropped""#, "a collector has to refuse spans for good"),
     ("taskgraph_cloud_events_dropped_total", "a sink has to refuse events for good"),
@@ -168,11 +172,46 @@ fn wanted() -> Result<Vec<(String, String)>> {
     Ok(wanted)
 }
 
+/// Admission, to be served by an operator with a certificate from files.
+struct Admission {
+    address: SocketAddr,
+    authorities: String,
+    folder: tempfile::TempDir,
+}
+
+impl Admission {
+    fn new() -> Result<Self> {
+        let policy = Policy { names: vec!["127.0.0.1".to_owned()], validity: Duration::from_hours(1) };
+        let made = policy.renew(&Material::default(), false, Timestamp::now())?.context("an empty Secret is filled")?;
+        let folder = tempfile::tempdir()?;
+        fs::write(folder.path().join("tls.crt"), &made.certificate)?;
+        fs::write(folder.path().join("tls.key"), &made.key)?;
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        Ok(Self { address, authorities: made.authorities, folder })
+    }
+
+    fn args(&self) -> [String; 4] {
+        let folder = self.folder.path().display().to_string();
+        ["--webhook-listen".into(), self.address.to_string(), "--webhook-certificates".into(), folder]
+    }
+
+    /// Has the API server ask it.
+    async fn install(&self, namespace: &Namespace) -> Result<()> {
+        let object = configuration(&namespace.name, self.address, &self.authorities)?;
+        Api::all(namespace.client.clone()).create(&PostParams::default(), &object).await?;
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn every_query_of_dashboards_and_alerts_brings_data() -> Result<()> {
     let collector = super::telemetry::Collector::start().await?;
-    let fixture = Fixture::with_args("prom", &["--otlp-endpoint", &collector.endpoint()], script).await?;
+    let (admission, endpoint) = (Admission::new()?, collector.endpoint());
+    let [listen, address, certificates, folder] = &admission.args();
+    let args = ["--otlp-endpoint", &endpoint, listen, address, certificates, folder];
+    let fixture = Fixture::with_args("prom", &args, script).await?;
     let prometheus = Prometheus::start(fixture.operator.address().await).await?;
+    admission.install(&fixture.namespace).await?;
     let (mut missing, begin) = (wanted()?, Instant::now());
     for number in 0.. {
         work(&fixture, number).await?;

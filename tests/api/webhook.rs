@@ -17,9 +17,12 @@ use serde_json::{Value, json};
 use taskgraph::{
     api::{TaskGraph, TaskPhase},
     controller::templates::Caches,
-    runtime::health::{Fault, Health},
+    runtime::{
+        health::{Fault, Health},
+        metrics::Metrics,
+    },
     webhook::{
-        self, access,
+        self, Options, access,
         certificates::Policy,
         keeper::{Own, Source},
     },
@@ -32,6 +35,7 @@ use crate::{
     support::{
         ControlPlane, Namespace, Play, control_plane,
         namespace::{self, PATIENCE},
+        webhook::configuration,
     },
 };
 
@@ -103,17 +107,7 @@ impl Admitted {
     }
 
     async fn make_configuration(&self) -> Result<()> {
-        let configuration = serde_json::from_value(json!({
-            "metadata": {"name": self.namespace.name},
-            "webhooks": [{
-                "name": "admission.taskgraph.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None",
-                "failurePolicy": "Fail", "matchPolicy": "Equivalent", "timeoutSeconds": 10,
-                "clientConfig": {"url": format!("https://{}{}", self.address, webhook::PATH)},
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.namespace.name}},
-                "rules": [{"apiGroups": ["taskgraph.dev"], "apiVersions": ["v1alpha1"], "operations": ["CREATE", "UPDATE"],
-                    "resources": ["taskgraphs", "tasktemplates"], "scope": "Namespaced"}],
-            }],
-        }))?;
+        let configuration = configuration(&self.namespace.name, self.address, "")?;
         self.configurations().create(&PostParams::default(), &configuration).await?;
         Ok(())
     }
@@ -154,16 +148,14 @@ impl Admitted {
     async fn serve_as(&self, client: Client, address: SocketAddr) -> Result<Server> {
         let listener = TcpListener::bind(address).await?;
         let (stop, health) = (CancellationToken::new(), Health::default());
-        let templates = Caches::default().reader();
-        let running = tokio::spawn(webhook::run(
-            listener,
-            self.source(),
-            client,
-            templates,
-            access::Mode::Enforce,
-            health.clone(),
-            stop.clone(),
-        ));
+        let options = Options {
+            source: self.source(),
+            templates: Caches::default().reader(),
+            access: access::Mode::Enforce,
+            metrics: Metrics::new().0,
+            health: health.clone(),
+        };
+        let running = tokio::spawn(webhook::run(listener, client, options, stop.clone()));
         Ok(Server { stop, health, running })
     }
 
@@ -333,6 +325,18 @@ async fn nothing_is_stored_while_nobody_answers() -> Result<()> {
     let unasked =
         |answer: Result<(), Status>| answer.is_err_and(|status| status.message.contains("failed calling webhook"));
     admitted.until_create("refused", &good(), unasked).await?;
+    // what the alert TaskgraphAdmissionUnreached reads
+    let metrics = admitted.client.request_text(http::Request::get("/metrics").body(Vec::new())?).await?;
+    let counted = |line: &str| {
+        [
+            "apiserver_admission_webhook_rejection_count{",
+            "error_type=\"calling_webhook_error\"",
+            "name=\"admission.taskgraph.dev\"",
+        ]
+        .iter()
+        .all(|part| line.contains(part))
+    };
+    assert!(metrics.lines().any(counted), "the API server counts what it could not ask");
     let server = admitted.serve().await?;
     server.until_well().await?;
     admitted.until_create("allowed again", &good(), |answer| answer.is_ok()).await
@@ -420,9 +424,17 @@ async fn what_is_missing_is_told_and_mended() -> Result<()> {
     server.until_fault("without notes, which stops nothing", no_notes).await?;
     admitted.make_notes().await?;
     server.until_well().await?;
-    // what the writers of graphs may do
+    // what the writers of graphs may do; nobody is let through meanwhile
+    let unknown = |answer: Result<(), Status>| {
+        answer.is_err_and(|status| status.code == 503 && status.message.contains("could not be looked up"))
+    };
+    admitted.until_create("refused, as nobody's rights are known", &good(), unknown).await?;
+    let fault = server.health.fault("admission, rights").context("it is told")?;
+    assert!(!fault.stops && fault.message.contains("subjectaccessreviews"), "{fault:?}");
     grant(&admitted, "subjectaccessreviews", &["create"]).await?;
-    admitted.until_asked().await
+    admitted.until_asked().await?;
+    assert_eq!(server.health.fault("admission, rights"), None);
+    Ok(())
 }
 
 /// Gives the user `reader` rights on what bears the namespace's name.

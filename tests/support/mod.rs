@@ -1,7 +1,7 @@
-//! What the tests and the cluster bench share: a control plane without machines, the operator as a process, a
+//! What the tests and the benches with a cluster share: a control plane without machines, the operator as a process, a
 //! proxy that makes faults, a player for pods, and an auditor that judges from outside.
 //!
-//! Three programs include this (`tests/api`, `tests/e2e`, `benches/cluster.rs`); each uses a part of it.
+//! Four programs include this (`tests/api`, `tests/e2e`, `benches/cluster`, `benches/webhook`); each uses a part of it.
 #![allow(dead_code, unused_imports)]
 
 pub mod auditor;
@@ -18,6 +18,7 @@ pub mod replay;
 pub mod rights;
 pub mod sight;
 pub mod sink;
+pub mod webhook;
 
 pub use auditor::Auditor;
 pub use control_plane::ControlPlane;

@@ -13,8 +13,6 @@ use tokio::sync::OnceCell;
 use super::{Access, Change, Mode, Right, answers::Answers, required};
 use crate::engine::Problem;
 
-/// How long the API server may take to answer one question: less than it gives a webhook.
-const PATIENCE: Duration = Duration::from_secs(4);
 /// How long it counts that somebody has a right. A burst of objects from one requester then costs one question for each right.
 const YES_LASTS: Duration = Duration::from_secs(5);
 /// How long it counts that somebody has not: one who was refused asks for the right and tries again.
@@ -23,12 +21,6 @@ const NO_LASTS: Duration = Duration::from_secs(1);
 /// Why the rights of a requester are not known. The change cannot be let through.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No answer in time.
-    #[error("no answer from the API server within {} s to {question}", PATIENCE.as_secs())]
-    Timeout {
-        /// What it was asked.
-        question: &'static str,
-    },
     /// The API server refused to answer, or was not reached.
     #[error("the API server did not answer {question}: {source}")]
     Review {
@@ -38,6 +30,14 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+}
+
+impl Error {
+    /// The operator has no right to ask.
+    pub fn is_forbidden(&self) -> bool {
+        let Self::Review { source, .. } = self;
+        matches!(&**source, kube::Error::Api(status) if status.code == 403)
+    }
 }
 
 /// Judges by the rights of the requester.
@@ -77,8 +77,14 @@ impl Judge {
     }
 
     async fn is_own(&self, user: &UserInfo) -> Result<bool, Error> {
-        let own = self.own.get_or_try_init(|| self.reviews.whoami()).await?;
-        Ok(!own.is_empty() && user.username.as_deref() == Some(own))
+        self.own.get_or_try_init(|| self.reviews.whoami()).await?;
+        Ok(self.knows_as_own(user))
+    }
+
+    /// Whether it is known that this is the operator's own user, without asking.
+    pub fn knows_as_own(&self, user: &UserInfo) -> bool {
+        let own = self.own.get().filter(|own| !own.is_empty());
+        own.is_some_and(|own| user.username.as_ref() == Some(own))
     }
 
     async fn has(&self, who: &Arc<str>, user: &UserInfo, access: &Access) -> Result<bool, Error> {
@@ -120,7 +126,7 @@ impl Reviews {
     async fn whoami(&self) -> Result<String, Error> {
         let api: Api<SelfSubjectReview> = Api::all(self.0.clone());
         let review = SelfSubjectReview::default();
-        let answer = in_time("who the operator is", api.create(&PostParams::default(), &review)).await?;
+        let answer = api.create(&PostParams::default(), &review).await.map_err(unanswered("who the operator is"))?;
         let user = answer.status.and_then(|status| status.user_info);
         Ok(user.and_then(|user| user.username).unwrap_or_default())
     }
@@ -146,16 +152,14 @@ impl Reviews {
             },
             ..SubjectAccessReview::default()
         };
-        let answer = in_time("what the requester may do", api.create(&PostParams::default(), &review)).await?;
+        let answer =
+            api.create(&PostParams::default(), &review).await.map_err(unanswered("what the requester may do"))?;
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 }
 
-async fn in_time<T>(question: &'static str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
-    match tokio::time::timeout(PATIENCE, call).await {
-        Ok(answer) => answer.map_err(|source| Error::Review { question, source: Box::new(source) }),
-        Err(_) => Err(Error::Timeout { question }),
-    }
+fn unanswered(question: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error::Review { question, source: Box::new(source) }
 }
 
 #[cfg(test)]

@@ -44,6 +44,11 @@ pub fn required(change: &Change<'_>) -> Vec<Access> {
     wanted.found
 }
 
+/// The fields of the spec that a change sets, takes away, or sets to something else.
+pub fn changed<'a>(change: &Change<'a>) -> Vec<&'a str> {
+    changed_fields(change.old.map_or(&Value::Null, |old| old.spec), change.new.spec)
+}
+
 struct Wanted<'a> {
     change: &'a Change<'a>,
     found: Vec<Access>,
@@ -73,7 +78,7 @@ impl Wanted<'_> {
         if let Some(path) = claims::first(Some(old.metadata), self.change.new.metadata, self.change.user) {
             self.design(path);
         }
-        let changed = changed_fields(old.spec, self.change.new.spec);
+        let changed = changed(self.change);
         for field in &changed {
             match *field {
                 APPROVALS => self.approve(),
@@ -89,8 +94,7 @@ impl Wanted<'_> {
 
     fn template(&mut self) {
         let spec = self.change.new.spec;
-        let old = self.change.old.map_or(&Value::Null, |old| old.spec);
-        let Some(field) = changed_fields(old, spec).into_iter().find(|field| *field != "description") else { return };
+        let Some(field) = changed(self.change).into_iter().find(|field| *field != "description") else { return };
         self.jobs(format!("spec.{field}"));
         self.claims(&spec["graph"], "spec.graph");
         self.accounts(accounts::of_template(spec));

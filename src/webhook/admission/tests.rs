@@ -25,7 +25,7 @@ use crate::{
 fn admission() -> Arc<Admission> {
     let uri = "http://127.0.0.1:1".parse().unwrap();
     let client = Client::try_from(kube::Config::new(uri)).unwrap();
-    Admission::new(client, Caches::default().reader(), access::Mode::Off)
+    Admission::new(client, Caches::default().reader(), access::Mode::Off, Metrics::new().0, Health::default())
 }
 
 fn review(spec: &Value, dry_run: bool) -> Value {
@@ -40,7 +40,7 @@ fn review(spec: &Value, dry_run: bool) -> Value {
 
 async fn answer(review: &Value) -> Value {
     let body = serde_json::to_vec(review).unwrap();
-    serde_json::from_slice(&admission().answer(body.into()).await.unwrap()).unwrap()
+    serde_json::from_slice(&admission().answer(body.into(), Duration::from_secs(4)).await.unwrap()).unwrap()
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn what_is_good_is_allowed_and_what_is_no_review_is_told() {
     let response = answer(&review(&good, false)).await;
     assert_eq!(response["response"]["allowed"], json!(true));
     for body in ["", "{}", "[]", r#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}"#] {
-        let error = admission().answer(Bytes::from_static(body.as_bytes())).await.unwrap_err();
+        let error = admission().answer(Bytes::from_static(body.as_bytes()), Duration::from_secs(4)).await.unwrap_err();
         assert!(matches!(error, AdmissionError::NoReview(_)), "{body}: {error}");
     }
 }

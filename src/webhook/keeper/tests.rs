@@ -12,7 +12,8 @@ fn made(validity: Duration, now: Timestamp) -> Material {
 
 fn keeper(folder: &Path) -> (Keeper, Health) {
     let health = Health::default();
-    (Keeper::new(client(), Source::Files(folder.to_owned()), Served::default(), health.clone()), health)
+    let (metrics, _) = Metrics::new();
+    (Keeper::new(client(), Source::Files(folder.to_owned()), Served::default(), metrics, health.clone()), health)
 }
 
 fn put_files(folder: &Path, material: &Material) {
@@ -38,6 +39,8 @@ async fn files_are_read_again_and_what_is_wrong_with_them_is_told() {
     fs::write(folder.path().join(KEY), &good.key).unwrap();
     look().unwrap();
     assert_eq!(keeper.in_use.as_ref().unwrap().certificate, good.certificate);
+    let expiry = keeper.metrics.certificate_expiry.get();
+    assert_eq!((expiry - now.as_second(), expiry - keeper.metrics.certificate_start.get()), (3600, 7200));
 }
 
 #[tokio::test]
@@ -54,6 +57,17 @@ async fn a_fault_stops_only_who_cannot_serve() {
     let result = keeper.read_files(folder.path());
     keeper.tell(result.as_ref().err());
     assert_eq!(fault(&health), Some(false), "the one that was read is still good");
+}
+
+#[tokio::test]
+async fn who_takes_out_what_was_written_over_and_over_is_told_of() {
+    let (mut keeper, _) = keeper(Path::new("/none"));
+    let begin = Instant::now();
+    let mut tell = |seconds| keeper.is_contested(begin + Duration::from_secs(seconds));
+    assert!((0..5).all(|second| !tell(second)));
+    assert!(tell(5));
+    assert!(!tell(64), "some of it was long ago");
+    assert!(!tell(200));
 }
 
 #[test]

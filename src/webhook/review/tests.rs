@@ -307,6 +307,27 @@ fn a_graph_keeps_the_templates_that_it_began_with() {
 }
 
 #[test]
+fn a_template_is_found_wherever_a_graph_names_one() {
+    let template = json!({"name": "t"});
+    let nowhere = |_: &TaskGraphSpec, _: &str| Found::default();
+    for (spec, expected) in [
+        (json!({"templateRef": template}), 1),
+        (json!({"tasks": [{"name": "a", "container": container()}, {"name": "b", "templateRef": template}]}), 1),
+        (json!({"tasks": [{"name": "a", "container": container(), "compensate": {"templateRef": template}}]}), 1),
+        (
+            json!({"tasks": [{"name": "a", "container": container()}], "finally": [{"name": "b", "templateRef": template}]}),
+            1,
+        ),
+        (json!({"tasks": [{"name": "a", "container": container(), "templateRef": null}]}), 0),
+        (json!({"tasks": "x"}), 0),
+    ] {
+        let request = created(&spec);
+        let unsure = subject(&request).unwrap().unsure(&Known::default(), &nowhere, false);
+        assert_eq!(unsure.len(), expected, "{spec}");
+    }
+}
+
+#[test]
 fn a_child_graph_is_judged_by_the_templates_of_its_parent() {
     let child = json!({
         "metadata": {"name": "g", "annotations": {"taskgraph.dev/revision": "r"}, "ownerReferences": [

@@ -198,7 +198,7 @@ fn metadata_asks_nothing_unless_it_claims_to_be_the_operators() {
             json!({"labels": {"taskgraph.dev/task": "a", "b": "c"}}),
             None,
         ),
-        (json!({"labels": {"taskgraph.dev/task": "a"}}), json!({}), None),
+        (json!({"labels": {"taskgraph.dev/task": "a"}}), json!({}), Some("metadata.labels[\"taskgraph.dev/task\"]")),
         (
             json!({}),
             json!({"annotations": {"taskgraph.dev/revision": "r"}}),
@@ -223,7 +223,14 @@ fn metadata_asks_nothing_unless_it_claims_to_be_the_operators() {
             None,
         ),
         (json!({"ownerReferences": owner("1", ours)}), json!({}), None),
-        (json!({}), json!({"ownerReferences": owner("1", "apps/v1")}), None),
+        // an owner that is not there has the graph deleted
+        (json!({}), json!({"ownerReferences": owner("1", "apps/v1")}), Some("metadata.ownerReferences[0]")),
+        (
+            json!({"ownerReferences": owner("1", "apps/v1")}),
+            json!({"ownerReferences": owner("1", ours)}),
+            Some("metadata.ownerReferences[0]"),
+        ),
+        (json!({"ownerReferences": owner("1", "apps/v1")}), json!({}), None),
     ] {
         let [old, new] =
             [old, new].map(|metadata| json!({"metadata": metadata, "spec": spec, "status": {"phase": "Running"}}));
@@ -237,6 +244,9 @@ fn metadata_asks_nothing_unless_it_claims_to_be_the_operators() {
         told(&ask(Kind::Graph, None, &child)),
         ["design taskgraphs/g at metadata.labels[\"taskgraph.dev/graph-uid\"]"]
     );
+    // another's object may own what is new
+    let owned = json!({"metadata": {"ownerReferences": owner("1", "apps/v1")}, "spec": {"templateRef": {"name": "t"}}});
+    assert_eq!(told(&ask(Kind::Graph, None, &owned)), ["operate or design taskgraphs/g at spec.templateRef"]);
 }
 
 #[test]

@@ -1,11 +1,6 @@
-//! What admission costs at its own endpoint, over TLS: graphs of 500 tasks, 100 requests a second from ten connections,
-//! as an API server keeps them. Target: 99 of 100 answers within 20 ms. No cluster takes part.
-//!
-//!     cargo bench --bench webhook            # 10 s of each kind
-//!     SECONDS=60 RATE=200 cargo bench --bench webhook
+//! At the endpoint of admission. No cluster takes part.
 
 use std::{
-    env,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     sync::Arc,
@@ -22,8 +17,10 @@ use rustls::{
 use serde_json::{Value, json};
 use taskgraph::{
     controller::templates::Caches,
+    runtime::{health::Health, metrics::Metrics},
     webhook::{
-        PATH, access,
+        PATH,
+        access::Mode,
         admission::Admission,
         certificates::{Material, Policy},
         serve,
@@ -32,28 +29,9 @@ use taskgraph::{
 };
 use tokio::net::TcpListener;
 
-const TASKS: usize = 500;
-const CONNECTIONS: u32 = 10;
+use crate::{KINDS, Pace, TASKS, graph, print};
 
-/// A graph in layers of 50; every second task has an expression if `expressions`: its own, or one of ten.
-fn graph(expressions: Option<usize>) -> Value {
-    let task = |number: usize| {
-        let before: Vec<String> = (number >= 50).then(|| format!("t{}", number - 50)).into_iter().collect();
-        let value = match expressions {
-            Some(kinds) if number.is_multiple_of(2) => format!("${{{{ args.source + '{}' }}}}", number % kinds),
-            _ => format!("value {number}"),
-        };
-        json!({
-            "name": format!("t{number}"), "dependsOn": before, "timeout": "10m",
-            "retry": {"limit": 3, "backoff": {"initial": "1s", "factor": 2, "max": "5m"}},
-            "container": {
-                "image": "localhost/busybox:1", "command": ["sh", "-c", "echo done"],
-                "env": [{"name": "VALUE", "value": value}], "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}},
-            },
-        })
-    };
-    json!({"arguments": {"source": "orders.csv"}, "tasks": (0..TASKS).map(task).collect::<Vec<_>>()})
-}
+const CONNECTIONS: u32 = 10;
 
 /// A review of a graph; `uid` makes each a request of its own.
 fn review(spec: &Value, uid: u32) -> Vec<u8> {
@@ -98,15 +76,15 @@ fn ask(connection: &mut Connection, body: &[u8]) -> Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// Milliseconds from when a request was due to its answer: one that had to wait for its turn counts as late.
-fn drive(port: u16, tls: &Arc<ClientConfig>, spec: &Value, rate: u32, seconds: u32) -> Result<Vec<f64>> {
+/// The time of each answer.
+fn drive(port: u16, tls: &Arc<ClientConfig>, spec: &Value, pace: Pace) -> Result<Vec<f64>> {
     let begin = Instant::now() + Duration::from_millis(200);
     let send = &|first: u32| -> Result<Vec<f64>> {
         let mut connection = connect(port, Arc::clone(tls))?;
         let body = review(spec, first);
         let mut times = Vec::new();
-        for number in (first..rate * seconds).step_by(CONNECTIONS as usize) {
-            let due = begin + Duration::from_secs(1) * number / rate;
+        for number in (first..pace.requests()).step_by(CONNECTIONS as usize) {
+            let due = begin + pace.due(number);
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let answer = ask(&mut connection, &body)?;
             times.push(due.elapsed().as_secs_f64() * 1000.0);
@@ -115,16 +93,14 @@ fn drive(port: u16, tls: &Arc<ClientConfig>, spec: &Value, rate: u32, seconds: u
         }
         Ok(times)
     };
-    let mut times = thread::scope(|scope| -> Result<Vec<f64>> {
+    thread::scope(|scope| {
         let senders: Vec<_> = (0..CONNECTIONS).map(|first| scope.spawn(move || send(first))).collect();
         let mut times = Vec::new();
         for sender in senders {
             times.extend(sender.join().map_err(|_| anyhow!("a sender panicked"))??);
         }
         Ok(times)
-    })?;
-    times.sort_by(f64::total_cmp);
-    Ok(times)
+    })
 }
 
 fn tls(material: &Material) -> Result<Arc<ClientConfig>> {
@@ -135,44 +111,36 @@ fn tls(material: &Material) -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
-fn setting(name: &str, default: u32) -> u32 {
-    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-#[tokio::main]
-async fn main() -> Result<()> {
-    // `cargo test --benches` asks for nothing but that it starts
-    if !env::args().any(|argument| argument == "--bench") {
-        return Ok(());
-    }
-    let (rate, seconds) = (setting("RATE", 100), setting("SECONDS", 10));
-    let policy = Policy { names: vec!["localhost".to_owned()], validity: Duration::from_hours(1) };
+/// Serves admission in this process; its port, and how to trust it.
+pub async fn start(client: Client, access: Mode) -> Result<(u16, Material)> {
+    let policy =
+        Policy { names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()], validity: Duration::from_hours(1) };
     let made = policy.renew(&Material::default(), false, jiff::Timestamp::now())?;
     let material = made.context("an empty Secret is filled")?;
     let served = Served::default();
     served.set(&material.certificate, &material.key)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
+    let templates = Caches::default().reader();
+    let admission = Admission::new(client, templates, access, Metrics::new().0, Health::default());
+    tokio::spawn(serve(listener, served, admission, std::future::pending()));
+    Ok((port, material))
+}
+
+/// Measures it, and prints what came out.
+pub async fn measure(pace: Pace) -> Result<()> {
     // nothing is asked of it
     let client = Client::try_from(Config::new("http://127.0.0.1:1".parse()?))?;
-    let admission = Admission::new(client, Caches::default().reader(), access::Mode::Off);
-    tokio::spawn(serve(listener, served, admission, std::future::pending()));
-
-    println!("{TASKS} tasks, {rate} requests a second for {seconds} s, milliseconds:");
-    for (name, expressions) in
-        [("no expressions", None), ("250 tasks with one of 10 expressions", Some(20)), ("250 expressions", Some(TASKS))]
-    {
-        let spec = graph(expressions);
-        let config = tls(&material)?;
+    let (port, material) = start(client, Mode::Off).await?;
+    println!("endpoint, {TASKS} tasks, {} requests a second for {} s, milliseconds:", pace.rate, pace.seconds);
+    for (name, expressions) in KINDS {
+        let (spec, config) = (graph(expressions), tls(&material)?);
         let driven = tokio::task::spawn_blocking(move || {
             // the first second is not counted
-            drive(port, &config, &spec, rate, 1)?;
-            drive(port, &config, &spec, rate, seconds)
+            drive(port, &config, &spec, Pace { seconds: 1, ..pace })?;
+            drive(port, &config, &spec, pace)
         });
-        let times = driven.await??;
-        let at =
-            |share: usize| times.get((times.len() * share / 100).min(times.len() - 1)).copied().unwrap_or_default();
-        println!("  {name:<38} p50 {:6.2}  p99 {:6.2}  most {:6.2}", at(50), at(99), at(100));
+        print(name, driven.await??);
     }
     Ok(())
 }
