@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     controller::templates::TemplateCache,
-    runtime::{args::Args, health::Health},
+    runtime::{args::Args, health::Health, parts},
 };
 
 /// Where reviews are sent to.
@@ -73,11 +73,11 @@ pub fn run(
     stop: CancellationToken,
 ) -> impl Future<Output = io::Result<()>> + Send + 'static {
     let served = Served::default();
-    let keeper = Keeper::new(client.clone(), source, served.clone(), health);
+    let keeper = Keeper::new(client.clone(), source, served.clone(), health.clone());
     let admission = Admission::new(client, templates, access);
     async move {
         let ended = CancellationToken::new();
-        let kept = tokio::spawn(keeper.run(ended.clone()));
+        let kept = tokio::spawn(parts::run(health, "keeping the certificates of admission", keeper.run(ended.clone())));
         let last = async move {
             stop.cancelled().await;
             tokio::time::sleep(LINGER).await;

@@ -22,7 +22,10 @@ use opentelemetry_sdk::trace::SpanData;
 use tokio::sync::mpsc;
 
 pub use self::{context::Trace, post::Collector, send::Exporter};
-use super::metrics::{FateLabel, Metrics};
+use super::{
+    health::Health,
+    metrics::{FateLabel, Metrics},
+};
 
 /// Spans that wait for the collector: about a kilobyte each.
 pub const QUEUE: usize = 4096;
@@ -62,9 +65,9 @@ impl Tracer {
     }
 
     /// Traces the part `ratio` (0 to 1) of all graphs; the exporter sends to `collector` once it is run.
-    pub fn new(collector: Collector, ratio: f64, metrics: Metrics) -> (Self, Exporter) {
+    pub fn new(collector: Collector, ratio: f64, metrics: Metrics, health: Health) -> (Self, Exporter) {
         let (queue, queued) = mpsc::channel(QUEUE);
-        let exporter = Exporter::new(collector, queued, metrics.clone());
+        let exporter = Exporter::new(collector, queued, metrics.clone(), health);
         let inner = Inner { queue, ratio: AtomicU64::new(ratio.to_bits()), metrics };
         (Self(Some(Arc::new(inner))), exporter)
     }
@@ -108,7 +111,7 @@ mod tests {
         let (metrics, _) = Metrics::new();
         let collector = Collector::new("http://localhost:1", "").unwrap();
         // nobody takes anything out
-        let (tracer, _exporter) = Tracer::new(collector, 1.0, metrics.clone());
+        let (tracer, _exporter) = Tracer::new(collector, 1.0, metrics.clone(), Health::default());
         tracer.send((0..QUEUE + 7).map(|_| span("a")));
         assert_eq!(metrics.trace_spans.get_or_create(&FateLabel { fate: "dropped" }).get(), 7);
         assert!(!Tracer::off().is_on());
