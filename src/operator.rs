@@ -65,7 +65,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         let follower = Follower { path, levels, tracer: tracer.clone(), arguments, last: said };
         beside("following the settings", follower.run(ended.clone()).boxed());
     }
-    beside("asking for the cluster's version", health.kubernetes().clone().watch(client.clone(), ended.clone()).boxed());
+    beside(
+        "asking for the cluster's version",
+        health.kubernetes().clone().watch(client.clone(), ended.clone()).boxed(),
+    );
     let (leadership, mut elector) =
         lease::elect(client.clone(), lease_config(&args, &client, identity), metrics.leader.clone());
     elector.shown = health.lease().clone();
@@ -119,7 +122,7 @@ fn tracer(
     let Some(endpoint) = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) else {
         return Ok((Tracer::off(), None));
     };
-    let collector = Collector::new(endpoint, &args.otlp_headers)?;
+    let collector = Collector::new(endpoint, &args.otlp_headers, args.otlp_ca_file.as_deref())?;
     let (tracer, exporter) = Tracer::new(collector, ratio.unwrap_or(args.trace_ratio), metrics.clone(), health.clone());
     Ok((tracer, Some(exporter)))
 }

@@ -101,7 +101,8 @@ mod tests {
         done["compensation"]["phase"] = "Failed".into();
         let failed = json!({"type": "Failed", "status": "True", "reason": "Cancelled", "lastTransitionTime": t1});
         let late = ended(json!({"name": "late", "phase": "Omitted"}));
-        let after = status(json!({"startTime": t0, "completionTime": t1, "conditions": [failed], "tasks": [run, done, late]}));
+        let after =
+            status(json!({"startTime": t0, "completionTime": t1, "conditions": [failed], "tasks": [run, done, late]}));
         let (metrics, registry) = Metrics::new();
         for _ in 0..2 {
             count(&metrics, &before, &before);

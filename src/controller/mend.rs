@@ -11,8 +11,7 @@ use tracing::{info, warn};
 use super::{
     Context,
     accept::{AcceptError, Taken, check, identity, read_spec},
-    aside,
-    children,
+    aside, children,
     edit::{self, EDIT_REFUSED},
     report::{RULES_CHANGED, Verdict},
     rest::{Rest, no_pod_runs},

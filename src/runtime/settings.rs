@@ -150,7 +150,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("settings.yaml");
         let (levels, _layer) = Levels::new("info").unwrap();
-        let collector = crate::runtime::traces::Collector::new("http://localhost:1", "").unwrap();
+        let collector = crate::runtime::traces::Collector::new("http://localhost:1", "", None).unwrap();
         let metrics = crate::runtime::metrics::Metrics::new().0;
         let (tracer, _exporter) = Tracer::new(collector, 1.0, metrics, crate::runtime::health::Health::default());
         let arguments = Settings { log_level: Some("info".into()), trace_ratio: Some(1.0) };

@@ -77,6 +77,11 @@ async fn a_cancel_stops_what_runs_and_ends_it() -> Result<()> {
     let (collector, sink) = (Collector::start().await?, HttpSink::start().await?);
     let args = ["--otlp-endpoint", &collector.endpoint(), "--events-http-url", &sink.url()];
     let fixture = refused_graph("refused-cancel", &args).await?;
+    let told = |graph: &TaskGraph| {
+        let status = status(graph);
+        status.cloud_events.is_some_and(|owed| !owed.owes(status.sequence))
+    };
+    fixture.namespace.until("g", "told of, refused as it is", told).await;
     let job = fixture.until_job("a", 1).await;
     fixture.namespace.edit("g", json!({"desiredState": "Suspend"})).await?;
     fixture.namespace.edit("g", json!({"desiredState": "Cancel"})).await?;
@@ -95,7 +100,9 @@ async fn a_cancel_stops_what_runs_and_ends_it() -> Result<()> {
     assert_eq!(finished(&graph), Some("Failed"));
     until_told(&fixture.namespace, "g").await;
     let told = told_by(&sink, &graph);
-    for (what, count) in [("graph.accepted/", 1), ("graph.edited/", 1), ("task.succeeded/end/", 1), ("task.started/a/", 1)] {
+    for (what, count) in
+        [("graph.accepted/", 1), ("graph.edited/", 1), ("task.succeeded/end/", 1), ("task.started/a/", 1)]
+    {
         assert_eq!(told.iter().filter(|id| id.starts_with(what)).count(), count, "{what} in {told:#?}");
     }
     Ok(())

@@ -105,7 +105,14 @@ impl Deliverer {
             workers.spawn(Arc::clone(&self.0).work());
         }
         workers.spawn(self.0.measure());
-        while workers.join_next().await.is_some() {}
+        while let Some(ended) = workers.join_next().await {
+            // whoever runs this tells that it is broken
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
     }
 }
 
@@ -229,7 +236,14 @@ impl Inner {
                 metrics.cloud_events_dropped.get_or_create(&DropLabel::REFUSED).inc();
                 match self.refusing.tell() {
                     Some(more) => {
-                        warn!(graph, namespace, id = event.id, why, more, "the sink refuses a CloudEvent; it is dropped");
+                        warn!(
+                            graph,
+                            namespace,
+                            id = event.id,
+                            why,
+                            more,
+                            "the sink refuses a CloudEvent; it is dropped"
+                        );
                     }
                     None => debug!(graph, namespace, id = event.id, why, "the sink refuses a CloudEvent"),
                 }
@@ -275,6 +289,9 @@ impl Inner {
             if !self.leadership.holds() {
                 // how the sink does is another's to tell
                 self.failures.store(0, Ordering::Relaxed);
+            }
+            if self.failures.load(Ordering::Relaxed) == 0 {
+                // it may have been told by one whose try ended late
                 self.health.set_fault(PART, None);
             }
             let (graphs, since) = self.desk.backlog();

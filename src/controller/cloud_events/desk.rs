@@ -218,7 +218,8 @@ impl Desk {
             state.end();
             return;
         }
-        let bytes = state.statuses.iter().fold(0_usize, |sum, pending| sum.saturating_add(size_of_json(&pending.status)));
+        let bytes =
+            state.statuses.iter().fold(0_usize, |sum, pending| sum.saturating_add(size_of_json(&pending.status)));
         if !state.statuses.is_empty() && self.deleted.keep(bytes) {
             state.deleted = Some(bytes);
         } else {

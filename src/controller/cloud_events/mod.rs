@@ -28,7 +28,7 @@ use self::{
 use super::{cluster::Cluster, view::GraphView};
 use crate::{
     api::{CloudEventsStatus, TaskGraphStatus},
-    runtime::{health::Health, lease::Leadership, metrics::Metrics, sink::Outlet},
+    runtime::{health::Health, lease::Leadership, metrics::{DropLabel, Metrics}, sink::Outlet},
 };
 
 /// Takes what is stored of graphs, and has it told. Without a sink it does nothing.
@@ -45,6 +45,10 @@ impl Courier {
         health: &Health,
     ) -> (Self, Option<Deliverer>) {
         let Some(outlet) = outlet else { return (Self::default(), None) };
+        for reason in [DropLabel::REFUSED, DropLabel::FORGOTTEN, DropLabel::DELETED] {
+            // there from the beginning: Prometheus sees no rise in the first value of a series
+            metrics.cloud_events_dropped.get_or_create(&reason);
+        }
         let (desk, queue) = Desk::new(metrics.clone());
         let desk = Arc::new(desk);
         let deliverer =

@@ -11,11 +11,16 @@ use async_nats::{
 use tokio::sync::watch;
 use tracing::{debug, info};
 
-use super::{SinkArgs, SinkError, secret::Files};
+use super::{
+    SinkArgs, SinkError,
+    secret::{Files, Secret},
+};
 use crate::controller::cloud_events::event::{self, Event, GraphName, TYPE_PREFIX};
 
-/// How long a connection, and the acknowledgement of a message, may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the acknowledgement of a message may take.
+const ACK: Duration = Duration::from_secs(10);
+/// How long a connection is waited for at a time.
+const CONNECTION: Duration = Duration::from_secs(3);
 /// What the client may have at hand to write: no more than is sent at once.
 const IN_HAND: usize = 64;
 
@@ -40,7 +45,7 @@ impl NatsSink {
             let files = files.clone();
             async move {
                 let secret = files.read().await.map_err(AuthError::new)?;
-                Ok(secret.map(super::secret::Secret::auth).unwrap_or_default())
+                Ok(secret.map(Secret::auth).unwrap_or_default())
             }
         });
         let (why, wrong) = watch::channel("not connected yet".to_owned());
@@ -56,7 +61,7 @@ impl NatsSink {
         }
         let client = options.connect(&servers[..]).await?;
         let mut stream = jetstream::new(client.clone());
-        stream.set_timeout(PATIENCE);
+        stream.set_timeout(ACK);
         Ok(Self { client, stream, subject: args.events_nats_subject.clone(), wrong })
     }
 
@@ -69,17 +74,17 @@ impl NatsSink {
             .message_id(&event.id)
             .header("Content-Type", event::CONTENT_TYPE);
         // what is given to the client without a connection would wait there, in memory, and be sent however late
-        if tokio::time::timeout(PATIENCE, self.connected()).await.is_err() {
+        if tokio::time::timeout(CONNECTION, self.connected()).await.is_err() {
             return Err(SinkError::Failed(format!("no connection to NATS: {}", *self.wrong.borrow())));
         }
         let sent = async { self.stream.send_publish(subject, message).await?.await };
-        match tokio::time::timeout(PATIENCE, sent).await {
+        match tokio::time::timeout(ACK, sent).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
                 Err(SinkError::Refused(error.to_string()))
             }
             Ok(Err(error)) => Err(SinkError::Failed(error.to_string())),
-            Err(_) => Err(SinkError::Failed(format!("not acknowledged within {} s", PATIENCE.as_secs()))),
+            Err(_) => Err(SinkError::Failed(format!("not acknowledged within {} s", ACK.as_secs()))),
         }
     }
 

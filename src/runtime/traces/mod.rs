@@ -39,11 +39,9 @@ pub enum Error {
     /// Headers are not `NAME=VALUE`.
     #[error("--otlp-headers: write NAME=VALUE, separated by commas")]
     Headers,
-    /// The collector is to be reached over TLS, and the machine trusts nobody.
-    #[error(
-        "--otlp-endpoint is https, and no certificates of authorities were found ({0}): name a file of them in SSL_CERT_FILE"
-    )]
-    Trust(#[source] std::io::Error),
+    /// The file that says whom to trust cannot be read.
+    #[error("--otlp-ca-file {}: {1}", .0.display())]
+    Trust(std::path::PathBuf, String),
 }
 
 /// Takes spans that are to be sent. Clones share one queue.
@@ -67,6 +65,10 @@ impl Tracer {
     /// Traces the part `ratio` (0 to 1) of all graphs; the exporter sends to `collector` once it is run.
     pub fn new(collector: Collector, ratio: f64, metrics: Metrics, health: Health) -> (Self, Exporter) {
         let (queue, queued) = mpsc::channel(QUEUE);
+        for fate in ["sent", "dropped"] {
+            // there from the beginning: Prometheus sees no rise in the first value of a series
+            metrics.trace_spans.get_or_create(&FateLabel { fate });
+        }
         let exporter = Exporter::new(collector, queued, metrics.clone(), health);
         let inner = Inner { queue, ratio: AtomicU64::new(ratio.to_bits()), metrics };
         (Self(Some(Arc::new(inner))), exporter)
@@ -109,7 +111,7 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_is_dropped_and_counted() {
         let (metrics, _) = Metrics::new();
-        let collector = Collector::new("http://localhost:1", "").unwrap();
+        let collector = Collector::new("http://localhost:1", "", None).unwrap();
         // nobody takes anything out
         let (tracer, _exporter) = Tracer::new(collector, 1.0, metrics.clone(), Health::default());
         tracer.send((0..QUEUE + 7).map(|_| span("a")));
