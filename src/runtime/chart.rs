@@ -24,15 +24,7 @@ pub struct Values {
     pub operator: Operator,
     /// Traces of graphs.
     pub tracing: Tracing,
-    /// A Secret of the same namespace whose keys its type fixes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SecretName {
-    /// Name of the Secret. Empty: none.
-    pub name: String,
-}
-
-/// Whom the operator acts as.
+    /// Whom the operator acts as.
     pub service_account: ServiceAccount,
     /// Its permissions.
     pub rbac: Rbac,
@@ -152,6 +144,14 @@ pub struct SecretKey {
     /// The key.
     #[schemars(length(min = 1))]
     pub key: String,
+}
+
+/// A Secret of the same namespace whose keys its type fixes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretName {
+    /// Name of the Secret. Empty: none.
+    pub name: String,
 }
 
 /// Whom the operator acts as.

@@ -100,7 +100,8 @@ impl HttpSink {
 
     /// One that takes everything, over TLS.
     pub async fn secure(tls: Tls) -> Result<Self> {
-        let mut sink = Self { tls: Some(tls), ..Self::away()? };
+        let mut sink = Self::away()?;
+        sink.tls = Some(tls);
         sink.come().await?;
         Ok(sink)
     }
@@ -204,15 +205,16 @@ impl Nats {
             script("build")?;
         }
         let (port, store) = (self.port.to_string(), self.dir.join("store").display().to_string());
-        let mut args = ["-a", "127.0.0.1", "-p", &port, "-js", "-sd", &store].map(str::to_owned).to_vec();
-        args.extend(match &self.entry {
-            Entry::Token(token) => ["--auth", token].map(str::to_owned).to_vec(),
+        let mut args = vec!["-a", "127.0.0.1", "-p", &port, "-js", "-sd", &store];
+        let (certificate, key);
+        match &self.entry {
+            Entry::Token(token) => args.extend(["--auth", *token]),
             Entry::Login(user, password, tls) => {
-                let (certificate, key) = (tls.file("tls.crt"), tls.file("tls.key"));
-                let args = ["--user", user, "--pass", password, "--tls", "--tlscert", &certificate, "--tlskey", &key];
-                args.map(str::to_owned).to_vec()
+                (certificate, key) = (tls.file("tls.crt"), tls.file("tls.key"));
+                args.extend(["--user", *user, "--pass", *password]);
+                args.extend(["--tls", "--tlscert", certificate.as_str(), "--tlskey", key.as_str()]);
             }
-        });
+        }
         self.program = Some(Program::start(path, args, &[], &self.dir.join("log"))?);
         Ok(())
     }

@@ -28,7 +28,12 @@ use self::{
 use super::{cluster::Cluster, view::GraphView};
 use crate::{
     api::{CloudEventsStatus, TaskGraphStatus},
-    runtime::{health::Health, lease::Leadership, metrics::{DropLabel, Metrics}, sink::Outlet},
+    runtime::{
+        health::Health,
+        lease::Leadership,
+        metrics::{DropLabel, Metrics},
+        sink::Outlet,
+    },
 };
 
 /// Takes what is stored of graphs, and has it told. Without a sink it does nothing.

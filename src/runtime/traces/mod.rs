@@ -40,8 +40,13 @@ pub enum Error {
     #[error("--otlp-headers: write NAME=VALUE, separated by commas")]
     Headers,
     /// The file that says whom to trust cannot be read.
-    #[error("--otlp-ca-file {}: {1}", .0.display())]
-    Trust(std::path::PathBuf, String),
+    #[error("--otlp-ca-file {file:?}: {why}")]
+    Trust {
+        /// The file.
+        file: std::path::PathBuf,
+        /// Why.
+        why: String,
+    },
 }
 
 /// Takes spans that are to be sent. Clones share one queue.

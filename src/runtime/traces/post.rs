@@ -63,7 +63,9 @@ impl Collector {
         let connector = match uri.scheme_str() {
             Some("https") => builder.with_tls_config(trusting(authorities)?).https_only().enable_http1().build(),
             // no certificate is looked at
-            Some("http") => builder.with_tls_config(config(RootCertStore::empty())).https_or_http().enable_http1().build(),
+            Some("http") => {
+                builder.with_tls_config(config(RootCertStore::empty())).https_or_http().enable_http1().build()
+            }
             _ => return Err(wrong()),
         };
         let client = Client::builder(TokioExecutor::new()).build(connector);
@@ -103,7 +105,7 @@ fn trusting(authorities: Option<&Path>) -> Result<ClientConfig, Error> {
         roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
         return Ok(config(roots));
     };
-    let untrusted = |why: String| Error::Trust(file.to_owned(), why);
+    let untrusted = |why: String| Error::Trust { file: file.to_owned(), why };
     for certificate in CertificateDer::pem_file_iter(file).map_err(|error| untrusted(error.to_string()))? {
         let certificate = certificate.map_err(|error| untrusted(error.to_string()))?;
         roots.add(certificate).map_err(|error| untrusted(error.to_string()))?;
@@ -196,14 +198,13 @@ mod tests {
     async fn an_authority_of_ones_own_is_trusted_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let policy = Policy { names: vec!["localhost".into()], validity: Duration::from_hours(1) };
-        let [ours, other] = [(); 2].map(|()| {
-            policy.renew(&Material::default(), true, jiff::Timestamp::now()).unwrap().unwrap()
-        });
+        let [ours, other] =
+            [(); 2].map(|()| policy.renew(&Material::default(), true, jiff::Timestamp::now()).unwrap().unwrap());
         let served = Served::default();
         served.set(&ours.certificate, &ours.key).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-        let router = axum::Router::new().route("/v1/traces", axum::routing::post(async || ()));
+        let router = axum::Router::new().route("/v1/traces", axum::routing::post(|| async {}));
         let server = tokio::spawn(axum::serve(Connections::on(listener, served).unwrap(), router).into_future());
 
         let file = folder.path().join("ca.crt");
