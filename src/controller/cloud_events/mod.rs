@@ -52,7 +52,7 @@ impl Courier {
         let Some(outlet) = outlet else { return (Self::default(), None) };
         for reason in [DropLabel::REFUSED, DropLabel::FORGOTTEN, DropLabel::DELETED] {
             // there from the beginning: Prometheus sees no rise in the first value of a series
-            metrics.cloud_events_dropped.get_or_create(&reason);
+            drop(metrics.cloud_events_dropped.get_or_create(&reason));
         }
         let (desk, queue) = Desk::new(metrics.clone());
         let desk = Arc::new(desk);

@@ -72,7 +72,7 @@ impl Tracer {
         let (queue, queued) = mpsc::channel(QUEUE);
         for fate in ["sent", "dropped"] {
             // there from the beginning: Prometheus sees no rise in the first value of a series
-            metrics.trace_spans.get_or_create(&FateLabel { fate });
+            drop(metrics.trace_spans.get_or_create(&FateLabel { fate }));
         }
         let exporter = Exporter::new(collector, queued, metrics.clone(), health);
         let inner = Inner { queue, ratio: AtomicU64::new(ratio.to_bits()), metrics };
