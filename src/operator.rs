@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -15,6 +16,7 @@ use crate::{
         health::{self, Health},
         lease,
         metrics::Metrics,
+        parts,
         settings::{Follower, Settings},
         shutdown,
         sink::Outlet,
@@ -55,18 +57,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // health is told and the Lease kept until the controller has ended
     let ended = CancellationToken::new();
     let served = tokio::spawn(health::serve(listener, health.clone(), registry, ended.clone()));
-    let (tracer, exporter) = tracer(&args, said.trace_ratio, &metrics)?;
-    let sent = exporter.map(|exporter| tokio::spawn(exporter.run(ended.clone())));
+    let (tracer, exporter) = tracer(&args, said.trace_ratio, &metrics, &health)?;
+    let beside = |part, work| tokio::spawn(parts::run(health.clone(), part, work));
+    let sent = exporter.map(|exporter| beside("sending traces", exporter.run(ended.clone()).boxed()));
     if let Some(path) = args.settings.clone() {
         let arguments = Settings { log_level: Some(args.log_level.clone()), trace_ratio: Some(args.trace_ratio) };
         let follower = Follower { path, levels, tracer: tracer.clone(), arguments, last: said };
-        tokio::spawn(follower.run(ended.clone()));
+        beside("following the settings", follower.run(ended.clone()).boxed());
     }
-    tokio::spawn(health.kubernetes().clone().watch(client.clone(), ended.clone()));
+    beside(
+        "asking for the cluster's version",
+        health.kubernetes().clone().watch(client.clone(), ended.clone()).boxed(),
+    );
     let (leadership, mut elector) =
         lease::elect(client.clone(), lease_config(&args, &client, identity), metrics.leader.clone());
     elector.shown = health.lease().clone();
-    let elected = tokio::spawn(elector.run(ended.clone()));
+    let elected = beside("keeping the Lease", elector.run(ended.clone()).boxed());
 
     let templates = Caches::default();
     let admission = match args.webhook_listen {
@@ -81,7 +87,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 metrics,
                 health,
             };
-            Some(tokio::spawn(webhook::run(listener, client.clone(), options, stop.clone())))
+            let served = webhook::run(listener, client.clone(), options, stop.clone());
+            let told = served.map(|result| {
+                if let Err(error) = result {
+                    warn!(%error, "serving admission ended badly");
+                }
+            });
+            Some(beside("serving admission", told.boxed()))
         }
         None => None,
     };
@@ -99,22 +111,25 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Ok(Err(error)) = served.await {
         warn!(%error, "serving health and metrics ended badly");
     }
-    if let Some(admission) = admission
-        && let Ok(Err(error)) = admission.await
-    {
-        warn!(%error, "serving admission ended badly");
+    if let Some(admission) = admission {
+        let _ = admission.await;
     }
     info!("stopped");
     Ok(())
 }
 
 /// What traces graphs, if an endpoint is given; `ratio`: what counts more than the argument.
-fn tracer(args: &Args, ratio: Option<f64>, metrics: &Metrics) -> anyhow::Result<(Tracer, Option<Exporter>)> {
+fn tracer(
+    args: &Args,
+    ratio: Option<f64>,
+    metrics: &Metrics,
+    health: &Health,
+) -> anyhow::Result<(Tracer, Option<Exporter>)> {
     let Some(endpoint) = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) else {
         return Ok((Tracer::off(), None));
     };
-    let collector = Collector::new(endpoint, &args.otlp_headers)?;
-    let (tracer, exporter) = Tracer::new(collector, ratio.unwrap_or(args.trace_ratio), metrics.clone());
+    let collector = Collector::new(endpoint, &args.otlp_headers, args.otlp_ca_file.as_deref())?;
+    let (tracer, exporter) = Tracer::new(collector, ratio.unwrap_or(args.trace_ratio), metrics.clone(), health.clone());
     Ok((tracer, Some(exporter)))
 }
 

@@ -10,10 +10,9 @@ use tracing::{info, warn};
 
 use super::{
     Context,
-    accept::{AcceptError, Taken, check, identity, put_status, read_spec},
-    children,
+    accept::{AcceptError, Taken, check, identity, read_spec},
+    aside, children,
     edit::{self, EDIT_REFUSED},
-    events::Telling,
     report::{RULES_CHANGED, Verdict},
     rest::{Rest, no_pod_runs},
     revision::Pinned,
@@ -57,15 +56,16 @@ pub async fn take_up(ctx: &Context, view: &GraphView, stored: Stored) -> Result<
     steer(ctx, view).await?;
     let now = super::now();
     let Stored { mut status, mut version, .. } = stored;
+    let mut before = status.clone();
     let writers = view.writers();
     if view.desired_state() == DesiredState::Cancel && call_off(&mut status, writers.of(reason::CANCELLED), now) {
-        version = put_status(ctx, view, &version, &status).await?;
+        version = aside::store(ctx, view, &version, &before, &mut status).await?;
+        before = status.clone();
     }
     if status.is_cancelled() && status.completion_time.is_none() && stop(ctx, view).await? {
         verdict.write(&mut status, view.generation(), now);
         abandon(&mut status, now);
-        put_status(ctx, view, &version, &status).await?;
-        tell(ctx, view, &status);
+        aside::store(ctx, view, &version, &before, &mut status).await?;
     }
     Ok(Taken::Not(verdict))
 }
@@ -123,6 +123,7 @@ async fn mend(
     pinned: Pinned,
 ) -> Result<Taken, AcceptError> {
     let Stored { mut status, version, .. } = stored;
+    let before = status.clone();
     let now: Timestamp = super::now();
     let number = edit::pin(ctx, view, &pinned, status.revision_number.max(1)).await?;
     let (run, edited) = Run::mend(plan.graph, plan.settings, (*identity(view)).clone(), &status, view.writers(), now);
@@ -131,18 +132,10 @@ async fn mend(
     status.templates = pinned.told();
     Verdict::Accepted.write(&mut status, view.generation(), now);
     run.write(&mut status, now);
-    put_status(ctx, view, &version, &status).await?;
+    aside::store(ctx, view, &version, &before, &mut status).await?;
     let summary = edited.summary(usize::from(u8::MAX));
     info!(graph = view.name(), namespace = view.namespace(), revision = number, "mended: {summary}");
-    tell(ctx, view, &status);
     Ok(Taken::Late)
-}
-
-/// Tells what stands in the history now.
-fn tell(ctx: &Context, view: &GraphView, status: &TaskGraphStatus) {
-    for telling in Telling::lately(status) {
-        ctx.recorder.tell(view, &telling);
-    }
 }
 
 /// Child graphs are suspended with the graph, and go on with it.

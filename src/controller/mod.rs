@@ -7,6 +7,7 @@
 //! | [`edit`] | follows the spec while the graph runs: settings, edits, reruns |
 //! | [`restored`] | a graph from a backup: another UID, and the status of what was saved |
 //! | [`mend`] | a graph that was accepted by another version, and is not valid for this one |
+//! | `aside` | a status that no session wrote: stored, and told of |
 //! | [`session`] | one graph while it runs: a turn takes what changed to the engine |
 //! | [`apply`] | creates and deletes Jobs in the background, answers by note |
 //! | [`children`] | child graphs: seen, called off, suspended with their parent |
@@ -20,6 +21,7 @@
 
 pub mod accept;
 pub mod apply;
+mod aside;
 pub mod cache;
 mod canonical;
 pub mod children;
@@ -86,6 +88,7 @@ use crate::{
         health::Health,
         lease::Leadership,
         metrics::{Metrics, PhaseLabel},
+        parts,
         sink::Outlet,
         traces::Tracer,
     },
@@ -159,7 +162,7 @@ pub async fn run(
 ) {
     let (wake, woken) = mpsc::unbounded();
     let cluster = Cluster::new(client.clone(), leadership.clone());
-    let (courier, deliverer) = Courier::new(options.outlet, &cluster, &leadership, &metrics);
+    let (courier, deliverer) = Courier::new(options.outlet, &cluster, &leadership, &metrics, &health);
     let hands = Arc::new(Hands::new(cluster, leadership.clone(), metrics, options.tracer, health.clone()));
     let ctx = Arc::new(Context {
         recorder: Recorder::new(hands.cluster.clone(), hands.tracker.clone()),
@@ -171,20 +174,23 @@ pub async fn run(
     });
 
     let namespace = options.namespace.as_deref();
-    let mut watches = JoinSet::new();
+    let mut parts = Parts { all: JoinSet::new(), health: health.clone() };
     if let Some(deliverer) = deliverer {
-        watches.spawn(deliverer.run());
+        parts.spawn("sending CloudEvents", deliverer.run());
     }
-    watches.spawn(Arc::clone(&ctx.hands).keep_tidy(options.namespace.clone(), shutdown.clone()));
+    let tidy = Arc::clone(&ctx.hands).keep_tidy(options.namespace.clone(), shutdown.clone());
+    parts.spawn("tidying up what is remembered for reuse", tidy);
     let api = watch::api(client.clone(), namespace);
-    watches.spawn(watch::templates(Arc::clone(&ctx), api, options.templates.namespaced.1, Rights::Needed));
+    let templates = watch::templates(Arc::clone(&ctx), api, options.templates.namespaced.1, Rights::Needed);
+    parts.spawn("the watch of TaskTemplates", templates);
     // who serves one namespace needs no rights beyond it
     let rights = if namespace.is_some() { Rights::Optional } else { Rights::Needed };
     let writer = options.templates.cluster.1;
-    watches.spawn(watch::templates(Arc::clone(&ctx), Api::all(client.clone()), writer, rights));
+    let templates = watch::templates(Arc::clone(&ctx), Api::all(client.clone()), writer, rights);
+    parts.spawn("the watch of ClusterTaskTemplates", templates);
     // deciding from half a cache would launch what runs already
     tokio::select! {
-        () = fill_caches(&ctx, &client, namespace, &mut watches) => {}
+        () = fill_caches(&ctx, &client, namespace, &mut parts) => {}
         // an API server that is away is told by not being ready; to start anew would not help
         () = keep_alive(&health) => return,
         () = shutdown.cancelled() => return,
@@ -196,7 +202,7 @@ pub async fn run(
     let seen = watch::graphs(Arc::clone(&ctx), watch::api(client, namespace), writer);
     let led = leadership_changes(Arc::clone(&ctx), leadership);
     let known = graphs.clone();
-    watches.spawn(count_graphs(Arc::clone(&ctx), graphs.clone()));
+    parts.spawn("counting graphs", count_graphs(Arc::clone(&ctx), graphs.clone()));
     let results = Controller::for_stream(seen, graphs)
         .with_config(Config::default().concurrency(options.concurrency))
         .reconcile_on(woken)
@@ -207,7 +213,7 @@ pub async fn run(
         () = go_round(results, &health) => {}
         () = patience(&known, &shutdown) => {}
     }
-    watches.shutdown().await;
+    parts.all.shutdown().await;
     ctx.hands.tracker.close();
     let _ = tokio::time::timeout(GRACE, ctx.hands.tracker.wait()).await;
 }
@@ -254,15 +260,32 @@ fn phase_name(name: &str) -> &'static str {
     GraphPhase::ALL.map(GraphPhase::name).into_iter().find(|known| *known == name).unwrap_or(GraphPhase::Pending.name())
 }
 
+/// What runs beside the queue.
+struct Parts {
+    all: JoinSet<()>,
+    health: Health,
+}
+
+impl Parts {
+    fn spawn(&mut self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.all.spawn(parts::run(self.health.clone(), part, work));
+    }
+}
+
 /// Watches Jobs and pods, and waits until they and the templates, which are watched already, are cached.
-async fn fill_caches(ctx: &Arc<Context>, client: &Client, namespace: Option<&str>, watches: &mut JoinSet<()>) {
+async fn fill_caches(ctx: &Arc<Context>, client: &Client, namespace: Option<&str>, parts: &mut Parts) {
     let (jobs_synced, mut jobs) = channel::channel(false);
     let (pods_synced, mut pods) = channel::channel(false);
-    watches.spawn(watch::index::<JobView>(Arc::clone(ctx), watch::api(client.clone(), namespace), jobs_synced));
-    watches.spawn(watch::index::<PodView>(Arc::clone(ctx), watch::api(client.clone(), namespace), pods_synced));
-    // each fails only when its watch has ended with the program
-    let _ = jobs.wait_for(|synced| *synced).await;
-    let _ = pods.wait_for(|synced| *synced).await;
+    let watched = watch::index::<JobView>(Arc::clone(ctx), watch::api(client.clone(), namespace), jobs_synced);
+    parts.spawn("the watch of Jobs", watched);
+    let watched = watch::index::<PodView>(Arc::clone(ctx), watch::api(client.clone(), namespace), pods_synced);
+    parts.spawn("the watch of pods", watched);
+    for synced in [&mut jobs, &mut pods] {
+        if synced.wait_for(|synced| *synced).await.is_err() {
+            // the watch has panicked, which is told elsewhere: half a cache is none
+            future::pending::<()>().await;
+        }
+    }
     let _ = ctx.templates.namespaced.wait_until_ready().await;
     ctx.templates.cluster_known().await;
 }
@@ -389,7 +412,7 @@ async fn begin(
 ) -> Result<Result<Box<Session>, Action>, ReconcileError> {
     if let Some(finished) = edit::finished(view) {
         ctx.recorder.tell_again(view);
-        ctx.courier.finished(view);
+        ctx.courier.unfollowed(view);
         clear_away(view, ctx).await?;
         return expire(view, ctx, finished).await.map(Err);
     }
@@ -403,6 +426,9 @@ async fn begin(
         Taken::Not(verdict) => {
             // it waits on for templates: one that is there may be what is wrong
             accept::report_refusal(ctx, view, &verdict).await?;
+            if !view.has_status_of_another() {
+                ctx.courier.unfollowed(view);
+            }
             // nothing is watched that would tell of other obstacles
             Err(if verdict.in_the_way() { Action::requeue(LOOK_AGAIN) } else { Action::await_change() })
         }

@@ -53,6 +53,11 @@ pub struct Args {
     )]
     pub otlp_headers: String,
 
+    /// File with the certificates of whom to trust as the collector, as PEM. Absent: those of the machine or, if it has
+    /// none, those that browsers trust
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_CERTIFICATE", value_name = "FILE")]
+    pub otlp_ca_file: Option<PathBuf>,
+
     /// Part of graphs that are traced, 0 to 1. A graph with a valid annotation `traceparent` does
     /// as that says
     #[arg(long, env = "TASKGRAPH_TRACE_RATIO", value_name = "NUMBER", default_value_t = 1.0, value_parser = ratio)]

@@ -131,6 +131,8 @@ pub struct Tracing {
     pub ratio: f64,
     /// A Secret with what the collector wants to be sent along.
     pub headers_secret: SecretKey,
+    /// The certificates of whom to trust as the collector, as PEM. Without a name: those that browsers trust.
+    pub ca_secret: SecretKey,
 }
 
 /// One key of a Secret of the same namespace.
@@ -142,6 +144,14 @@ pub struct SecretKey {
     /// The key.
     #[schemars(length(min = 1))]
     pub key: String,
+}
+
+/// A Secret of the same namespace whose keys its type fixes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretName {
+    /// Name of the Secret. Empty: none.
+    pub name: String,
 }
 
 /// Whom the operator acts as.
@@ -280,8 +290,11 @@ pub struct Events {
     pub http: HttpEvents,
     /// Into NATS.
     pub nats: NatsEvents,
-    /// The token for the sink: a bearer token, or that of NATS. Without a name: none.
+    /// The token for the sink: a bearer token (or, with a scheme before it, the whole header `Authorization`), or that of
+    /// NATS. Without a name: none.
     pub token_secret: SecretKey,
+    /// User and password for the sink, under the keys `username` and `password`.
+    pub login_secret: SecretName,
     /// The certificates of whom to trust for the sink, as PEM. Without a name: those that browsers trust.
     pub ca_secret: SecretKey,
     /// Name of the cluster in the source of events. Empty: none.

@@ -1,10 +1,10 @@
 //! `/healthz`, `/readyz`, `/status` and `/metrics`.
 //!
-//! Healthy: the main loop goes round. Ready: the caches are filled, the API server answers, and nothing stands in the way
+//! Healthy: the main loop goes round, and no part of the program has panicked. Ready: the caches are filled, the API server answers, and nothing stands in the way
 //! that somebody has to mend; a replica that stands by is ready too.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io,
     sync::{
@@ -57,6 +57,8 @@ struct Inner {
     metrics: OnceLock<Metrics>,
     /// What is wrong with a part beside the controller.
     faults: Mutex<BTreeMap<&'static str, Fault>>,
+    /// Parts that panicked.
+    broken: Mutex<BTreeSet<&'static str>>,
 }
 
 /// What is wrong with a part of the operator.
@@ -88,6 +90,7 @@ impl Inner {
             lease: Shown::default(),
             metrics: OnceLock::new(),
             faults: Mutex::default(),
+            broken: Mutex::default(),
         }
     }
 }
@@ -144,6 +147,11 @@ impl Health {
         };
     }
 
+    /// A part panicked that was to run on. [`super::parts::run`] calls it.
+    pub fn broke(&self, part: &'static str) {
+        self.0.broken.lock().insert(part);
+    }
+
     /// What is wrong with `part`.
     pub fn fault(&self, part: &str) -> Option<Fault> {
         self.0.faults.lock().get(part).cloned()
@@ -157,13 +165,21 @@ impl Health {
     }
 
     /// What is wrong, for `/healthz`.
-    fn sick(&self) -> Vec<String> {
+    pub(super) fn sick(&self) -> Vec<String> {
         let silence = self.since(self.0.ticked.load(Ordering::Relaxed));
-        problems([(silence > LOOP_SILENCE, format!("the main loop has been silent for {}s", silence.as_secs()))])
+        let mut sick =
+            problems([(silence > LOOP_SILENCE, format!("the main loop has been silent for {}s", silence.as_secs()))]);
+        sick.extend(self.broken());
+        sick
+    }
+
+    fn broken(&self) -> Vec<String> {
+        let told = |part: &&str| format!("{part} panicked, a defect: the process has to be started anew");
+        self.0.broken.lock().iter().map(told).collect()
     }
 
     /// What is missing, for `/readyz`.
-    fn unready(&self) -> Vec<String> {
+    pub(super) fn unready(&self) -> Vec<String> {
         let answered = self.0.answered.load(Ordering::Relaxed);
         let silence = self.since(answered);
         let mut missing = problems([
@@ -178,6 +194,7 @@ impl Health {
         missing.extend(self.0.kubernetes.problem());
         missing.extend(self.0.lease.problem());
         missing.extend(self.faults(true));
+        missing.extend(self.broken());
         missing
     }
 
@@ -192,7 +209,7 @@ impl Health {
             uptime_seconds: self.0.started.elapsed().as_secs(),
             healthy: sick.is_empty(),
             ready: unready.is_empty(),
-            problems: [sick, unready].concat(),
+            problems: sick.iter().chain(unready.iter().filter(|one| !sick.contains(one))).cloned().collect(),
             notes: self.faults(false),
             api_server: ApiServer {
                 reachable: silence.is_some_and(|silence| silence <= API_SILENCE),

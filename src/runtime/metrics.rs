@@ -136,7 +136,7 @@ impl Labels for ResultLabel {
 impl Labels for DropLabel {
     const ROWS: &'static [LabelRow] = &[(
         "reason",
-        "`refused` by the sink, `forgotten` (attempts that the status does not keep any more), `deleted` (a graph before \
+        "`refused` by the sink, `forgotten` (what the status does not tell any more), `deleted` (a graph before \
          all was told of it; counted once)",
     )];
 }

@@ -7,6 +7,8 @@ pub mod client;
 pub mod health;
 pub mod lease;
 pub mod metrics;
+pub mod parts;
+pub mod seldom;
 pub mod settings;
 pub mod shutdown;
 pub mod sink;

@@ -150,8 +150,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("settings.yaml");
         let (levels, _layer) = Levels::new("info").unwrap();
-        let collector = crate::runtime::traces::Collector::new("http://localhost:1", "").unwrap();
-        let (tracer, _exporter) = Tracer::new(collector, 1.0, crate::runtime::metrics::Metrics::new().0);
+        let collector = crate::runtime::traces::Collector::new("http://localhost:1", "", None).unwrap();
+        let metrics = crate::runtime::metrics::Metrics::new().0;
+        let (tracer, _exporter) = Tracer::new(collector, 1.0, metrics, crate::runtime::health::Health::default());
         let arguments = Settings { log_level: Some("info".into()), trace_ratio: Some(1.0) };
         let last = Settings::default();
         let mut follower =
@@ -161,7 +162,7 @@ mod tests {
             let told = follower.look().is_err();
             (told, levels.current(), tracer.trace("u", None).unwrap().is_sampled())
         };
-        let quiet = "kube_client::client::builder=off";
+        let quiet = "kube_client::client::builder=off,async_nats=off";
         assert_eq!(after("logLevel: debug\ntraceRatio: 0\n"), (false, format!("{quiet},debug"), false));
         assert_eq!(after("logLevel: nonsense=loud\n"), (true, format!("{quiet},debug"), false));
         assert_eq!(after("traceRatio: 2\n"), (true, format!("{quiet},debug"), false));

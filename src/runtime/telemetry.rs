@@ -81,17 +81,16 @@ pub fn init(format: LogFormat, filter: &str) -> Result<Levels, Error> {
     Ok(levels)
 }
 
-/// Turns off what the client library says about each request, unless `filter` asks for it: its
-/// errors come back to the caller, who knows what they mean and tells them once.
+/// Libraries that tell in the log what comes back to the caller, too, who knows what it means and tells it once: NATS'
+/// client would tell of each try, every few seconds, while its server is away.
+const QUIET: [(&str, &str); 2] =
+    [("kube_client", "kube_client::client::builder=off"), ("async_nats", "async_nats=off")];
+
+/// Turns [`QUIET`] ones off, unless `filter` speaks of them.
 fn quiet(parsed: EnvFilter, filter: &str) -> EnvFilter {
-    if filter.contains("kube_client") {
-        return parsed;
-    }
-    // a constant that parses; a test would notice
-    match "kube_client::client::builder=off".parse() {
-        Ok(directive) => parsed.add_directive(directive),
-        Err(_) => parsed,
-    }
+    let unnamed = QUIET.iter().filter(|(library, _)| !filter.contains(library));
+    // constants that parse; a test would notice
+    unnamed.filter_map(|(_, off)| off.parse().ok()).fold(parsed, EnvFilter::add_directive)
 }
 
 /// An error with all its causes: libraries such as hyper say only `client error (Connect)` and
@@ -131,10 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_quiet_unless_asked() {
+    fn clients_are_quiet_unless_asked() {
         let filter = |text: &str| quiet(EnvFilter::new(text), text).to_string();
-        assert!(filter("info").contains("kube_client::client::builder=off"));
-        assert_eq!(filter("info,kube_client=debug"), EnvFilter::new("info,kube_client=debug").to_string());
+        assert_eq!(filter("info"), "kube_client::client::builder=off,async_nats=off,info");
+        assert_eq!(filter("info,kube_client=debug"), "kube_client=debug,async_nats=off,info");
+        assert_eq!(filter("async_nats=debug"), "kube_client::client::builder=off,async_nats=debug");
     }
 
     #[test]

@@ -24,12 +24,12 @@ use crate::{
         ControlPlane, Namespace, Operator, Play, Proxy,
         namespace::{PATIENCE, finished, status},
         operator::Settings,
-        sink::{HttpSink, Nats},
+        sink::{Entry, HttpSink, Nats},
     },
 };
 
 /// A chain with a retry, a task that is skipped, and one that fails and may.
-fn spec() -> Value {
+pub fn spec() -> Value {
     let retry = json!({"retry": {"limit": 2, "backoff": {"initial": "20ms"}}});
     json!({
         "tasks": [
@@ -43,7 +43,7 @@ fn spec() -> Value {
     })
 }
 
-fn script(task: &str, attempt: u32) -> Play {
+pub fn script(task: &str, attempt: u32) -> Play {
     let play = match (task, attempt) {
         ("b", 1) => Play::fails(7),
         ("bad", _) => Play::fails(1),
@@ -53,7 +53,7 @@ fn script(task: &str, attempt: u32) -> Play {
 }
 
 /// Replaces the operator by one of the same name with more arguments.
-async fn operate(fixture: &mut Fixture, args: &[String]) -> Result<()> {
+pub async fn operate(fixture: &mut Fixture, args: &[String]) -> Result<()> {
     fixture.operator.kill().await?;
     let settings = Settings::new(fixture.proxy.kubeconfig(), &fixture.namespace.name);
     let identity = fixture.operator.identity().to_owned();
@@ -66,7 +66,7 @@ fn to_http(sink: &HttpSink) -> Vec<String> {
 }
 
 /// Waits until the status says that all is told.
-async fn until_told(namespace: &Namespace, name: &str) -> TaskGraph {
+pub async fn until_told(namespace: &Namespace, name: &str) -> TaskGraph {
     let is_told = |graph: &TaskGraph| {
         let status = status(graph);
         finished(graph).is_some() && status.cloud_events.is_some_and(|owed| !owed.owes(status.sequence))
@@ -79,7 +79,7 @@ fn id(event: &Value) -> String {
 }
 
 /// What is to be told of a graph, by what its final status tells.
-fn expected(graph: &TaskGraph) -> Vec<Value> {
+pub fn expected(graph: &TaskGraph) -> Vec<Value> {
     let (status, metadata) = (status(graph), &graph.metadata);
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let name = GraphName { namespace: text(&metadata.namespace), name: text(&metadata.name), uid: text(&metadata.uid) };
@@ -97,7 +97,7 @@ fn distinct(events: &[Value], graph: &TaskGraph) -> Vec<Value> {
 
 /// All was told of a graph, as it stands in its status: the graph's own events and those of each task in order, its
 /// beginning first and its end last.
-fn judge(events: &[Value], graph: &TaskGraph) {
+pub fn judge(events: &[Value], graph: &TaskGraph) {
     let by_subject = |events: &[Value]| {
         let mut lines = BTreeMap::<String, Vec<Value>>::new();
         for event in events {
@@ -256,7 +256,7 @@ async fn an_edit_loses_nothing_and_a_deletion_waits() -> Result<()> {
 #[tokio::test]
 async fn nats_stores_each_event_once() -> Result<()> {
     let mut fixture = Fixture::new("events", script).await?;
-    let mut nats = Nats::away("letmein")?;
+    let mut nats = Nats::away(Entry::Token("letmein"))?;
     let token = ControlPlane::shared().dir().join(format!("{}.token", fixture.namespace.name));
     fs::write(&token, "letmein\n")?;
     let args: Vec<String> = [

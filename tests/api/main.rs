@@ -30,6 +30,7 @@ mod rights;
 mod roles;
 mod runs;
 mod sagas;
+mod sinks;
 mod takeover;
 mod telemetry;
 mod told;

@@ -1,5 +1,7 @@
 //! Graphs that another version of the operator accepted, and that this one refuses.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::api::{DeleteParams, PostParams};
@@ -7,11 +9,14 @@ use serde_json::{Value, json};
 use taskgraph::api::{TaskGraph, TaskPhase};
 
 use crate::{
+    cloud_events::until_told,
     fixture::{Fixture, task},
     support::{
         Play,
         namespace::{condition, finished, line, status, task as task_of},
+        sink::HttpSink,
     },
+    telemetry::Collector,
 };
 
 fn refused(graph: &TaskGraph) -> bool {
@@ -23,12 +28,12 @@ fn spec(dependency: &str) -> Value {
 }
 
 /// A graph whose `a` runs, and which is refused as it was accepted.
-async fn refused_graph(test: &str) -> Result<Fixture> {
-    let mut fixture = Fixture::new(test, |task, attempt| match (task, attempt) {
+async fn refused_graph(test: &str, args: &[&str]) -> Result<Fixture> {
+    let script = |task: &str, attempt: u32| match (task, attempt) {
         ("a", 1) => Play::runs_on(),
         _ => Play::succeeds(""),
-    })
-    .await?;
+    };
+    let mut fixture = Fixture::with_args(test, args, script).await?;
     fixture.namespace.create("g", spec("b")).await?;
     fixture.until_pod_runs("a").await;
     let runs = |graph: &TaskGraph| task_of(graph, "a").is_some_and(|a| a.job.is_some());
@@ -54,7 +59,7 @@ async fn refused_graph(test: &str) -> Result<Fixture> {
 
 #[tokio::test]
 async fn an_edit_mends_it_and_it_goes_on_from_where_it_stands() -> Result<()> {
-    let fixture = refused_graph("mended").await?;
+    let fixture = refused_graph("mended", &[]).await?;
     fixture.namespace.edit("g", spec("a")).await?;
     let accepted = |graph: &TaskGraph| !refused(graph) && status(graph).revision_number == 2;
     let graph = fixture.namespace.until("g", "mended", accepted).await;
@@ -69,7 +74,14 @@ async fn an_edit_mends_it_and_it_goes_on_from_where_it_stands() -> Result<()> {
 
 #[tokio::test]
 async fn a_cancel_stops_what_runs_and_ends_it() -> Result<()> {
-    let fixture = refused_graph("refused-cancel").await?;
+    let (collector, sink) = (Collector::start().await?, HttpSink::start().await?);
+    let args = ["--otlp-endpoint", &collector.endpoint(), "--events-http-url", &sink.url()];
+    let fixture = refused_graph("refused-cancel", &args).await?;
+    let told = |graph: &TaskGraph| {
+        let status = status(graph);
+        status.cloud_events.is_some_and(|owed| !owed.owes(status.sequence))
+    };
+    fixture.namespace.until("g", "told of, refused as it is", told).await;
     let job = fixture.until_job("a", 1).await;
     fixture.namespace.edit("g", json!({"desiredState": "Suspend"})).await?;
     fixture.namespace.edit("g", json!({"desiredState": "Cancel"})).await?;
@@ -77,6 +89,7 @@ async fn a_cancel_stops_what_runs_and_ends_it() -> Result<()> {
     assert_eq!(line(&graph), "a=Cancelled/1 b=Omitted/0 c=Omitted/0 end=Omitted/0");
     assert_eq!(condition(&graph, "Failed").map(|one| one.reason.as_str()), Some("Cancelled"));
     assert!(fixture.namespace.jobs().get_opt(&job).await?.is_none_or(|job| job.metadata.deletion_timestamp.is_some()));
+    told_of_the_cancel(&fixture, &collector, &sink).await?;
     // mended, it does what is left to do
     fixture.namespace.edit("g", spec("a")).await?;
     let ended = |graph: &TaskGraph| {
@@ -85,5 +98,40 @@ async fn a_cancel_stops_what_runs_and_ends_it() -> Result<()> {
     let graph = fixture.namespace.until("g", "finished again", ended).await;
     assert_eq!(line(&graph), "a=Cancelled/1 b=Omitted/0 c=Omitted/0 end=Succeeded/1");
     assert_eq!(finished(&graph), Some("Failed"));
+    until_told(&fixture.namespace, "g").await;
+    let told = told_by(&sink, &graph);
+    for (what, count) in
+        [("graph.accepted/", 1), ("graph.edited/", 1), ("task.succeeded/end/", 1), ("task.started/a/", 1)]
+    {
+        assert_eq!(told.iter().filter(|id| id.starts_with(what)).count(), count, "{what} in {told:#?}");
+    }
+    Ok(())
+}
+
+/// What the sink was told of a graph: the ends of the ids.
+fn told_by(sink: &HttpSink, graph: &TaskGraph) -> BTreeSet<String> {
+    let uid = format!("{}/", graph.metadata.uid.as_deref().unwrap_or_default());
+    sink.taken().iter().filter_map(|event| Some(event["id"].as_str()?.trim_start_matches(&uid).to_owned())).collect()
+}
+
+/// What no session ever saw end is told of as anything else: events, spans, metrics.
+async fn told_of_the_cancel(fixture: &Fixture, collector: &Collector, sink: &HttpSink) -> Result<()> {
+    let graph = until_told(&fixture.namespace, "g").await;
+    let told = told_by(sink, &graph);
+    for what in ["graph.cancelling/", "graph.cancelled/", "task.started/a/", "task.cancelled/a/", "task.omitted/end/"] {
+        assert_eq!(told.iter().filter(|id| id.starts_with(what)).count(), 1, "{what} in {told:#?}");
+    }
+    collector.until("g").await;
+    collector.until("a #1").await;
+    let names: Vec<_> = collector.spans().into_iter().map(|span| span.name).collect();
+    assert_eq!(names.len(), 2, "each once: {names:?}");
+    let (_, metrics) = fixture.operator.get("/metrics").await?;
+    for line in [
+        "taskgraph_graphs_finished_total{ending=\"Cancelled\"} 1",
+        "taskgraph_tasks_finished_total{outcome=\"Cancelled\"} 1",
+        "taskgraph_tasks_finished_total{outcome=\"Omitted\"} 3",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
     Ok(())
 }

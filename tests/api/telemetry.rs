@@ -71,12 +71,13 @@ impl Collector {
         self.shared.away.store(away, Ordering::SeqCst);
     }
 
-    fn spans(&self) -> Vec<Span> {
+    /// What it has taken.
+    pub fn spans(&self) -> Vec<Span> {
         self.shared.spans.lock().clone()
     }
 
     /// Waits for a span.
-    async fn until(&self, name: &str) -> Span {
+    pub async fn until(&self, name: &str) -> Span {
         let begin = Instant::now();
         loop {
             if let Some(span) = self.spans().into_iter().find(|span| span.name == name) {

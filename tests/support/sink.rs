@@ -15,8 +15,13 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
+use taskgraph::webhook::{
+    certificates::{Material, Policy},
+    tls::{Connections, Served},
+};
 use tokio::task::JoinHandle;
 
 use super::{ControlPlane, namespace::PATIENCE, process::Program};
@@ -45,6 +50,33 @@ pub struct HttpSink {
     port: u16,
     shared: Arc<Shared>,
     server: Option<JoinHandle<()>>,
+    tls: Option<Tls>,
+}
+
+/// A certificate for `localhost`, of an authority of its own.
+pub struct Tls {
+    material: Material,
+    dir: PathBuf,
+}
+
+impl Tls {
+    /// A fresh one, as the files `ca.crt`, `tls.crt` and `tls.key` of a folder.
+    pub fn new(dir: PathBuf) -> Result<Self> {
+        let policy = Policy { names: vec!["localhost".to_owned()], validity: Duration::from_hours(1) };
+        let material = policy.renew(&Material::default(), true, Timestamp::now())?.context("a certificate")?;
+        std::fs::create_dir_all(&dir)?;
+        for (name, text) in
+            [("ca.crt", &material.authorities), ("tls.crt", &material.certificate), ("tls.key", &material.key)]
+        {
+            std::fs::write(dir.join(name), text)?;
+        }
+        Ok(Self { material, dir })
+    }
+
+    /// One of its files.
+    pub fn file(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
 }
 
 /// A port that nobody listens on.
@@ -56,7 +88,7 @@ impl HttpSink {
     /// One that nobody can reach yet.
     pub fn away() -> Result<Self> {
         let shared = Shared { received: Mutex::default(), answer: Mutex::new(Box::new(|_| (202, Duration::ZERO))) };
-        Ok(Self { port: free_port()?, shared: Arc::new(shared), server: None })
+        Ok(Self { port: free_port()?, shared: Arc::new(shared), server: None, tls: None })
     }
 
     /// One that takes everything.
@@ -66,19 +98,38 @@ impl HttpSink {
         Ok(sink)
     }
 
+    /// One that takes everything, over TLS.
+    pub async fn secure(tls: Tls) -> Result<Self> {
+        let mut sink = Self::away()?;
+        sink.tls = Some(tls);
+        sink.come().await?;
+        Ok(sink)
+    }
+
     /// It can be reached from now on.
     pub async fn come(&mut self) -> Result<()> {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
         let router = Router::new().fallback(take).with_state(Arc::clone(&self.shared));
+        let served = match &self.tls {
+            None => axum::serve(listener, router).into_future(),
+            Some(Tls { material, .. }) => {
+                let served = Served::default();
+                served.set(&material.certificate, &material.key)?;
+                axum::serve(Connections::on(listener, served)?, router).into_future()
+            }
+        };
         self.server = Some(tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
+            let _ = served.await;
         }));
         Ok(())
     }
 
     /// Where it is.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/in?key=1", self.port)
+        match self.tls {
+            None => format!("http://127.0.0.1:{}/in?key=1", self.port),
+            Some(_) => format!("https://localhost:{}/in?key=1", self.port),
+        }
     }
 
     /// From now on events are answered so.
@@ -125,17 +176,25 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 pub struct Nats {
     port: u16,
     dir: PathBuf,
-    token: &'static str,
+    entry: Entry,
     program: Option<Program>,
+}
+
+/// Whom a NATS server lets in.
+pub enum Entry {
+    /// Who knows a token.
+    Token(&'static str),
+    /// A user with a password, over TLS.
+    Login(&'static str, &'static str, Tls),
 }
 
 impl Nats {
     /// One that does not run yet.
-    pub fn away(token: &'static str) -> Result<Self> {
+    pub fn away(entry: Entry) -> Result<Self> {
         let port = free_port()?;
         let dir = ControlPlane::shared().dir().join(format!("nats-{port}"));
         std::fs::create_dir_all(&dir)?;
-        Ok(Self { port, dir, token, program: None })
+        Ok(Self { port, dir, entry, program: None })
     }
 
     /// Starts it; what it had stored is there again.
@@ -146,7 +205,16 @@ impl Nats {
             script("build")?;
         }
         let (port, store) = (self.port.to_string(), self.dir.join("store").display().to_string());
-        let args = ["-a", "127.0.0.1", "-p", &port, "-js", "-sd", &store, "--auth", self.token];
+        let mut args = vec!["-a", "127.0.0.1", "-p", &port, "-js", "-sd", &store];
+        let (certificate, key);
+        match &self.entry {
+            Entry::Token(token) => args.extend(["--auth", *token]),
+            Entry::Login(user, password, tls) => {
+                (certificate, key) = (tls.file("tls.crt"), tls.file("tls.key"));
+                args.extend(["--user", *user, "--pass", *password]);
+                args.extend(["--tls", "--tlscert", certificate.as_str(), "--tlskey", key.as_str()]);
+            }
+        }
         self.program = Some(Program::start(path, args, &[], &self.dir.join("log"))?);
         Ok(())
     }
@@ -158,13 +226,22 @@ impl Nats {
 
     /// Where it is.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        match self.entry {
+            Entry::Token(_) => format!("nats://127.0.0.1:{}", self.port),
+            Entry::Login(..) => format!("tls://localhost:{}", self.port),
+        }
     }
 
     /// A client.
     pub async fn client(&self) -> Result<async_nats::jetstream::Context> {
-        let options = async_nats::ConnectOptions::with_token(self.token.to_owned()).retry_on_initial_connect();
-        Ok(async_nats::jetstream::new(options.connect(self.url()).await?))
+        let options = match &self.entry {
+            Entry::Token(token) => async_nats::ConnectOptions::with_token((*token).to_owned()),
+            Entry::Login(user, password, tls) => {
+                let login = async_nats::ConnectOptions::with_user_and_password((*user).into(), (*password).into());
+                login.add_root_certificates(tls.file("ca.crt").into())
+            }
+        };
+        Ok(async_nats::jetstream::new(options.retry_on_initial_connect().connect(self.url()).await?))
     }
 
     /// What a stream has stored: subject and event.

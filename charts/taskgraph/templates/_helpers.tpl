@@ -87,6 +87,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- with .Values.events.tokenSecret }}{{ if .name }}
 - secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: token}]}
 {{- end }}{{ end }}
+{{- with .Values.events.loginSecret }}{{ if .name }}
+- secret: {name: {{ .name }}, items: [{key: username, path: login/username}, {key: password, path: login/password}]}
+{{- end }}{{ end }}
 {{- with .Values.events.caSecret }}{{ if .name }}
 - secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: ca.crt}]}
 {{- end }}{{ end }}

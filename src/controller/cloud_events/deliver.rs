@@ -1,6 +1,7 @@
 //! Sends what there is to tell: of each graph in order, of several at once; later, where the sink does not take it.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -8,14 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::FutureExt as _;
 use tokio::{
     sync::{Mutex, Notify, mpsc::UnboundedReceiver},
     task::JoinSet,
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
-    desk::{Desk, Outcome, Place},
+    desk::{Desk, Origin, Outcome, Place},
     event::Event,
     render::render,
 };
@@ -26,8 +28,10 @@ use crate::{
         cluster::{CallError, Cluster},
     },
     runtime::{
+        health::{Fault, Health},
         lease::Leadership,
         metrics::DropLabel,
+        seldom::Seldom,
         sink::{Outlet, SinkError},
     },
 };
@@ -43,8 +47,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// After so many rounds in a row the sink is away, and nothing is kept for it that can be read again. Not before: of a sink
 /// that fails now and then, what it took would be forgotten, and all be sent again, for ever.
 const AWAY: u32 = 4;
-/// How often the log tells why events are not taken.
-const TELL_AGAIN: Duration = Duration::from_mins(1);
+/// What `/readyz` and `/status` call it.
+const PART: &str = "CloudEvents";
 /// How often the backlog is measured.
 const MEASURE: Duration = Duration::from_secs(2);
 
@@ -63,8 +67,12 @@ struct Inner {
     failures: AtomicU32,
     /// Something was taken again.
     well: Notify,
-    /// When the log last told that something was not taken.
-    warned: parking_lot::Mutex<Option<Instant>>,
+    /// Whom the operator's health is told to.
+    health: Health,
+    /// The log tells that something is not taken,
+    failing: Seldom,
+    /// or refused.
+    refusing: Seldom,
 }
 
 /// What stopped a look at a graph.
@@ -83,10 +91,11 @@ impl Deliverer {
         queue: UnboundedReceiver<Arc<Place>>,
         cluster: Cluster,
         leadership: Leadership,
+        health: Health,
     ) -> Self {
         let (queue, failures, well) = (Mutex::new(queue), AtomicU32::new(0), Notify::new());
-        let warned = parking_lot::Mutex::default();
-        Self(Arc::new(Inner { outlet, desk, queue, cluster, leadership, failures, well, warned }))
+        let (failing, refusing) = (Seldom::default(), Seldom::default());
+        Self(Arc::new(Inner { outlet, desk, queue, cluster, leadership, failures, well, health, failing, refusing }))
     }
 
     /// Runs until it is dropped.
@@ -96,7 +105,14 @@ impl Deliverer {
             workers.spawn(Arc::clone(&self.0).work());
         }
         workers.spawn(self.0.measure());
-        while workers.join_next().await.is_some() {}
+        while let Some(ended) = workers.join_next().await {
+            // whoever runs this tells that it is broken
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
     }
 }
 
@@ -107,10 +123,16 @@ impl Inner {
             let next = self.queue.lock().await.recv().await;
             let Some(place) = next else { return };
             Desk::take(&place);
-            let outcome = match self.tell(&place).await {
-                Ok(outcome) => outcome,
-                Err(Stop::Over) => Outcome::Settled,
-                Err(Stop::Failed) => {
+            let outcome = match AssertUnwindSafe(self.tell(&place)).catch_unwind().await {
+                Err(_) => {
+                    let (graph, namespace) = (&place.graph.name, &place.graph.namespace);
+                    error!(graph, namespace, "telling of the graph panicked; this is a defect: it is not told");
+                    place.give_up();
+                    Outcome::Settled
+                }
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(Stop::Over)) => Outcome::Settled,
+                Ok(Err(Stop::Failed)) => {
                     if self.failures.load(Ordering::Relaxed) >= AWAY {
                         place.forget();
                     }
@@ -144,9 +166,8 @@ impl Inner {
         }
         let mut left = TURN;
         loop {
-            let status = self.status_of(place).await?;
-            let facts = place.with_told(|told| told.facts(&status));
-            for fact in &facts {
+            let (status, origin) = self.status_of(place).await?;
+            for fact in &place.facts(&status) {
                 let Some(rest) = left.checked_sub(1) else { return Ok(Outcome::Later) };
                 left = rest;
                 // two that tell the same do no harm: it has the same id
@@ -156,22 +177,24 @@ impl Inner {
                 if let Some(event) = render(&self.outlet.style, &place.graph, fact, &status) {
                     self.send(place, &event).await?;
                 }
-                let lost = place.with_told(|told| told.take(fact, &status));
+                let lost = place.take(fact, &status);
                 self.desk.metrics.cloud_events_dropped.get_or_create(&DropLabel::FORGOTTEN).inc_by(lost.into());
             }
             if place.told(&status) {
                 continue;
             }
-            if status.completion_time.is_none() || place.is_deleted() {
+            // whoever follows a graph that runs says so himself, with his next write
+            let is_followed = status.completion_time.is_none() && origin != Origin::Read;
+            if is_followed || place.is_deleted() {
                 return Ok(Outcome::Told);
             }
             return self.settle(place, &status).await;
         }
     }
 
-    async fn status_of(&self, place: &Place) -> Result<Arc<TaskGraphStatus>, Stop> {
-        if let Some(status) = place.first() {
-            return Ok(status);
+    async fn status_of(&self, place: &Place) -> Result<(Arc<TaskGraphStatus>, Origin), Stop> {
+        if let Some(first) = place.first() {
+            return Ok(first);
         }
         if place.is_deleted() {
             return Err(Stop::Over);
@@ -182,7 +205,7 @@ impl Inner {
             Ok(live) if live.metadata.uid.as_deref() == Some(&graph.uid) => {
                 let status = Arc::new(accept::read_status(live.status).0);
                 place.read(&status);
-                Ok(status)
+                Ok((status, Origin::Read))
             }
             Ok(_) => Err(Stop::Over),
             Err(error) if error.is_not_found() => Err(Stop::Over),
@@ -202,32 +225,46 @@ impl Inner {
                 let rounds = self.failures.swap(0, Ordering::Relaxed);
                 if rounds > 0 {
                     self.well.notify_waiters();
+                    self.health.set_fault(PART, None);
                 }
-                if rounds >= AWAY {
+                if rounds >= AWAY && self.failing.over() {
                     info!("the sink takes CloudEvents again");
                 }
                 Ok(())
             }
             Err(SinkError::Refused(why)) => {
                 metrics.cloud_events_dropped.get_or_create(&DropLabel::REFUSED).inc();
-                warn!(graph, namespace, id = event.id, why, "the sink refuses a CloudEvent; it is dropped");
+                match self.refusing.tell() {
+                    Some(more) => {
+                        warn!(
+                            graph,
+                            namespace,
+                            id = event.id,
+                            why,
+                            more,
+                            "the sink refuses a CloudEvent; it is dropped"
+                        );
+                    }
+                    None => debug!(graph, namespace, id = event.id, why, "the sink refuses a CloudEvent"),
+                }
                 Ok(())
             }
             Err(SinkError::Failed(why)) => {
                 metrics.cloud_events_retries.inc();
-                let mut warned = self.warned.lock();
-                if warned.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-                    *warned = Some(Instant::now());
-                    warn!(graph, namespace, why, "the sink does not take CloudEvents; they are sent later");
-                } else {
-                    debug!(graph, namespace, why, "a CloudEvent is not taken");
+                match self.failing.tell() {
+                    Some(_) => warn!(graph, namespace, why, "the sink does not take CloudEvents; they are sent later"),
+                    None => debug!(graph, namespace, why, "a CloudEvent is not taken"),
+                }
+                if self.failures.load(Ordering::Relaxed) >= AWAY {
+                    let message = format!("the sink does not take them: {why}");
+                    self.health.set_fault(PART, Some(Fault { message, stops: false }));
                 }
                 Err(Stop::Failed)
             }
         }
     }
 
-    /// Stores that all is told of a graph that finished.
+    /// Stores that all is told of a graph that nobody follows any more.
     async fn settle(&self, place: &Place, status: &TaskGraphStatus) -> Result<Outcome, Stop> {
         let sequence = status.sequence;
         if status.cloud_events.as_ref().is_some_and(|owed| !owed.owes(sequence)) {
@@ -249,6 +286,14 @@ impl Inner {
         let mut interval = tokio::time::interval(MEASURE);
         loop {
             interval.tick().await;
+            if !self.leadership.holds() {
+                // how the sink does is another's to tell
+                self.failures.store(0, Ordering::Relaxed);
+            }
+            if self.failures.load(Ordering::Relaxed) == 0 {
+                // it may have been told by one whose try ended late
+                self.health.set_fault(PART, None);
+            }
             let (graphs, since) = self.desk.backlog();
             let metrics = &self.desk.metrics;
             metrics.cloud_events_backlog.set(graphs.try_into().unwrap_or(i64::MAX));

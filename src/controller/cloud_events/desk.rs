@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,7 +14,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{event::GraphName, facts::Told};
+use super::{
+    event::GraphName,
+    facts::{Fact, Told},
+};
 use crate::{
     api::{CloudEventsStatus, TaskGraphStatus},
     runtime::metrics::{DropLabel, Metrics},
@@ -21,8 +25,10 @@ use crate::{
 
 /// How many states of a graph are kept that an edit or a rerun took over before they were told.
 const SUPERSEDED: usize = 3;
-/// Of how many graphs that were deleted something may still be told.
+/// Of how many graphs that were deleted something may still be told,
 const DELETED: usize = 1000;
+/// and of how many bytes, as JSON, their statuses may be together: nobody else holds those any more.
+const DELETED_BYTES: usize = 32 << 20;
 
 /// All of them.
 #[derive(Debug)]
@@ -32,8 +38,37 @@ pub struct Desk {
     places: Mutex<HashMap<String, Arc<Place>>>,
     /// Graphs with something to tell; each stands there once, so it is no longer than there are graphs.
     queue: UnboundedSender<Arc<Place>>,
-    /// Deleted graphs in the queue.
-    deleted: AtomicUsize,
+    deleted: Deleted,
+}
+
+/// What is kept of graphs that were deleted.
+#[derive(Debug, Default)]
+struct Deleted {
+    graphs: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Deleted {
+    /// Keeps one more, if there is room.
+    fn keep(&self, bytes: usize) -> bool {
+        let room = |count: &AtomicUsize, more: usize, most: usize| {
+            let add = |count: usize| count.checked_add(more).filter(|sum| *sum <= most);
+            count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+        };
+        if !room(&self.graphs, 1, DELETED) {
+            return false;
+        }
+        let kept = room(&self.bytes, bytes, DELETED_BYTES);
+        if !kept {
+            self.graphs.fetch_sub(1, Ordering::Relaxed);
+        }
+        kept
+    }
+
+    fn drop_one(&self, bytes: usize) {
+        self.graphs.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// One graph's place.
@@ -45,10 +80,9 @@ pub struct Place {
 }
 
 #[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each tells of something else, and all go together")]
 struct State {
-    /// What was told; `None`: the stored status says it.
-    told: Option<Told>,
+    /// What was told; `None`: the stored status says it. Shared, so that nobody waits while it is looked through.
+    told: Option<Arc<Told>>,
     /// What is to be told, oldest first.
     statuses: VecDeque<Pending>,
     /// When it had something to tell that is not delivered yet.
@@ -57,14 +91,25 @@ struct State {
     busy: bool,
     /// Nobody looks after it here any more.
     ended: bool,
-    /// The graph was deleted.
-    deleted: bool,
+    /// The graph was deleted; so many bytes are kept of it.
+    deleted: Option<usize>,
 }
 
 #[derive(Debug)]
 struct Pending {
     status: Arc<TaskGraphStatus>,
-    superseded: bool,
+    origin: Origin,
+}
+
+/// Where a status comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was stored just now, by whoever follows the graph here.
+    Stored,
+    /// It would have been, had not an edit or a rerun taken it over.
+    Superseded,
+    /// It was read: nobody follows the graph here.
+    Read,
 }
 
 /// How a look at a graph ended.
@@ -74,7 +119,7 @@ pub enum Outcome {
     Later,
     /// The status was told whole.
     Told,
-    /// It was, the graph has finished, and its stored status says so.
+    /// It was, nobody follows the graph here any more, and its stored status says so; or there is nothing to be done.
     Settled,
 }
 
@@ -82,7 +127,7 @@ impl Desk {
     /// An empty desk, and where graphs come out that have something to tell.
     pub fn new(metrics: Metrics) -> (Self, UnboundedReceiver<Arc<Place>>) {
         let (queue, queued) = unbounded_channel();
-        let desk = Self { metrics, places: Mutex::default(), queue, deleted: AtomicUsize::new(0) };
+        let desk = Self { metrics, places: Mutex::default(), queue, deleted: Deleted::default() };
         (desk, queued)
     }
 
@@ -90,53 +135,57 @@ impl Desk {
         self.places.lock().get(uid).cloned()
     }
 
-    fn place_or_new(&self, uid: &str, name: impl FnOnce() -> GraphName) -> Arc<Place> {
+    /// The place of a graph, its own or a new one, while nobody can end it.
+    fn at<T>(&self, uid: &str, name: impl FnOnce() -> GraphName, work: impl FnOnce(&Arc<Place>, &mut State) -> T) -> T {
         let mut places = self.places.lock();
         let fresh = || Arc::new(Place { graph: name(), state: Mutex::default() });
-        Arc::clone(places.entry(uid.to_owned()).or_insert_with(fresh))
+        let place = Arc::clone(places.entry(uid.to_owned()).or_insert_with(fresh));
+        let mut state = place.state.lock();
+        drop(places);
+        work(&place, &mut state)
     }
 
     /// See [`super::Courier::begin`].
     pub fn begin(&self, uid: &str, name: impl FnOnce() -> GraphName, stored: &TaskGraphStatus) {
-        let place = self.place_or_new(uid, name);
-        let mut state = place.state.lock();
-        if state.told.is_none() {
-            state.told = Some(Told::restore(stored));
-        }
+        self.at(uid, name, |_, state| _ = state.told_of(stored));
     }
 
     /// See [`super::Courier::owed`].
     pub fn owed(&self, uid: &str, status: &TaskGraphStatus) -> CloudEventsStatus {
-        let place = self.place(uid);
-        let owed = place.and_then(|place| place.state.lock().told.as_ref().map(|told| told.owed(status)));
+        let told = self.place(uid).and_then(|place| place.state.lock().told.clone());
         // one that was forgotten since: what the status said before may be too little
-        owed.unwrap_or_else(|| Told::default().owed(status))
+        told.unwrap_or_default().owed(status)
     }
 
     /// See [`super::Courier::stored`] and [`super::Courier::superseded`].
-    pub fn stored(&self, uid: &str, status: &TaskGraphStatus, superseded: bool) {
-        let Some(place) = self.place(uid) else { return };
-        let mut state = place.state.lock();
-        state.statuses.pop_back_if(|last| !last.superseded);
-        let owes = status.cloud_events.as_ref().is_none_or(|owed| owed.owes(status.sequence));
-        // of one that finished it is still to be stored that all is told
-        if !owes && state.statuses.is_empty() && status.completion_time.is_none() {
-            return;
-        }
-        while state.statuses.len() >= SUPERSEDED {
-            state.statuses.pop_front();
-        }
-        state.statuses.push_back(Pending { status: Arc::new(status.clone()), superseded });
-        self.enqueue(&place, &mut state);
+    pub fn stored(&self, uid: &str, name: impl FnOnce() -> GraphName, status: &TaskGraphStatus, origin: Origin) {
+        self.at(uid, name, |place, state| {
+            // if the place was left meanwhile, the status itself says what of it was told
+            let told = Arc::clone(state.told_of(status));
+            state.statuses.pop_back_if(|last| last.origin != Origin::Superseded);
+            let owes = status.cloud_events.as_ref().is_none_or(|owed| owed.owes(status.sequence));
+            // of one that finished it is still to be stored that all is told
+            if !owes && state.statuses.is_empty() && status.completion_time.is_none() {
+                return;
+            }
+            while state.statuses.len() >= SUPERSEDED {
+                let oldest = state.statuses.pop_front();
+                let next = state.statuses.front().map_or(status, |next| &next.status);
+                let lost = oldest.map_or(0, |oldest| told.lost(&oldest.status, next));
+                self.metrics.cloud_events_dropped.get_or_create(&DropLabel::FORGOTTEN).inc_by(lost);
+            }
+            state.statuses.push_back(Pending { status: Arc::new(status.clone()), origin });
+            self.enqueue(place, state);
+        });
     }
 
-    /// See [`super::Courier::finished`].
+    /// See [`super::Courier::unfollowed`].
     pub fn take_up(&self, uid: &str, name: impl FnOnce() -> GraphName) {
-        let place = self.place_or_new(uid, name);
-        let mut state = place.state.lock();
-        if state.since.is_none() {
-            self.enqueue(&place, &mut state);
-        }
+        self.at(uid, name, |place, state| {
+            if state.since.is_none() {
+                self.enqueue(place, state);
+            }
+        });
     }
 
     fn enqueue(&self, place: &Arc<Place>, state: &mut State) {
@@ -166,13 +215,16 @@ impl Desk {
     fn bury(&self, place: &Place) {
         let mut state = place.state.lock();
         if state.since.is_none() {
-            state.ended = true;
-        } else if state.statuses.is_empty() || self.deleted.load(Ordering::Relaxed) >= DELETED {
-            state.ended = true;
-            self.metrics.cloud_events_dropped.get_or_create(&DropLabel::DELETED).inc();
+            state.end();
+            return;
+        }
+        let bytes =
+            state.statuses.iter().fold(0_usize, |sum, pending| sum.saturating_add(size_of_json(&pending.status)));
+        if !state.statuses.is_empty() && self.deleted.keep(bytes) {
+            state.deleted = Some(bytes);
         } else {
-            state.deleted = true;
-            self.deleted.fetch_add(1, Ordering::Relaxed);
+            state.end();
+            self.metrics.cloud_events_dropped.get_or_create(&DropLabel::DELETED).inc();
         }
     }
 
@@ -180,7 +232,7 @@ impl Desk {
     pub fn clear(&self) {
         let places = std::mem::take(&mut *self.places.lock());
         for place in places.into_values() {
-            place.state.lock().ended = true;
+            place.state.lock().end();
         }
     }
 
@@ -188,7 +240,7 @@ impl Desk {
     pub fn backlog(&self) -> (usize, Option<Instant>) {
         let places = self.places.lock();
         let since: Vec<_> = places.values().filter_map(|place| place.state.lock().since).collect();
-        (since.len() + self.deleted.load(Ordering::Relaxed), since.into_iter().min())
+        (since.len() + self.deleted.graphs.load(Ordering::Relaxed), since.into_iter().min())
     }
 
     /// Takes a place out of the queue, to tell what is to be told.
@@ -203,7 +255,6 @@ impl Desk {
         let mut state = place.state.lock();
         state.busy = false;
         if state.ended {
-            state.statuses.clear();
             return;
         }
         match outcome {
@@ -222,9 +273,9 @@ impl Desk {
                 }
             }
         }
-        if state.deleted {
+        if let Some(bytes) = state.deleted.take() {
             state.ended = true;
-            self.deleted.fetch_sub(1, Ordering::Relaxed);
+            self.deleted.drop_one(bytes);
         }
     }
 }
@@ -237,28 +288,32 @@ impl Place {
 
     /// Whether the graph was deleted.
     pub fn is_deleted(&self) -> bool {
-        self.state.lock().deleted
+        self.state.lock().deleted.is_some()
     }
 
-    /// The first status that is to be told. `None`: it is to be read.
-    pub fn first(&self) -> Option<Arc<TaskGraphStatus>> {
-        self.state.lock().statuses.front().map(|pending| Arc::clone(&pending.status))
+    /// The first status that is to be told, and where it comes from. `None`: it is to be read.
+    pub fn first(&self) -> Option<(Arc<TaskGraphStatus>, Origin)> {
+        self.state.lock().statuses.front().map(|pending| (Arc::clone(&pending.status), pending.origin))
     }
 
     /// A status that was read; what was told is known from it, if nothing better is.
     pub fn read(&self, status: &Arc<TaskGraphStatus>) {
         let mut state = self.state.lock();
-        if state.told.is_none() {
-            state.told = Some(Told::restore(status));
-        }
+        state.told_of(status);
         if state.statuses.is_empty() {
-            state.statuses.push_back(Pending { status: Arc::clone(status), superseded: false });
+            state.statuses.push_back(Pending { status: Arc::clone(status), origin: Origin::Read });
         }
     }
 
-    /// Reads or changes what was told.
-    pub fn with_told<T>(&self, look: impl FnOnce(&mut Told) -> T) -> T {
-        look(self.state.lock().told.get_or_insert_default())
+    /// What is to be told of a status.
+    pub fn facts(&self, status: &TaskGraphStatus) -> Vec<Fact> {
+        let told = self.state.lock().told.clone();
+        told.unwrap_or_default().facts(status)
+    }
+
+    /// A fact of a status was told; see [`Told::take`].
+    pub fn take(&self, fact: &Fact, status: &TaskGraphStatus) -> u32 {
+        Arc::make_mut(self.state.lock().told.get_or_insert_default()).take(fact, status)
     }
 
     /// A status was told whole. Whether more are waiting.
@@ -266,7 +321,7 @@ impl Place {
         let mut state = self.state.lock();
         state.statuses.pop_front_if(|first| Arc::ptr_eq(&first.status, status));
         if let Some(told) = &mut state.told {
-            told.prune(status);
+            Arc::make_mut(told).prune(status);
         }
         !state.statuses.is_empty()
     }
@@ -274,12 +329,48 @@ impl Place {
     /// Keeps nothing of a graph that finished: its status can be read again.
     pub fn forget(&self) {
         let mut state = self.state.lock();
-        let is_last = state.statuses.len() == 1 && !state.deleted;
+        let is_last = state.statuses.len() == 1 && state.deleted.is_none();
         if is_last && state.statuses.front().is_some_and(|last| last.status.completion_time.is_some()) {
             state.statuses.clear();
             state.told = None;
         }
     }
+
+    /// Tells no more of what is there: it cannot be told.
+    pub fn give_up(&self) {
+        self.state.lock().statuses.clear();
+    }
+}
+
+impl State {
+    /// What was told, if nothing else is known: as `stored` says.
+    fn told_of(&mut self, stored: &TaskGraphStatus) -> &mut Arc<Told> {
+        self.told.get_or_insert_with(|| Arc::new(Told::restore(stored)))
+    }
+
+    /// Nobody looks after it here any more. It may stand in the queue for long.
+    fn end(&mut self) {
+        self.ended = true;
+        self.statuses.clear();
+        self.told = None;
+    }
+}
+
+/// How many bytes a status has as JSON.
+fn size_of_json(status: &TaskGraphStatus) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.saturating_add(bytes.len());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // what cannot be written has no place either
+    serde_json::to_writer(&mut count, status).map_or(usize::MAX, |()| count.0)
 }
 
 #[cfg(test)]

@@ -185,6 +185,28 @@ pub struct GraphName {
     pub uid: String,
 }
 
+/// From when to when.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Times {
+    /// When the graph was accepted, or the attempt launched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_time: Option<Timestamp>,
+    /// When the graph finished; when the attempt ended, or the task became final.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_time: Option<Timestamp>,
+    /// From the one to the other, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_seconds: Option<f64>,
+}
+
+impl Times {
+    /// From one time to another, as far as they are known.
+    pub fn new(start_time: Option<Timestamp>, completion_time: Option<Timestamp>) -> Self {
+        Self { start_time, completion_time, duration_seconds: seconds(start_time, completion_time) }
+    }
+}
+
 /// What is told of a graph.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -200,15 +222,9 @@ pub struct GraphData {
     /// Why, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// When it was accepted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub start_time: Option<Timestamp>,
-    /// When it finished.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub completion_time: Option<Timestamp>,
-    /// From the one to the other, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration_seconds: Option<f64>,
+    /// When it was accepted, and when it finished.
+    #[serde(flatten)]
+    pub times: Times,
     /// Of one that finished: how many tasks ended in which phase.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
@@ -241,15 +257,9 @@ pub struct TaskData {
     /// Name of the attempt's Job or child graph.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
-    /// When the attempt was launched.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub start_time: Option<Timestamp>,
-    /// When it ended, or the task became final.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub completion_time: Option<Timestamp>,
-    /// From the one to the other, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration_seconds: Option<f64>,
+    /// When the attempt was launched, and when it ended.
+    #[serde(flatten)]
+    pub times: Times,
     /// The branches that a decision took.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub branches: Vec<String>,
@@ -259,7 +269,7 @@ pub struct TaskData {
 }
 
 /// Seconds from one time to another; none if the clock went back meanwhile.
-pub fn seconds(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<f64> {
+fn seconds(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<f64> {
     let span = to?.duration_since(from?);
     // times are whole milliseconds: 1.628, and not 1.6280000000000001
     let seconds =

@@ -323,6 +323,20 @@ impl Told {
         owed
     }
 
+    /// How much of what is to be told of a status another one does not tell any more.
+    pub fn lost(&self, status: &TaskGraphStatus, next: &TaskGraphStatus) -> u64 {
+        let what = |of: &TaskGraphStatus, fact: &Fact| {
+            let task = match fact.origin {
+                Origin::History(_) => None,
+                Origin::Task { place, .. } => of.tasks.get(place).map(|task| task.name.clone()),
+            };
+            (task, fact.kind, fact.attempt, fact.time)
+        };
+        let kept: BTreeSet<_> = self.facts(next).iter().map(|fact| what(next, fact)).collect();
+        let lost = self.facts(status).iter().filter(|fact| !kept.contains(&what(status, fact))).count();
+        u64::try_from(lost).unwrap_or(u64::MAX)
+    }
+
     /// Forgets tasks that vanished.
     pub fn prune(&mut self, status: &TaskGraphStatus) {
         if self.tasks.len() > status.tasks.len() {

@@ -20,11 +20,20 @@ pub mod render;
 
 use std::sync::Arc;
 
-use self::{deliver::Deliverer, desk::Desk, event::GraphName};
+use self::{
+    deliver::Deliverer,
+    desk::{Desk, Origin},
+    event::GraphName,
+};
 use super::{cluster::Cluster, view::GraphView};
 use crate::{
     api::{CloudEventsStatus, TaskGraphStatus},
-    runtime::{lease::Leadership, metrics::Metrics, sink::Outlet},
+    runtime::{
+        health::Health,
+        lease::Leadership,
+        metrics::{DropLabel, Metrics},
+        sink::Outlet,
+    },
 };
 
 /// Takes what is stored of graphs, and has it told. Without a sink it does nothing.
@@ -38,11 +47,17 @@ impl Courier {
         cluster: &Cluster,
         leadership: &Leadership,
         metrics: &Metrics,
+        health: &Health,
     ) -> (Self, Option<Deliverer>) {
         let Some(outlet) = outlet else { return (Self::default(), None) };
+        for reason in [DropLabel::REFUSED, DropLabel::FORGOTTEN, DropLabel::DELETED] {
+            // there from the beginning: Prometheus sees no rise in the first value of a series
+            drop(metrics.cloud_events_dropped.get_or_create(&reason));
+        }
         let (desk, queue) = Desk::new(metrics.clone());
         let desk = Arc::new(desk);
-        let deliverer = Deliverer::new(outlet, Arc::clone(&desk), queue, cluster.clone(), leadership.clone());
+        let deliverer =
+            Deliverer::new(outlet, Arc::clone(&desk), queue, cluster.clone(), leadership.clone(), health.clone());
         (Self(Some(desk)), Some(deliverer))
     }
 
@@ -61,19 +76,19 @@ impl Courier {
     /// A status is stored: it is told from now on.
     pub fn stored(&self, view: &GraphView, status: &TaskGraphStatus) {
         if let Some(desk) = &self.0 {
-            desk.stored(view.uid(), status, false);
+            desk.stored(view.uid(), || name_of(view), status, Origin::Stored);
         }
     }
 
     /// A status is taken over by one that is stored, and tells what that does not tell any more.
     pub fn superseded(&self, view: &GraphView, status: &TaskGraphStatus) {
         if let Some(desk) = &self.0 {
-            desk.stored(view.uid(), status, true);
+            desk.stored(view.uid(), || name_of(view), status, Origin::Superseded);
         }
     }
 
-    /// Of a graph that finished and is not followed here: tells what is still to be told.
-    pub fn finished(&self, view: &GraphView) {
+    /// Of a graph that is not followed here, having finished or being refused: tells what is still to be told.
+    pub fn unfollowed(&self, view: &GraphView) {
         if let Some(desk) = &self.0
             && self.owes(view)
         {

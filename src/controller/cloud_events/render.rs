@@ -1,7 +1,7 @@
 //! A fact as the event that is sent: the same however late it is told.
 
 use super::{
-    event::{Data, Event, GraphData, GraphName, Kind, TaskData, seconds},
+    event::{Data, Event, GraphData, GraphName, Kind, TaskData, Times},
     facts::{Fact, Life, Origin},
 };
 use crate::{
@@ -82,9 +82,7 @@ fn graph_data(
         phase,
         reason: None,
         message: None,
-        start_time: status.start_time,
-        completion_time: None,
-        duration_seconds: None,
+        times: Times::new(status.start_time, None),
         counts: None,
         outputs: serde_json::Map::new(),
     };
@@ -95,8 +93,7 @@ fn graph_data(
     }
     data.reason =
         if kind == Kind::GraphSucceeded { Some(reason::ALL_SUCCEEDED.to_owned()) } else { entry.message.clone() };
-    data.completion_time = Some(entry.time);
-    data.duration_seconds = seconds(data.start_time, data.completion_time);
+    data.times = Times::new(status.start_time, Some(entry.time));
     // else it was taken up again since
     if status.completion_time == Some(entry.time) {
         let failed = status.conditions.iter().find(|one| one.type_ == CONDITION_FAILED && one.status == "True");
@@ -127,7 +124,6 @@ fn task_data(
         Some(one) => (Some(one.reason.clone()), one.message.clone()),
         None => (life.reason.map(str::to_owned), life.message.map(str::to_owned)),
     };
-    let completion_time = fact.time.filter(|_| is_end);
     let succeeded = fact.kind == Kind::TaskSucceeded;
     TaskData {
         graph: graph.clone(),
@@ -138,9 +134,7 @@ fn task_data(
         message,
         exit_code: exit_code(fact, &life, failure),
         job,
-        start_time,
-        completion_time,
-        duration_seconds: seconds(start_time, completion_time),
+        times: Times::new(start_time, fact.time.filter(|_| is_end)),
         branches: if succeeded { task.taken().map(str::to_owned).collect() } else { Vec::new() },
         outputs: if succeeded && style.outputs { task.outputs.clone() } else { serde_json::Map::new() },
     }

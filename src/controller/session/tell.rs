@@ -2,8 +2,9 @@
 
 use super::{Session, Surroundings};
 use crate::{
-    api::{CONDITION_COMPLETE, CONDITION_FAILED, TaskGraphStatus, TaskPhase},
+    api::{TaskGraphStatus, TaskPhase},
     controller::{
+        aside,
         events::{Recorder, Telling},
         trace::{self, Ended},
         view::GraphView,
@@ -48,7 +49,7 @@ impl Session {
         around.courier.stored(around.view, status);
         for entry in status.history.iter().filter(|entry| until.is_none_or(|until| entry.time > until)) {
             if entry.event == reason::FINISHED {
-                self.count_finished(status);
+                aside::count_finished(&self.hands.metrics, status);
             }
             if let Some(telling) = Telling::of_history(entry, status) {
                 around.recorder.tell(around.view, &telling);
@@ -59,19 +60,6 @@ impl Session {
         for (_, telling) in self.untold.extract_if(.., |(sequence, _)| *sequence <= stored) {
             around.recorder.tell(around.view, &telling);
         }
-    }
-
-    /// Counts the end of the graph, which is stored now.
-    fn count_finished(&self, status: &TaskGraphStatus) {
-        let failed = status.conditions.iter().find(|one| one.type_ == CONDITION_FAILED && one.status == "True");
-        let ending = match failed.map(|failed| failed.reason.as_str()) {
-            None => CONDITION_COMPLETE,
-            Some(reason::CANCELLED) => "Cancelled",
-            Some(_) => CONDITION_FAILED,
-        };
-        let begin = status.reopen_time.max(status.start_time);
-        let took = status.completion_time.zip(begin).map(|(end, begin)| end.duration_since(begin));
-        self.hands.metrics.graph_finished(ending, took.and_then(|took| took.try_into().ok()));
     }
 
     /// Tells once more what happened lately: whoever stored it may have been ended before he could.

@@ -1,6 +1,6 @@
 //! One POST an event, in structured mode. The client is kube's, pointed elsewhere: the same TLS.
 
-use std::{path::PathBuf, sync::LazyLock, time::Duration};
+use std::{sync::LazyLock, time::Duration};
 
 use http::{
     Method, Request, StatusCode, Uri,
@@ -11,8 +11,11 @@ use kube::{
     client::{Body, ClientBuilder},
 };
 
-use super::{SinkArgs, SinkError, read_token};
-use crate::{controller::cloud_events::event, runtime::client::AGENT};
+use super::{SinkArgs, SinkError, secret::Files};
+use crate::{
+    controller::cloud_events::event,
+    runtime::{client::AGENT, telemetry::chain},
+};
 
 /// How long a sink may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -26,7 +29,7 @@ static EVENT: LazyLock<HeaderValue> = LazyLock::new(|| HeaderValue::from_static(
 pub struct HttpSink {
     client: Client,
     target: Uri,
-    token: Option<PathBuf>,
+    secret: Files,
 }
 
 impl std::fmt::Debug for HttpSink {
@@ -50,41 +53,29 @@ impl HttpSink {
         let public = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
         config.root_cert = Some(public.iter().map(|certificate| certificate.to_vec()).collect());
         let target = target.map_or_else(|| Uri::from_static("/"), Uri::from);
-        Ok(Self { client: ClientBuilder::try_from(config)?.build(), target, token: args.events_token_file.clone() })
+        Ok(Self { client: ClientBuilder::try_from(config)?.build(), target, secret: Files::of(args) })
     }
 
     /// Sends one event. Answers other than 2xx are no success; where a redirect leads is not followed.
     pub async fn send(&self, body: Vec<u8>) -> Result<(), SinkError> {
         let request =
             Request::builder().method(Method::POST).uri(self.target.clone()).header(CONTENT_TYPE, EVENT.clone());
-        let request = match &self.token {
-            Some(file) => request.header(AUTHORIZATION, bearer(file.clone()).await?),
+        let secret = self.secret.read().await.map_err(SinkError::Failed)?;
+        let request = match secret.map(|secret| secret.header()).transpose().map_err(SinkError::Failed)? {
+            Some(header) => request.header(AUTHORIZATION, header),
             None => request,
         };
         let request = request.body(Body::from(body)).map_err(|error| SinkError::Refused(error.to_string()))?;
         let answer = tokio::time::timeout(ANSWER, self.client.send(request)).await;
         let answer = answer
             .map_err(|_| SinkError::Failed(format!("no answer within {} s", ANSWER.as_secs())))?
-            .map_err(|error| SinkError::Failed(with_causes(&error)))?;
+            .map_err(|error| SinkError::Failed(chain(&error)))?;
         let (status, later) = (answer.status(), answer.headers().contains_key(RETRY_AFTER));
         // a connection whose answer was read serves the next request
         let _ = tokio::time::timeout(CONNECT, axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 1 << 16))
             .await;
         judge(status, later)
     }
-}
-
-/// The token as it is now. kube's own reading of token files takes an end of line for a part of the token.
-async fn bearer(file: PathBuf) -> Result<HeaderValue, SinkError> {
-    let token = read_token(file).await.map_err(SinkError::Failed)?;
-    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| SinkError::Failed("the token is not of printable characters".to_owned()))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// What an answer means for the event. Refused is what is wrong with the event itself. What is wrong with the token, the
@@ -104,7 +95,7 @@ pub(super) fn address(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
     match (uri.scheme_str(), uri.authority()) {
         (Some("http" | "https"), Some(authority)) if authority.as_str().contains('@') => {
-            Err("no user or password belongs there: give a token file".into())
+            Err("no user or password belongs there: give a file or folder of them".into())
         }
         (Some("http" | "https"), Some(_)) => Ok(uri),
         _ => Err("write an address that begins with http:// or https://".into()),

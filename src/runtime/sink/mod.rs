@@ -2,6 +2,7 @@
 
 mod http;
 mod nats;
+mod secret;
 
 use std::path::PathBuf;
 
@@ -29,9 +30,15 @@ pub struct SinkArgs {
     #[arg(long, env = "TASKGRAPH_EVENTS_NATS_SUBJECT", value_name = "SUBJECT", default_value = "taskgraph", value_parser = nats::subject)]
     pub events_nats_subject: String,
 
-    /// File with a token for the sink: a bearer token for HTTP, the token of NATS. It is read anew now and then
+    /// File with a token for the sink: a bearer token for HTTP (or, with a scheme before it, the whole of the header
+    /// `Authorization`), the token of NATS. It is read anew for each event or connection
     #[arg(long, env = "TASKGRAPH_EVENTS_TOKEN_FILE", value_name = "FILE")]
     pub events_token_file: Option<PathBuf>,
+
+    /// Folder with the files `username` and `password` for the sink, as a Secret of the type kubernetes.io/basic-auth is
+    /// mounted. They are read anew as a token is
+    #[arg(long, env = "TASKGRAPH_EVENTS_LOGIN_FOLDER", value_name = "FOLDER", conflicts_with = "events_token_file")]
+    pub events_login_folder: Option<PathBuf>,
 
     /// File with the certificates of whom to trust for the sink, as PEM. Absent: for HTTP, the public ones that browsers
     /// trust; for NATS, those of the system
@@ -79,10 +86,8 @@ pub enum SinkError {
 impl Outlet {
     /// What the arguments ask for. `None`: nothing. Whether the sink answers is not asked; that files can be read is.
     pub async fn open(args: &SinkArgs) -> anyhow::Result<Option<Self>> {
-        if let Some(file) = &args.events_token_file {
-            // that it is there is worth knowing at once
-            read_token(file.clone()).await.map_err(anyhow::Error::msg)?;
-        }
+        // that it is there is worth knowing at once
+        secret::Files::of(args).read().await.map_err(anyhow::Error::msg)?;
         let sink = match (&args.events_http_url, &args.events_nats_url) {
             (Some(url), _) => Sink::Http(HttpSink::new(url, args)?),
             (None, Some(url)) => Sink::Nats(NatsSink::new(url, args).await?),
@@ -102,16 +107,6 @@ impl Sink {
             Self::Nats(sink) => sink.send(graph, event, body).await,
         }
     }
-}
-
-/// The token in a file, without the end of its line.
-async fn read_token(file: PathBuf) -> Result<String, String> {
-    let read = tokio::task::spawn_blocking(move || {
-        std::fs::read_to_string(&file)
-            .map_err(|error| format!("failed to read the token in {}: {error}", file.display()))
-    });
-    let text = read.await.map_err(|error| error.to_string())??;
-    Ok(text.trim().to_owned())
 }
 
 /// The name of a cluster, as the authority of an address.
@@ -153,6 +148,7 @@ mod tests {
             &["--events-nats-subject", "a..b"],
             &["--events-cluster", "a/b"],
             &["--events-http-url", "http://a", "--events-nats-url", "nats://b"],
+            &["--events-token-file", "a", "--events-login-folder", "b"],
         ] {
             assert!(parse(arguments).is_err(), "{arguments:?}");
         }

@@ -22,7 +22,10 @@ use opentelemetry_sdk::trace::SpanData;
 use tokio::sync::mpsc;
 
 pub use self::{context::Trace, post::Collector, send::Exporter};
-use super::metrics::{FateLabel, Metrics};
+use super::{
+    health::Health,
+    metrics::{FateLabel, Metrics},
+};
 
 /// Spans that wait for the collector: about a kilobyte each.
 pub const QUEUE: usize = 4096;
@@ -36,11 +39,14 @@ pub enum Error {
     /// Headers are not `NAME=VALUE`.
     #[error("--otlp-headers: write NAME=VALUE, separated by commas")]
     Headers,
-    /// The collector is to be reached over TLS, and the machine trusts nobody.
-    #[error(
-        "--otlp-endpoint is https, and no certificates of authorities were found ({0}): name a file of them in SSL_CERT_FILE"
-    )]
-    Trust(#[source] std::io::Error),
+    /// The file that says whom to trust cannot be read.
+    #[error("--otlp-ca-file {file:?}: {why}")]
+    Trust {
+        /// The file.
+        file: std::path::PathBuf,
+        /// Why.
+        why: String,
+    },
 }
 
 /// Takes spans that are to be sent. Clones share one queue.
@@ -62,9 +68,13 @@ impl Tracer {
     }
 
     /// Traces the part `ratio` (0 to 1) of all graphs; the exporter sends to `collector` once it is run.
-    pub fn new(collector: Collector, ratio: f64, metrics: Metrics) -> (Self, Exporter) {
+    pub fn new(collector: Collector, ratio: f64, metrics: Metrics, health: Health) -> (Self, Exporter) {
         let (queue, queued) = mpsc::channel(QUEUE);
-        let exporter = Exporter::new(collector, queued, metrics.clone());
+        for fate in ["sent", "dropped"] {
+            // there from the beginning: Prometheus sees no rise in the first value of a series
+            drop(metrics.trace_spans.get_or_create(&FateLabel { fate }));
+        }
+        let exporter = Exporter::new(collector, queued, metrics.clone(), health);
         let inner = Inner { queue, ratio: AtomicU64::new(ratio.to_bits()), metrics };
         (Self(Some(Arc::new(inner))), exporter)
     }
@@ -106,9 +116,9 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_is_dropped_and_counted() {
         let (metrics, _) = Metrics::new();
-        let collector = Collector::new("http://localhost:1", "").unwrap();
+        let collector = Collector::new("http://localhost:1", "", None).unwrap();
         // nobody takes anything out
-        let (tracer, _exporter) = Tracer::new(collector, 1.0, metrics.clone());
+        let (tracer, _exporter) = Tracer::new(collector, 1.0, metrics.clone(), Health::default());
         tracer.send((0..QUEUE + 7).map(|_| span("a")));
         assert_eq!(metrics.trace_spans.get_or_create(&FateLabel { fate: "dropped" }).get(), 7);
         assert!(!Tracer::off().is_on());

@@ -1,6 +1,6 @@
 //! One request to the collector: OTLP over HTTP, as <https://opentelemetry.io/docs/specs/otlp/#otlphttp> has it.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -8,13 +8,17 @@ use http::{
     header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
 };
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 
 use super::Error;
 use crate::runtime::{client::AGENT, telemetry::chain};
@@ -47,9 +51,9 @@ pub(super) enum Answer {
 }
 
 impl Collector {
-    /// The collector at `endpoint`, as in `OTEL_EXPORTER_OTLP_ENDPOINT`; `headers` as in `OTEL_EXPORTER_OTLP_HEADERS`.
-    /// Nothing is sent yet.
-    pub fn new(endpoint: &str, headers: &str) -> Result<Self, Error> {
+    /// The collector at `endpoint`, as in `OTEL_EXPORTER_OTLP_ENDPOINT`; `headers` as in `OTEL_EXPORTER_OTLP_HEADERS`,
+    /// `authorities`, a file, as in `OTEL_EXPORTER_OTLP_CERTIFICATE`. Nothing is sent yet.
+    pub fn new(endpoint: &str, headers: &str, authorities: Option<&Path>) -> Result<Self, Error> {
         let wrong = || Error::Endpoint(endpoint.to_owned());
         let uri: Uri = format!("{}/v1/traces", endpoint.trim_end_matches('/')).parse().map_err(|_| wrong())?;
         if uri.host().is_none() {
@@ -57,9 +61,11 @@ impl Collector {
         }
         let builder = HttpsConnectorBuilder::new();
         let connector = match uri.scheme_str() {
-            Some("https") => builder.with_native_roots().map_err(Error::Trust)?.https_only().enable_http1().build(),
+            Some("https") => builder.with_tls_config(trusting(authorities)?).https_only().enable_http1().build(),
             // no certificate is looked at
-            Some("http") => builder.with_tls_config(no_trust()).https_or_http().enable_http1().build(),
+            Some("http") => {
+                builder.with_tls_config(config(RootCertStore::empty())).https_or_http().enable_http1().build()
+            }
             _ => return Err(wrong()),
         };
         let client = Client::builder(TokioExecutor::new()).build(connector);
@@ -88,9 +94,27 @@ impl Collector {
     }
 }
 
-/// How TLS is done where none is.
-fn no_trust() -> rustls::ClientConfig {
-    rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
+/// Trusts the authorities in a file; without one, those of the machine or, in an image that has none, those that browsers
+/// trust.
+fn trusting(authorities: Option<&Path>) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    let Some(file) = authorities else {
+        if let Ok(builder) = ClientConfig::builder().with_native_roots() {
+            return Ok(builder.with_no_client_auth());
+        }
+        roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+        return Ok(config(roots));
+    };
+    let untrusted = |why: String| Error::Trust { file: file.to_owned(), why };
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| untrusted(error.to_string()))? {
+        let certificate = certificate.map_err(|error| untrusted(error.to_string()))?;
+        roots.add(certificate).map_err(|error| untrusted(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(untrusted("there is no certificate in it".to_owned())) } else { Ok(config(roots)) }
+}
+
+fn config(roots: RootCertStore) -> ClientConfig {
+    ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
 }
 
 /// What an answer means. Again are tried those that the specification names, and nothing else.
@@ -144,6 +168,10 @@ mod tests {
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
 
     use super::*;
+    use crate::webhook::{
+        certificates::{Material, Policy},
+        tls::{Connections, Served},
+    };
 
     #[tokio::test]
     async fn endpoints_and_headers_are_checked() {
@@ -155,7 +183,7 @@ mod tests {
             ("grpc://collector", None),
             ("", None),
         ] {
-            let collector = Collector::new(endpoint, "");
+            let collector = Collector::new(endpoint, "", None);
             assert_eq!(collector.ok().map(|collector| collector.uri.path().to_owned()).as_deref(), path, "{endpoint}");
         }
         let headers = parse_headers("authorization=Bearer%20a=b, x-scope = team ,").unwrap();
@@ -164,6 +192,42 @@ mod tests {
         for wrong in ["a", "a=%zz", "a=%0a", "a b=c", "a=%é"] {
             assert!(matches!(parse_headers(wrong), Err(Error::Headers)), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_authority_of_ones_own_is_trusted_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = Policy { names: vec!["localhost".into()], validity: Duration::from_hours(1) };
+        let [ours, other] =
+            [(); 2].map(|()| policy.renew(&Material::default(), true, jiff::Timestamp::now()).unwrap().unwrap());
+        let served = Served::default();
+        served.set(&ours.certificate, &ours.key).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let router = axum::Router::new().route("/v1/traces", axum::routing::post(|| async {}));
+        let server = tokio::spawn(axum::serve(Connections::on(listener, served).unwrap(), router).into_future());
+
+        let file = folder.path().join("ca.crt");
+        let told = Collector::new(&endpoint, "", Some(&file)).unwrap_err().to_string();
+        assert!(told.starts_with("--otlp-ca-file ") && told.contains("ca.crt"), "{told}");
+        for (text, wanted) in
+            [(&ours.authorities, Ok(())), (&other.authorities, Err("certificate")), (&String::new(), Err("none"))]
+        {
+            std::fs::write(&file, text).unwrap();
+            let Ok(collector) = Collector::new(&endpoint, "", Some(&file)) else {
+                assert_eq!(wanted, Err("none"));
+                continue;
+            };
+            match (collector.post(Bytes::new()).await, wanted) {
+                (Answer::Taken { refused: 0 }, Ok(())) => {}
+                (Answer::Later(None, why), Err(part)) => assert!(why.contains(part), "{why}"),
+                (answer, wanted) => panic!("{answer:?}, not {wanted:?}"),
+            }
+        }
+        // without a file, some are trusted on any machine
+        let public = Collector::new(&endpoint, "", None).unwrap();
+        assert!(matches!(public.post(Bytes::new()).await, Answer::Later(..)));
+        server.abort();
     }
 
     #[test]

@@ -15,8 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::post::{Answer, Collector};
-use crate::runtime::metrics::{FateLabel, Metrics};
+use crate::runtime::{
+    health::{Fault, Health},
+    metrics::{FateLabel, Metrics},
+    seldom::Seldom,
+};
 
+/// What `/readyz` and `/status` call it.
+const PART: &str = "traces";
 /// Spans of one request.
 const BATCH: usize = 512;
 /// How long a span waits for others.
@@ -34,19 +40,29 @@ pub struct Exporter {
     queued: mpsc::Receiver<SpanData>,
     resource: ResourceAttributesWithSchema,
     metrics: Metrics,
-    /// The collector did not take the last request.
-    away: bool,
+    /// Whom the operator's health is told to.
+    health: Health,
+    /// The log tells that the collector is away,
+    failing: Seldom,
+    /// or refuses.
+    refusing: Seldom,
 }
 
 impl Exporter {
-    pub(super) fn new(collector: Collector, queued: mpsc::Receiver<SpanData>, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        collector: Collector,
+        queued: mpsc::Receiver<SpanData>,
+        metrics: Metrics,
+        health: Health,
+    ) -> Self {
         // it heeds OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
         let mut resource = Resource::builder();
         if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
             resource = resource.with_service_name("taskgraph");
         }
         let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
-        Self { collector, queued, resource: (&resource).into(), metrics, away: false }
+        let (failing, refusing) = (Seldom::default(), Seldom::default());
+        Self { collector, queued, resource: (&resource).into(), metrics, health, failing, refusing }
     }
 
     /// Sends until `stop`, then what is left, for a moment.
@@ -90,9 +106,10 @@ impl Exporter {
         loop {
             match self.collector.post(body.clone()).await {
                 Answer::Later(at_least, why) => {
-                    if !std::mem::replace(&mut self.away, true) {
+                    if self.failing.tell().is_some() {
                         warn!(error = why, "traces are not taken; trying again, and dropping those that do not fit");
                     }
+                    self.note(Some(format!("the collector does not take them: {why}")));
                     sleep(at_least.unwrap_or_default().min(LONGEST_PAUSE).max(pause)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -106,19 +123,27 @@ impl Exporter {
         let spans = u64::try_from(spans).unwrap_or(u64::MAX);
         let dropped = match answer {
             Answer::Taken { refused } => {
-                if std::mem::take(&mut self.away) {
+                if self.failing.over() {
                     info!("traces are taken again");
                 }
+                self.note(None);
                 refused.min(spans)
             }
             Answer::Never(why) | Answer::Later(_, why) => {
-                warn!(error = why, spans, "traces are refused, and dropped");
+                if let Some(more) = self.refusing.tell() {
+                    warn!(error = why, spans, more, "traces are refused, and dropped");
+                }
+                self.note(Some(format!("the collector refuses them, and they are dropped: {why}")));
                 spans
             }
         };
         for (fate, count) in [("sent", spans - dropped), ("dropped", dropped)] {
             self.metrics.trace_spans.get_or_create(&FateLabel { fate }).inc_by(count);
         }
+    }
+
+    fn note(&self, wrong: Option<String>) {
+        self.health.set_fault(PART, wrong.map(|message| Fault { message, stops: false }));
     }
 
     /// Sends what is left, each batch once.

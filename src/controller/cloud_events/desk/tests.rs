@@ -26,13 +26,13 @@ fn status(desk: &Desk, sequence: u64, finished: bool) -> TaskGraphStatus {
 
 /// Tells all of the first status.
 fn tell(place: &Place) -> usize {
-    tell_of(place, &place.first().unwrap())
+    tell_of(place, &place.first().unwrap().0)
 }
 
 fn tell_of(place: &Place, status: &Arc<TaskGraphStatus>) -> usize {
-    let facts = place.with_told(|told| told.facts(status));
+    let facts = place.facts(status);
     for fact in &facts {
-        place.with_told(|told| told.take(fact, status));
+        place.take(fact, status);
     }
     place.told(status);
     facts.len()
@@ -42,28 +42,28 @@ fn tell_of(place: &Place, status: &Arc<TaskGraphStatus>) -> usize {
 fn a_graph_stands_in_the_queue_once_and_its_last_status_is_told() {
     let (desk, mut queue) = desk();
     for sequence in [1, 2, 3] {
-        desk.stored("u", &status(&desk, sequence, false), false);
+        desk.stored("u", name, &status(&desk, sequence, false), Origin::Stored);
     }
     let place = queue.try_recv().unwrap();
     assert!(queue.try_recv().is_err());
     assert_eq!(desk.backlog().0, 1);
     Desk::take(&place);
-    assert_eq!(place.first().unwrap().sequence, 3);
+    assert_eq!(place.first().unwrap().0.sequence, 3);
     assert_eq!(tell(&place), 2);
     desk.put_back(&place, Outcome::Told);
     assert_eq!(desk.backlog(), (0, None));
-    desk.stored("u", &status(&desk, 3, false), false);
+    desk.stored("u", name, &status(&desk, 3, false), Origin::Stored);
     assert!(queue.try_recv().is_err(), "there is nothing new");
 }
 
 #[test]
 fn what_comes_while_a_graph_is_told_is_told_next() {
     let (desk, mut queue) = desk();
-    desk.stored("u", &status(&desk, 1, false), false);
+    desk.stored("u", name, &status(&desk, 1, false), Origin::Stored);
     let place = queue.try_recv().unwrap();
     Desk::take(&place);
-    let first = place.first().unwrap();
-    desk.stored("u", &status(&desk, 2, false), false);
+    let (first, _) = place.first().unwrap();
+    desk.stored("u", name, &status(&desk, 2, false), Origin::Stored);
     assert!(queue.try_recv().is_err(), "never two at once");
     assert_eq!(tell_of(&place, &first), 2);
     desk.put_back(&place, Outcome::Told);
@@ -74,20 +74,63 @@ fn what_comes_while_a_graph_is_told_is_told_next() {
 #[test]
 fn what_an_edit_took_over_is_told_before_the_rest() {
     let (desk, mut queue) = desk();
-    desk.stored("u", &status(&desk, 1, false), true);
-    desk.stored("u", &status(&desk, 2, false), false);
+    desk.stored("u", name, &status(&desk, 1, false), Origin::Superseded);
+    desk.stored("u", name, &status(&desk, 2, false), Origin::Stored);
     let place = queue.try_recv().unwrap();
-    assert_eq!(place.first().unwrap().sequence, 1);
+    assert_eq!(place.first().unwrap().0.sequence, 1);
     for sequence in 3..20 {
-        desk.stored("u", &status(&desk, sequence, false), true);
+        desk.stored("u", name, &status(&desk, sequence, false), Origin::Superseded);
     }
     assert!(place.state.lock().statuses.len() <= SUPERSEDED, "memory is bounded");
+    // each tells of an attempt of its own, its start and its end; fifteen made room for the last three
+    let lost = desk.metrics.cloud_events_dropped.get_or_create(&DropLabel::FORGOTTEN).get();
+    assert_eq!(lost, 2 * 15, "and what is left out is counted");
+}
+
+#[test]
+fn a_graph_that_was_left_is_told_from_where_its_status_stands() {
+    let (desk, mut queue) = desk();
+    let first = status(&desk, 1, true);
+    desk.stored("u", name, &first, Origin::Stored);
+    let place = queue.try_recv().unwrap();
+    Desk::take(&place);
+    tell(&place);
+    // while that is being noted, somebody takes the graph up again, and stores the next status
+    let mut next = status(&desk, 2, false);
+    next.cloud_events = Some(desk.owed("u", &next));
+    desk.put_back(&place, Outcome::Settled);
+    desk.stored("u", name, &next, Origin::Stored);
+    let again = queue.try_recv().unwrap();
+    assert!(place.has_ended() && !again.has_ended());
+    Desk::take(&again);
+    assert_eq!(tell(&again), 2, "of the second attempt only");
+}
+
+#[test]
+fn of_deleted_graphs_no_more_is_kept_than_there_is_room_for() {
+    let kept = Deleted::default();
+    assert!(kept.keep(DELETED_BYTES - 10) && !kept.keep(11) && kept.keep(10));
+    kept.drop_one(DELETED_BYTES - 10);
+    assert!(!kept.keep(usize::MAX));
+    assert_eq!((kept.graphs.load(Ordering::Relaxed), kept.bytes.load(Ordering::Relaxed)), (1, 10));
+    for _ in 1..DELETED {
+        assert!(kept.keep(1));
+    }
+    assert!(!kept.keep(1), "nor of more graphs");
+
+    let (desk, mut queue) = desk();
+    desk.deleted.bytes.store(DELETED_BYTES, Ordering::Relaxed);
+    desk.stored("u", name, &status(&desk, 1, false), Origin::Stored);
+    desk.deleted("u");
+    let place = queue.try_recv().unwrap();
+    assert!(place.has_ended() && place.first().is_none(), "it stands in the queue, empty");
+    assert_eq!(desk.metrics.cloud_events_dropped.get_or_create(&DropLabel::DELETED).get(), 1);
 }
 
 #[test]
 fn of_a_graph_that_finished_nothing_is_kept_while_the_sink_is_away() {
     let (desk, mut queue) = desk();
-    desk.stored("u", &status(&desk, 1, true), false);
+    desk.stored("u", name, &status(&desk, 1, true), Origin::Stored);
     let place = queue.try_recv().unwrap();
     Desk::take(&place);
     place.forget();
@@ -107,7 +150,7 @@ fn of_a_graph_that_finished_nothing_is_kept_while_the_sink_is_away() {
 #[test]
 fn a_deleted_graph_is_told_if_it_is_known() {
     let (desk, mut queue) = desk();
-    desk.stored("u", &status(&desk, 1, false), false);
+    desk.stored("u", name, &status(&desk, 1, false), Origin::Stored);
     desk.deleted("u");
     let place = queue.try_recv().unwrap();
     assert!(!place.has_ended() && place.is_deleted());
@@ -125,11 +168,11 @@ fn a_deleted_graph_is_told_if_it_is_known() {
 #[test]
 fn who_leads_no_more_tells_nothing() {
     let (desk, mut queue) = desk();
-    desk.stored("u", &status(&desk, 1, false), false);
+    desk.stored("u", name, &status(&desk, 1, false), Origin::Stored);
     let place = queue.try_recv().unwrap();
     Desk::take(&place);
     desk.clear();
-    assert!(place.has_ended());
+    assert!(place.has_ended() && place.first().is_none());
     desk.put_back(&place, Outcome::Later);
     assert!(queue.try_recv().is_err());
 }
