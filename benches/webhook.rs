@@ -155,7 +155,7 @@ async fn main() -> Result<()> {
     let port = listener.local_addr()?.port();
     // nothing is asked of it
     let client = Client::try_from(Config::new("http://127.0.0.1:1".parse()?))?;
-    let admission = Admission::new(client, Caches::default().reader(), access::Mode::Off);
+    let admission = Admission::new(client, Caches::default().reader(), access::Mode::Disabled);
     tokio::spawn(serve(listener, served, admission, std::future::pending()));
 
     println!("{TASKS} tasks, {rate} requests a second for {seconds} s, milliseconds:");
