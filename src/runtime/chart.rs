@@ -31,6 +31,12 @@ pub struct Values {
     pub rbac: Rbac,
     /// Resources of the container.
     pub resources: Resources,
+    /// Further environment variables of the container, as in a pod.
+    pub extra_env: Vec<Map<String, Value>>,
+    /// Further volumes of the pods.
+    pub extra_volumes: Vec<Map<String, Value>>,
+    /// Where the container mounts them.
+    pub extra_volume_mounts: Vec<Map<String, Value>>,
     /// Annotations of the pods.
     pub pod_annotations: BTreeMap<String, String>,
     /// Labels of the pods, beside the chart's own.
