@@ -74,9 +74,10 @@ pub struct Values {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Image {
     /// Name of the image, without the tag.
-    #[schemars(regex(pattern = "^([^@ ]*/)?[^:@/ ]+$"))]
+    #[schemars(regex(pattern = r"^([^@\s]*/)?[^:@/\s]+$"))]
     pub repository: String,
     /// Tag. Empty: the chart's appVersion.
+    #[schemars(regex(pattern = "^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$"))]
     pub tag: String,
     /// Digest, as `sha256:...`: counts more than the tag. Empty: by tag.
     #[schemars(regex(pattern = "^(sha256:[0-9a-f]{64})?$"))]
@@ -409,10 +410,12 @@ fn make_readable(schema: Option<&mut Map<String, Value>>) {
     let Some(schema) = schema else { return };
     schema.remove("default");
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
-        let required: Vec<&String> =
-            properties.iter().filter(|(_, property)| !may_be_empty(property)).map(|(name, _)| name).collect();
-        let required = serde_json::json!(required);
-        schema.insert("required".into(), required);
+        let required = properties.iter().filter(|(_, property)| !may_be_empty(property));
+        let required: Vec<Value> = required.map(|(name, _)| name.as_str().into()).collect();
+        schema.remove("required");
+        if !required.is_empty() {
+            schema.insert("required".into(), required.into());
+        }
     }
     if let Some(choices) = schema.remove("oneOf") {
         let choices = choices.as_array().cloned().unwrap_or_default();
