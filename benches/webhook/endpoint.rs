@@ -131,7 +131,7 @@ pub async fn start(client: Client, access: Mode) -> Result<(u16, Material)> {
 pub async fn measure(pace: Pace) -> Result<()> {
     // nothing is asked of it
     let client = Client::try_from(Config::new("http://127.0.0.1:1".parse()?))?;
-    let (port, material) = start(client, Mode::Off).await?;
+    let (port, material) = start(client, Mode::Disabled).await?;
     println!("endpoint, {TASKS} tasks, {} requests a second for {} s, milliseconds:", pace.rate, pace.seconds);
     for (name, expressions) in KINDS {
         let (spec, config) = (graph(expressions), tls(&material)?);

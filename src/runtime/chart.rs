@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use regex::Regex;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -29,7 +30,13 @@ pub struct Values {
     /// Its permissions.
     pub rbac: Rbac,
     /// Resources of the container.
-    pub resources: Map<String, Value>,
+    pub resources: Resources,
+    /// Further environment variables of the container, as in a pod.
+    pub extra_env: Vec<Map<String, Value>>,
+    /// Further volumes of the pods.
+    pub extra_volumes: Vec<Map<String, Value>>,
+    /// Where the container mounts them.
+    pub extra_volume_mounts: Vec<Map<String, Value>>,
     /// Annotations of the pods.
     pub pod_annotations: BTreeMap<String, String>,
     /// Labels of the pods, beside the chart's own.
@@ -43,6 +50,7 @@ pub struct Values {
     /// How the pods are spread; a constraint without `labelSelector` gets that of the pods.
     pub topology_spread_constraints: Vec<Map<String, Value>>,
     /// Priority class of the pods. Empty: the cluster's default.
+    #[schemars(regex(pattern = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"))]
     pub priority_class_name: String,
     /// How many replicas a drained machine may take away at once.
     pub pod_disruption_budget: DisruptionBudget,
@@ -66,9 +74,10 @@ pub struct Values {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Image {
     /// Name of the image, without the tag.
-    #[schemars(regex(pattern = "^([^@ ]*/)?[^:@/ ]+$"))]
+    #[schemars(regex(pattern = r"^([^@\s]*/)?[^:@/\s]+$"))]
     pub repository: String,
     /// Tag. Empty: the chart's appVersion.
+    #[schemars(regex(pattern = "^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$"))]
     pub tag: String,
     /// Digest, as `sha256:...`: counts more than the tag. Empty: by tag.
     #[schemars(regex(pattern = "^(sha256:[0-9a-f]{64})?$"))]
@@ -161,6 +170,7 @@ pub struct ServiceAccount {
     /// Whether the chart makes it. Otherwise `name` must exist.
     pub create: bool,
     /// Its name. Empty: the name of the release.
+    #[schemars(regex(pattern = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"))]
     pub name: String,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
@@ -179,6 +189,16 @@ pub struct Rbac {
     pub roles: bool,
     /// Whether the cluster's roles view, edit and admin get rights on graphs and templates.
     pub aggregate: bool,
+}
+
+/// What the container asks for, and how much it may take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// What is kept free for it.
+    pub requests: Map<String, Value>,
+    /// What it may not go beyond.
+    pub limits: Map<String, Value>,
 }
 
 /// A `PodDisruptionBudget`.
@@ -204,7 +224,7 @@ pub struct NetworkPolicy {
     pub webhook_from: Vec<Map<String, Value>>,
     /// Where the API server is.
     pub api_server: ApiServer,
-    /// Ports on which traces may leave.
+    /// Ports on which traces may leave, beside that of `tracing.endpoint`.
     #[schemars(inner(range(min = 1)))]
     pub collector_ports: Vec<u16>,
     /// Where the sink of `CloudEvents` is, as `egress` of a policy; name servers are let through with it.
@@ -239,7 +259,7 @@ pub struct Webhook {
     #[schemars(range(min = 1, max = 30))]
     pub timeout_seconds: u8,
     /// Namespaces whose objects are checked, as a label selector. Empty: all that the operator serves.
-    pub namespace_selector: Map<String, Value>,
+    pub namespace_selector: Selector,
     /// How long a certificate of the operator's own is good.
     #[schemars(regex(pattern = "^([1-9][0-9]{0,2}|1000)(m|h|d)$"))]
     pub certificate_validity: String,
@@ -256,14 +276,40 @@ pub enum WhenDown {
     Ignore,
 }
 
+/// A label selector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Selector {
+    /// Labels that there must be, with their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+    /// What else must hold of labels, as {key, operator, values}.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub match_expressions: Vec<Map<String, Value>>,
+}
+
 /// Certificates by cert-manager.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CertManager {
     /// Whether cert-manager makes the certificate, in place of the operator.
     pub enabled: bool,
-    /// Its issuer, as {name, kind, group}. Empty: one that signs itself, made by the chart.
-    pub issuer_ref: Map<String, Value>,
+    /// Its issuer. Without a name: one that signs itself, made by the chart.
+    pub issuer_ref: IssuerReference,
+}
+
+/// An issuer of cert-manager.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerReference {
+    /// Its name. Empty: none.
+    pub name: String,
+    /// Its kind: Issuer, `ClusterIssuer`, or that of an issuer from elsewhere.
+    #[schemars(length(min = 1))]
+    pub kind: String,
+    /// The API group of its kind.
+    #[schemars(length(min = 1))]
+    pub group: String,
 }
 
 /// What is made for Prometheus and Grafana.
@@ -364,18 +410,26 @@ pub struct Watched {
 /// The text of `charts/taskgraph/values.schema.json`. Draft 7, which every Helm reads.
 pub fn schema() -> String {
     let mut settings = SchemaSettings::draft07();
-    // values that a user sets to null take the chart's default, so nothing is required
     settings.inline_subschemas = true;
     let mut schema = settings.into_generator().into_root_schema_for::<Values>();
     make_readable(schema.as_object_mut());
     serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
 }
 
-/// Helm checks a user's values merged with the chart's; what is missing then was taken out on
-/// purpose (`key: null`). Choices are told in one message.
+/// Helm checks a user's values merged with the chart's: what is missing then was taken out (`key: null`), or is newer than
+/// the values that `--reuse-values` brings. That is refused here, and not by a template that finds nothing, unless the
+/// value may be empty anyway. Choices are told in one message.
 fn make_readable(schema: Option<&mut Map<String, Value>>) {
     let Some(schema) = schema else { return };
-    schema.remove("required");
+    schema.remove("default");
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        let required = properties.iter().filter(|(_, property)| !may_be_empty(property));
+        let required: Vec<Value> = required.map(|(name, _)| name.as_str().into()).collect();
+        schema.remove("required");
+        if !required.is_empty() {
+            schema.insert("required".into(), required.into());
+        }
+    }
     if let Some(choices) = schema.remove("oneOf") {
         let choices = choices.as_array().cloned().unwrap_or_default();
         let told = choices.iter().filter_map(|choice| {
@@ -392,6 +446,19 @@ fn make_readable(schema: Option<&mut Map<String, Value>>) {
         for property in properties.values_mut() {
             make_readable(property.as_object_mut());
         }
+    }
+}
+
+/// Whether a value that is not there at all means the same as an empty one, which is allowed.
+fn may_be_empty(schema: &Value) -> bool {
+    match schema["type"].as_str() {
+        Some("object") => schema["additionalProperties"] != Value::Bool(false),
+        Some("array") => schema.get("minItems").is_none(),
+        Some("string") => {
+            let matches = |pattern: &str| Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(""));
+            schema.get("minLength").is_none() && schema["pattern"].as_str().is_none_or(matches)
+        }
+        _ => false,
     }
 }
 

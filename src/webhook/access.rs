@@ -31,7 +31,7 @@ pub enum Mode {
     #[default]
     Enforce,
     /// Whatever RBAC lets pass is taken: who may write graphs may let pods run as any service account of the namespace.
-    Off,
+    Disabled,
 }
 
 /// The kinds that admission looks at.

@@ -371,7 +371,7 @@ async fn the_operator_passes_by_its_identity_alone() -> Result<()> {
     other.username = Some("system:serviceaccount:elsewhere:taskgraph".to_owned());
     assert_eq!(stage.judge.judge(&change(&other)).await?.len(), 3);
     // turned off, nobody is asked
-    let off = Judge::new(stage.operator.client.clone(), Mode::Off);
+    let off = Judge::new(stage.operator.client.clone(), Mode::Disabled);
     assert_eq!(off.judge(&change(&stage.people["nobody"].info)).await?, []);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The files of the repository that must agree with the code.
 #![cfg(feature = "kubernetes")]
 
+mod charts;
 mod documents;
 #[cfg(feature = "operator")]
 mod gitops;

@@ -61,6 +61,7 @@ pub fn document_paths() -> Vec<PathBuf> {
     paths.retain(|path| path.exists());
     paths.extend(files_below("docs", &["md"]));
     paths.extend(files_below("examples", &["md"]));
+    paths.extend(files_below("charts", &["md"]));
     paths
 }
 

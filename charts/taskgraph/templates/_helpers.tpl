@@ -23,7 +23,7 @@
 
 {{- define "taskgraph.selector" -}}
 app.kubernetes.io/name: taskgraph
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Of everything that is not the operator's pod: those of the test must not be taken for it. */}}
@@ -38,9 +38,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "taskgraph.commonLabels" . }}
 {{- end }}
 
+{{/* The labels of everything and some of the user's, which must be others: two of one name are no YAML. Takes the root, the
+     labels, and the value that they are. */}}
+{{- define "taskgraph.labelsWith" -}}
+{{- $own := include "taskgraph.labels" .root | fromYaml -}}
+{{- $labels := .labels | default dict -}}
+{{- range $key, $_ := $labels -}}
+{{- if hasKey $own $key }}{{ fail (printf "%s: %s is a label of the chart's own" $.value $key) }}{{ end -}}
+{{- end -}}
+{{ merge $own $labels | toYaml }}
+{{- end }}
+
 {{- define "taskgraph.testLabels" -}}
 app.kubernetes.io/name: taskgraph-test
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{ include "taskgraph.commonLabels" . }}
 {{- end }}
 
@@ -64,8 +75,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "taskgraph.subjects" -}}
 - kind: ServiceAccount
-  name: {{ include "taskgraph.serviceAccount" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "taskgraph.serviceAccount" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end }}
 
 {{/* The security context that namespaces with the "restricted" standard ask of a container. */}}
@@ -82,16 +93,22 @@ runAsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
+{{/* The port that an address names, or that of its scheme. */}}
+{{- define "taskgraph.port" -}}
+{{- $url := urlParse . -}}
+{{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- end }}
+
 {{/* The Secrets for the sink of events, as sources of a volume; empty where there are none. */}}
 {{- define "taskgraph.eventSecrets" -}}
 {{- with .Values.events.tokenSecret }}{{ if .name }}
-- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: token}]}
+- secret: {name: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: token}]}
 {{- end }}{{ end }}
 {{- with .Values.events.loginSecret }}{{ if .name }}
 - secret: {name: {{ .name }}, items: [{key: username, path: login/username}, {key: password, path: login/password}]}
 {{- end }}{{ end }}
 {{- with .Values.events.caSecret }}{{ if .name }}
-- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: ca.crt}]}
+- secret: {name: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: ca.crt}]}
 {{- end }}{{ end }}
 {{- end }}
 
@@ -120,9 +137,9 @@ annotations: {cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/{{ includ
 {{- with .root.Values.webhook -}}
 admissionReviewVersions: [v1]
 clientConfig:
-  service: {name: {{ include "taskgraph.webhook" $.root }}, namespace: {{ $.root.Release.Namespace }}, path: {{ $.path }}, port: 443}
+  service: {name: {{ include "taskgraph.webhook" $.root }}, namespace: {{ $.root.Release.Namespace | quote }}, path: {{ $.path }}, port: 443}
 matchPolicy: Equivalent
 sideEffects: None
-namespaceSelector: {{- merge (deepCopy .namespaceSelector) $served | toYaml | nindent 2 }}
+namespaceSelector: {{- mergeOverwrite (deepCopy .namespaceSelector) $served | toYaml | nindent 2 }}
 {{- end }}
 {{- end }}

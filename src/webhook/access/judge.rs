@@ -61,7 +61,7 @@ impl Judge {
     /// A problem for each right that the change asks for and the requester has not, in the order of the fields. All
     /// are asked for side by side.
     pub async fn judge(&self, change: &Change<'_>) -> Result<Vec<Problem>, Error> {
-        if self.mode == Mode::Off {
+        if self.mode == Mode::Disabled {
             return Ok(Vec::new());
         }
         let wanted = required(change);

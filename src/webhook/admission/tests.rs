@@ -25,7 +25,7 @@ use crate::{
 fn admission() -> Arc<Admission> {
     let uri = "http://127.0.0.1:1".parse().unwrap();
     let client = Client::try_from(kube::Config::new(uri)).unwrap();
-    Admission::new(client, Caches::default().reader(), access::Mode::Off, Metrics::new().0, Health::default())
+    Admission::new(client, Caches::default().reader(), access::Mode::Disabled, Metrics::new().0, Health::default())
 }
 
 fn review(spec: &Value, dry_run: bool) -> Value {
