@@ -286,14 +286,15 @@ async fn failed_and_refused_graphs_fail_and_are_mended_by_an_edit() -> Result<()
     // each reconciliation fails anew, and none runs the graph again
     stage.nothing_to_apply("order").await?;
     fails(stage.until_failed(&revision).await);
-    let rerun = json!({"tasks": tasks, "rerun": {"id": "mended"}});
+    let rerun = json!({"tasks": tasks, "rerun": {"id": "mended", "scope": "Failed"}});
     let revision = stage.commit(&[("order", &rerun)]).await?;
     stage.until_ready(&revision).await;
     let graph = namespace.graphs().get("order").await?;
     assert_eq!((finished(&graph), line(&graph).as_str()), (Some("Complete"), "flaky=Succeeded/2 last=Succeeded/1"));
 
     // an edit that is refused: the run goes on as it was, and Flux says that Git is wrong
-    let refused = json!({"tasks": [task("flaky", &[]), task("last", &["flakey"])], "rerun": {"id": "mended"}});
+    let refused =
+        json!({"tasks": [task("flaky", &[]), task("last", &["flakey"])], "rerun": {"id": "mended", "scope": "Failed"}});
     let revision = stage.commit(&[("order", &refused)]).await?;
     fails(stage.until_failed(&revision).await);
     let graph = namespace.graphs().get("order").await?;
@@ -384,7 +385,8 @@ async fn the_plugins_word_stays_and_kubectls_is_undone() -> Result<()> {
     namespace.until_finished("other").await;
     let refused = stage.flux.reconcile(NAME).await?;
     let (reason, message) = refused.failure(&revision).context("it is refused")?;
-    assert_eq!((reason, message.contains("Cancel")), ("ReconciliationFailed", true), "{message}");
+    let told = message.contains("a cancel cannot be taken back");
+    assert_eq!((reason, told), ("ReconciliationFailed", true), "{message}");
     // until Git says it too
     let mut cancelled = graphs.clone();
     cancelled[1]["spec"]["desiredState"] = json!("Cancel");

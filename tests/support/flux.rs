@@ -30,8 +30,8 @@ use tokio::task::JoinHandle;
 
 use super::{ControlPlane, Namespace, crds, process::Program};
 
-/// The field manager of what users do with `kubectl apply --server-side`.
-const USER: &str = "kubectl-of-the-test";
+/// The field manager of who sets up Flux.
+const USER: &str = "platform";
 
 /// What says what is to be applied, from where.
 #[derive(CustomResource, Clone, Debug, Serialize, Deserialize)]
