@@ -9,7 +9,7 @@ help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  make demo KUBECONFIG=... IMAGE_PREFIX=registry/path/   runs the demo on a cluster that you have"
-	@echo "  make test TESTS='unit files'                           runs some of unit, files, api, e2e"
+	@echo "  make test TESTS='unit files'                           runs some of unit, files, api, e2e, flux"
 	@echo "  VERBOSE=1 shows all output of lint and test"
 
 # Only what was given on the command line: a KUBECONFIG in the environment is
@@ -17,7 +17,7 @@ help: ## Show this
 demo: ## Run the examples on a real cluster (the embedded one, or yours)
 	@$(if $(filter command line,$(origin KUBECONFIG)),,env -u KUBECONFIG) hack/demo
 
-test: ## Run all tests: units, files, API server, end to end
+test: ## Run all tests (but those with Flux): units, files, API server, end to end
 	@hack/test $(TESTS)
 
 lint: ## Check formats, lints, scripts, charts, generated files

@@ -13,6 +13,9 @@ use crate::{
     controller::view::parent_of,
 };
 
+/// Field manager of what the verbs write. Not `kubectl-…`: Flux takes whatever such managers wrote for drift, and undoes it.
+pub const MANAGER: &str = "taskgraph-plugin";
+
 /// Merges `spec` into the graph's, if it is still the graph that was read; the graph as it is then.
 pub async fn merge(graphs: &Graphs, graph: &TaskGraph, spec: Value) -> Result<TaskGraph> {
     let patch = json!({"metadata": {"uid": graph.metadata.uid}, "spec": spec});
@@ -33,7 +36,8 @@ pub enum Answer {
 
 /// Merges a patch into a graph. What the cluster `refuses` for another reason is an error.
 pub async fn send(graphs: &Graphs, name: &str, patch: Value, refuses: &str) -> Result<Answer> {
-    match graphs.api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    match graphs.api.patch(name, &parameters, &Patch::Merge(patch)).await {
         Ok(graph) => Ok(Answer::Changed(Box::new(graph))),
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
             Ok(Answer::Another(status.message))

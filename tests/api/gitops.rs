@@ -1,5 +1,7 @@
 //! What docs/gitops.md says of drift, of two managers, and of pruning.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use http::Method;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
@@ -7,12 +9,16 @@ use kube::{
     ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use taskgraph::api::{MANAGER, TaskGraph};
 
 use crate::{
     fixture::{Fixture, container, task},
-    support::{Play, namespace::finished},
+    support::{
+        Play,
+        namespace::{finished, line},
+    },
 };
 
 /// A graph as a manager applies it.
@@ -101,6 +107,41 @@ async fn the_operator_never_writes_what_was_applied() -> Result<()> {
     for call in of_graphs("taskgraphs") {
         let child = call.name != "g";
         assert!(child && [Method::POST, Method::PATCH, Method::DELETE].contains(&call.verb), "{call:?}");
+    }
+    Ok(())
+}
+
+/// A status that speaks of this generation speaks of nothing before it: no tool takes a run that begins once more for one
+/// that has ended.
+#[tokio::test]
+async fn a_generation_is_observed_together_with_what_it_leads_to() -> Result<()> {
+    let fixture = Fixture::new("observed", |task, attempt| match (task, attempt) {
+        ("flaky", 1) => Play::fails(1),
+        _ => Play::succeeds("").after(Duration::from_millis(300)),
+    })
+    .await?;
+    let namespace = &fixture.namespace;
+    let graph = fixture.run("g", json!({"tasks": [task("flaky", &[])]})).await?;
+    assert_eq!(finished(&graph), Some("Failed"));
+    let edits = [
+        (json!({"rerun": {"id": "once", "scope": "Failed"}}), "flaky=Succeeded/2"),
+        (json!({"tasks": [task("flaky", &[]), task("more", &[])]}), "flaky=Succeeded/2 more=Succeeded/1"),
+        (json!({"rerun": {"id": "twice", "scope": "All"}}), "flaky=Succeeded/3 more=Succeeded/2"),
+    ];
+    for (generation, (edit, expected)) in (2..).zip(edits) {
+        let seen = Mutex::new(Vec::new());
+        let done = |graph: &TaskGraph| {
+            let observed = graph.status.as_ref().and_then(|status| status.observed_generation) == Some(generation);
+            if observed {
+                seen.lock().push((finished(graph), line(graph)));
+            }
+            observed && finished(graph).is_some()
+        };
+        let (_, edited) = tokio::join!(namespace.until("g", "finished once more", done), namespace.edit("g", edit));
+        edited?;
+        let seen = seen.into_inner();
+        assert!(seen.len() > 1, "{seen:?}");
+        assert_eq!(seen.last(), Some(&(Some("Complete"), expected.to_owned())), "{seen:?}");
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod crash;
 mod edits;
 mod faults;
 mod fixture;
+mod flux;
 mod gitops;
 mod harness;
 mod histories;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::PostParams;
+use kube::{ResourceExt, api::PostParams};
 use serde_json::{Value, json};
 use taskgraph::api::{GraphPhase, TaskGraph, TaskPhase};
 
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What a verb printed, its complaint, and its exit code.
-async fn plugin(fixture: &Fixture, arguments: &[&str], input: Value) -> Result<(String, String, Option<i32>)> {
+pub async fn plugin(fixture: &Fixture, arguments: &[&str], input: Value) -> Result<(String, String, Option<i32>)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-taskgraph"));
     command.args(arguments).args(["--namespace", &fixture.namespace.name, "--kubeconfig"]);
     command.arg(fixture.proxy.kubeconfig());
@@ -62,6 +62,13 @@ async fn suspend_resume_and_cancel() -> Result<()> {
     assert_eq!(plugin(&fixture, &["cancel", "g"], Value::Null).await?.2, Some(0));
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(condition(&graph, "Failed").map(|failed| failed.reason.as_str()), Some("Cancelled"));
+    // a manager of its own, by which GitOps tools tell it from `kubectl edit`: docs/gitops.md
+    let fields = |manager: &str| {
+        let mut entries = graph.managed_fields().iter();
+        let entry = entries.find(|entry| entry.manager.as_deref() == Some(manager))?;
+        Some(entry.fields_v1.as_ref()?.0["f:spec"]["f:desiredState"].is_object())
+    };
+    assert_eq!(fields("taskgraph-plugin"), Some(true), "{:?}", graph.managed_fields());
     for verb in [&["resume", "g"][..], &["rerun", "g", "--all"]] {
         let (_, err, code) = plugin(&fixture, verb, Value::Null).await?;
         assert_eq!(code, Some(2));

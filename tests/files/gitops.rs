@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, env, fs};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use taskgraph::{
-    api::{DesiredState, GraphPhase, TaskGraphSpec, TaskGraphStatus},
+    api::{
+        CONDITION_ACCEPTED, CONDITION_COMPLETE, CONDITION_FAILED, CONDITION_RECONCILING, CONDITION_STALLED,
+        CONDITION_SUSPENDED, DesiredState, GraphPhase, TaskGraphSpec, TaskGraphStatus,
+    },
     controller::{report::Verdict, restored::held},
     engine::{
         Action, Attempt, AttemptResult, Blame, Event, Failure, Identity, Plan, Run, Templates, compile, event::Step,
@@ -99,6 +102,13 @@ impl Told {
         self.step([])
     }
 
+    /// Failed tasks run once more.
+    fn rerun(&mut self) -> &mut Self {
+        let rerun = serde_json::from_value(json!({"id": "again", "scope": "Failed"})).unwrap();
+        assert!(self.run.rerun(&rerun, self.now) > 0);
+        self.step([])
+    }
+
     /// The status, as the operator stores it: first the verdict on the spec, then what the run knows.
     fn status(&self, verdict: &Verdict, generation: i64) -> TaskGraphStatus {
         let mut status = TaskGraphStatus::default();
@@ -166,7 +176,12 @@ fn states() -> Vec<(&'static str, i64, Option<TaskGraphStatus>)> {
         ("finalizing", 1, accepted(begun().ok("reserve").ok("ship"))),
         ("complete", 1, accepted(begun().ok("reserve").ok("ship").ok("tidy"))),
         ("complete-edited", 2, accepted(begun().ok("reserve").ok("ship").ok("tidy"))),
+        ("complete-edit-waits", 2, Some(begun().ok("reserve").ok("ship").ok("tidy").status(&missing, 2))),
+        ("complete-edit-refused", 2, Some(begun().ok("reserve").ok("ship").ok("tidy").status(&refused(), 2))),
         ("failed", 1, accepted(begun().ok("reserve").fail("ship").undone("reserve").ok("tidy"))),
+        ("failed-edit-refused", 2, Some(begun().fail("reserve").ok("tidy").status(&refused(), 2))),
+        ("failed-edit-waits", 2, Some(begun().fail("reserve").ok("tidy").status(&missing, 2))),
+        ("failed-rerun", 2, Some(begun().fail("reserve").ok("tidy").rerun().status(&Verdict::Accepted, 2))),
         ("cancelled", 1, accepted(begun().want(DesiredState::Cancel).gone("reserve").ok("tidy"))),
     ]
 }
@@ -213,11 +228,34 @@ fn recorded_statuses_are_what_the_operator_writes() {
     assert!(found == expected, "gitops/statuses is stale; run `UPDATE=1 cargo test --test files gitops`");
 }
 
-/// Who reads the document copies the check from there.
+/// Every condition holds in one of them, and not in another: the checks ask for them.
 #[test]
-fn the_document_shows_the_check_as_it_is() {
+fn every_condition_is_there() {
+    let held = |status: &TaskGraphStatus, type_: &str| {
+        status.conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
+    };
+    let statuses: Vec<_> = states().into_iter().filter_map(|(_, _, status)| status).collect();
+    for type_ in [
+        CONDITION_ACCEPTED,
+        CONDITION_COMPLETE,
+        CONDITION_FAILED,
+        CONDITION_SUSPENDED,
+        CONDITION_RECONCILING,
+        CONDITION_STALLED,
+    ] {
+        let times = statuses.iter().filter(|status| held(status, type_)).count();
+        assert!((1..statuses.len()).contains(&times), "{type_} holds in {times} of {}", statuses.len());
+    }
+}
+
+/// Who reads the document copies the checks from there.
+#[test]
+fn the_document_shows_the_checks_as_they_are() {
     let document = read(&root().join("docs/gitops.md"));
-    for line in read(&root().join("gitops/health.lua")).lines() {
-        assert!(document.contains(line.trim()), "docs/gitops.md lacks: {line}");
+    for file in ["gitops/health.lua", "gitops/flux-health.yaml"] {
+        // comments are for who reads the file
+        for line in read(&root().join(file)).lines().filter(|line| !line.starts_with('#')) {
+            assert!(document.contains(line.trim()), "docs/gitops.md lacks: {line}");
+        }
     }
 }

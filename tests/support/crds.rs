@@ -10,19 +10,24 @@ use kube::{
     runtime::{conditions, wait},
 };
 
-/// Applies them, and waits until they are served.
+/// Applies ours, and waits until they are served.
 pub async fn install(client: &Client) -> Result<()> {
-    let crds = taskgraph::api::crd::all();
+    apply(client, &taskgraph::api::crd::all()).await
+}
+
+/// Applies some, and waits until they are served.
+pub async fn apply(client: &Client, crds: &[CustomResourceDefinition]) -> Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in &crds {
+    for crd in crds {
         api.patch(&crd.name_any(), &PatchParams::apply("taskgraph-tests").force(), &Patch::Apply(crd)).await?;
     }
-    for crd in &crds {
+    for crd in crds {
         let name = crd.name_any();
         let established = wait::await_condition(api.clone(), &name, conditions::is_crd_established());
         tokio::time::timeout(Duration::from_secs(30), established).await.context("CRD not established")??;
         // established, and yet "storage is (re)initializing" for a moment: the client tries again
-        let path = format!("/apis/{}/{}/{}", crd.spec.group, crd.spec.versions[0].name, crd.spec.names.plural);
+        let version = crd.spec.versions.iter().find(|version| version.served).context("no version is served")?;
+        let path = format!("/apis/{}/{}/{}", crd.spec.group, version.name, crd.spec.names.plural);
         client.request_text(http::Request::get(path).body(Vec::new())?).await?;
     }
     Ok(())

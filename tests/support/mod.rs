@@ -8,6 +8,7 @@ pub mod auditor;
 pub mod control_plane;
 pub mod crds;
 pub mod embedded;
+pub mod flux;
 pub mod guarded;
 pub mod namespace;
 pub mod operator;

@@ -1,42 +1,76 @@
 // Command health says what GitOps tools make of graphs, with what these tools themselves use: Argo CD's
-// Lua interpreter for the health check in gitops/argocd, and kstatus as Flux has it.
+// Lua interpreter for its health check, kstatus as Flux has it, and Flux' own code for its health checks in CEL.
 //
-//	health SCRIPT FILE...
+//	health SCRIPT EXPRESSIONS FILE...
 //
-// Each FILE is an object as YAML. For each a row of a Markdown table is printed: the name of the file, Argo CD's
-// health and message, kstatus' status and message.
+// Each FILE is an object as YAML, EXPRESSIONS is a list as in spec.healthCheckExprs of a Kustomization. For each
+// FILE a row of a Markdown table is printed: its name, Argo CD's health and message, kstatus' status and message,
+// the status by the expressions.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	"github.com/fluxcd/pkg/apis/kustomize"
+	"github.com/fluxcd/pkg/runtime/cel"
 	lua "github.com/yuin/gopher-lua"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 )
 
 func main() {
-	if len(os.Args) < 3 {
-		fmt.Fprintln(os.Stderr, "usage: health SCRIPT FILE...")
+	if len(os.Args) < 4 {
+		fmt.Fprintln(os.Stderr, "usage: health SCRIPT EXPRESSIONS FILE...")
 		os.Exit(2)
 	}
-	script, err := os.ReadFile(os.Args[1])
-	for _, file := range os.Args[2:] {
-		if err == nil {
-			err = tell(string(script), file)
-		}
-		if err != nil {
+	checks, err := read(os.Args[1], os.Args[2])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "health: %v\n", err)
+		os.Exit(1)
+	}
+	for _, file := range os.Args[3:] {
+		if err := checks.tell(file); err != nil {
 			fmt.Fprintf(os.Stderr, "health: %s: %v\n", file, err)
 			os.Exit(1)
 		}
 	}
 }
 
-func tell(script, file string) error {
+// What the tools are given.
+type checks struct {
+	script      string
+	expressions *cel.StatusEvaluator
+}
+
+func read(script, expressions string) (*checks, error) {
+	text, err := os.ReadFile(script)
+	if err != nil {
+		return nil, err
+	}
+	list, err := os.ReadFile(expressions)
+	if err != nil {
+		return nil, err
+	}
+	var custom []kustomize.CustomHealthCheck
+	if err := yaml.UnmarshalStrict(list, &custom); err != nil {
+		return nil, fmt.Errorf("%s: %w", expressions, err)
+	}
+	if len(custom) != 1 || custom[0].Kind != "TaskGraph" {
+		return nil, fmt.Errorf("%s: not one check, of TaskGraph", expressions)
+	}
+	evaluator, err := cel.NewStatusEvaluator(&custom[0].HealthCheckExpressions)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", expressions, err)
+	}
+	return &checks{script: string(text), expressions: evaluator}, nil
+}
+
+func (c *checks) tell(file string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -45,16 +79,21 @@ func tell(script, file string) error {
 	if err := yaml.Unmarshal(text, &object); err != nil {
 		return err
 	}
-	health, message, err := argocd(script, object)
+	health, message, err := argocd(c.script, object)
 	if err != nil {
 		return err
 	}
-	computed, err := status.Compute(&unstructured.Unstructured{Object: integers(object).(map[string]any)})
+	graph := &unstructured.Unstructured{Object: integers(object).(map[string]any)}
+	computed, err := status.Compute(graph)
+	if err != nil {
+		return err
+	}
+	evaluated, err := c.expressions.Evaluate(context.Background(), graph)
 	if err != nil {
 		return err
 	}
 	name := strings.TrimSuffix(filepath.Base(file), ".yaml")
-	row := fmt.Sprintf("| `%s` | %s: %s | %s: %s |", name, health, message, computed.Status, computed.Message)
+	row := fmt.Sprintf("| `%s` | %s: %s | %s: %s | %s |", name, health, message, computed.Status, computed.Message, evaluated.Status)
 	fmt.Println(strings.ReplaceAll(row, "\n", " "))
 	return nil
 }

@@ -79,6 +79,14 @@ use_go() {
 	printf '%s\n%s\n' "$wanted" "${version%% *}" | sort -CV || die "Go $wanted or newer is needed (see $here/tools/go.mod), but $(command -v go) is $go_version"
 }
 
+# Prints the folder of a module of which only files are read, having checked that it is the pinned one.
+module() { # MODULE VERSION SUM
+	local answer
+	answer=$(cd / && env "${go_build_env[@]}" go mod download -json "$1@$2")
+	[[ $answer == *"\"Sum\": \"$3\""* ]] || die "$1 $2 has not the sum $3 that is pinned"
+	sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' <<< "$answer"
+}
+
 cache_dir() {
 	use_go
 	local hash
