@@ -128,7 +128,7 @@ fn tracer(
     let Some(endpoint) = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) else {
         return Ok((Tracer::off(), None));
     };
-    let collector = Collector::new(endpoint, &args.otlp_headers, args.otlp_ca_file.as_deref())?;
+    let collector = Collector::new(endpoint, &args.otlp_headers, args.otlp_certificate.as_deref())?;
     let (tracer, exporter) = Tracer::new(collector, ratio.unwrap_or(args.trace_ratio), metrics.clone(), health.clone());
     Ok((tracer, Some(exporter)))
 }

@@ -56,7 +56,7 @@ pub struct Args {
     /// File with the certificates of whom to trust as the collector, as PEM. Absent: those of the machine or, if it has
     /// none, those that browsers trust
     #[arg(long, env = "OTEL_EXPORTER_OTLP_CERTIFICATE", value_name = "FILE")]
-    pub otlp_ca_file: Option<PathBuf>,
+    pub otlp_certificate: Option<PathBuf>,
 
     /// Part of graphs that are traced, 0 to 1. A graph with a valid annotation `traceparent` does
     /// as that says

@@ -336,8 +336,7 @@ pub struct Events {
     pub http: HttpEvents,
     /// Into NATS.
     pub nats: NatsEvents,
-    /// The token for the sink: a bearer token (or, with a scheme before it, the whole header `Authorization`), or that of
-    /// NATS. Without a name: none.
+    /// The token for the sink: a bearer token (with a scheme before it: all of `Authorization`), or that of NATS.
     pub token_secret: SecretKey,
     /// User and password for the sink, under the keys `username` and `password`.
     pub login_secret: SecretName,

@@ -40,7 +40,7 @@ pub enum Error {
     #[error("--otlp-headers: write NAME=VALUE, separated by commas")]
     Headers,
     /// The file that says whom to trust cannot be read.
-    #[error("--otlp-ca-file {file:?}: {why}")]
+    #[error("--otlp-certificate {file:?}: {why}")]
     Trust {
         /// The file.
         file: std::path::PathBuf,

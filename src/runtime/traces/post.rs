@@ -209,7 +209,7 @@ mod tests {
 
         let file = folder.path().join("ca.crt");
         let told = Collector::new(&endpoint, "", Some(&file)).unwrap_err().to_string();
-        assert!(told.starts_with("--otlp-ca-file ") && told.contains("ca.crt"), "{told}");
+        assert!(told.starts_with("--otlp-certificate ") && told.contains("ca.crt"), "{told}");
         for (text, wanted) in
             [(&ours.authorities, Ok(())), (&other.authorities, Err("certificate")), (&String::new(), Err("none"))]
         {
