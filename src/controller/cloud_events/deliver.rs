@@ -119,9 +119,10 @@ impl Deliverer {
 impl Inner {
     async fn work(self: Arc<Self>) {
         loop {
-            let round = self.rest().await;
             let next = self.queue.lock().await.recv().await;
             let Some(place) = next else { return };
+            // only now: workers that waited for a graph know nothing of what failed meanwhile
+            let round = if place.has_ended() { 0 } else { self.rest().await };
             Desk::take(&place);
             let outcome = match AssertUnwindSafe(self.tell(&place)).catch_unwind().await {
                 Err(_) => {
