@@ -112,8 +112,8 @@ impl Flux {
         fs::create_dir_all(&dir)?;
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
-        let served = Served::default();
-        let router = Router::new().fallback(serve).with_state(Arc::clone(&served));
+        let tarballs = Served::default();
+        let router = Router::new().fallback(serve).with_state(Arc::clone(&tarballs));
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
@@ -126,7 +126,15 @@ impl Flux {
         ];
         let all = own.iter().chain(&lockdown).chain(args);
         let program = Program::start(&program.join("kustomize-controller"), all, &env, &dir.join("log"))?;
-        Ok(Self { namespace: namespace.clone(), dir, port, served, server, commits: Mutex::default(), program })
+        Ok(Self {
+            namespace: namespace.clone(),
+            dir,
+            port,
+            served: tarballs,
+            server,
+            commits: Mutex::default(),
+            program,
+        })
     }
 
     /// Kustomizations of its namespace.
