@@ -77,10 +77,10 @@ pub async fn take_up(ctx: &Context, view: &GraphView, slot: &Arc<Slot>) -> Resul
             }
             match pin(ctx, view, &pinned, 1).await? {
                 Pin::First => begin(ctx, view, slot, plan, pinned).await,
-                Pin::Stored(stored) => resume(ctx, view, slot, Stored::Read(stored)).await,
+                Pin::Stored(stored) => Box::pin(resume(ctx, view, slot, Stored::Read(stored))).await,
             }
         }
-        None => resume(ctx, view, slot, Stored::Unread).await,
+        None => Box::pin(resume(ctx, view, slot, Stored::Unread)).await,
     }
 }
 

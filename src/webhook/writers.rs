@@ -101,6 +101,7 @@ fn add(path: &[&str], value: Value) -> PatchOperation {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json! gives values")]
 mod tests {
     use super::*;
 

@@ -16,7 +16,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use taskgraph::api::{DesiredState, TaskGraph, TaskPhase, TaskTemplate};
+use taskgraph::api::{DesiredState, GraphPhase, TaskGraph, TaskPhase, TaskTemplate};
 
 use crate::{
     fixture::{Fixture, task, task_with},
@@ -30,7 +30,7 @@ use crate::{
     verbs::plugin,
 };
 
-/// The Kustomization and the GitRepository of the page.
+/// The Kustomization and the `GitRepository` of the page.
 const NAME: &str = "team-graphs";
 /// The account that the page lets Flux apply as.
 const ACCOUNT: &str = "gitops";
@@ -112,12 +112,12 @@ impl Stage {
     /// Git has these graphs from now on, by name and spec, and a template; the revision.
     async fn commit(&self, graphs: &[(&str, &Value)]) -> Result<String> {
         let graphs: Vec<_> =
-            graphs.iter().map(|(name, spec)| object("TaskGraph", json!({"name": name}), spec)).collect();
+            graphs.iter().map(|(name, spec)| object("TaskGraph", &json!({"name": name}), spec)).collect();
         self.commit_objects(&graphs).await
     }
 
     async fn commit_objects(&self, graphs: &[Value]) -> Result<String> {
-        let template = object("TaskTemplate", json!({"name": "kept"}), &json!({"graph": {"tasks": [task("a", &[])]}}));
+        let template = object("TaskTemplate", &json!({"name": "kept"}), &json!({"graph": {"tasks": [task("a", &[])]}}));
         let text = |objects: &[Value]| objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n");
         let mut files = vec![("graphs/template.yaml", text(&[template])), ("README.md", "Graphs.\n".to_owned())];
         if !graphs.is_empty() {
@@ -184,7 +184,7 @@ impl Stage {
     }
 }
 
-fn object(kind: &str, metadata: Value, spec: &Value) -> Value {
+fn object(kind: &str, metadata: &Value, spec: &Value) -> Value {
     json!({"apiVersion": "taskgraph.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
 }
 
@@ -351,8 +351,8 @@ async fn the_plugins_word_stays_and_kubectls_is_undone() -> Result<()> {
     let namespace = &stage.fixture.namespace;
     let spec = json!({"tasks": [ask(&[]), task_with("last", &["ask"], json!({}))]});
     let merged = json!({"name": "merged", "annotations": {"kustomize.toolkit.fluxcd.io/ssa": "Merge"}});
-    let named = |name: &str| object("TaskGraph", json!({"name": name}), &spec);
-    let graphs = [named("order"), named("other"), object("TaskGraph", merged, &spec)];
+    let named = |name: &str| object("TaskGraph", &json!({"name": name}), &spec);
+    let graphs = [named("order"), named("other"), object("TaskGraph", &merged, &spec)];
     let revision = stage.commit_objects(&graphs).await?;
     // applied, and no more is waited for
     stage.until_ready(&revision).await;
@@ -392,6 +392,6 @@ async fn the_plugins_word_stays_and_kubectls_is_undone() -> Result<()> {
     cancelled[1]["spec"]["desiredState"] = json!("Cancel");
     let revision = stage.commit_objects(&cancelled).await?;
     stage.until_ready(&revision).await;
-    assert_eq!(status(&namespace.graphs().get("other").await?).phase.map(|phase| phase.name()), Some("Failed"));
+    assert_eq!(status(&namespace.graphs().get("other").await?).phase.map(GraphPhase::name), Some("Failed"));
     Ok(())
 }

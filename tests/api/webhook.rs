@@ -512,8 +512,8 @@ async fn who_writes_a_graph_is_noted_and_told() -> Result<()> {
     };
     let graph = fixture.namespace.until("g", "edited and finished", edited).await;
     let notes: Vec<_> = graph.annotations().iter().filter(|(key, _)| key.starts_with("taskgraph.dev/")).collect();
-    let noted: Vec<_> = notes.iter().map(|(_, user)| user.as_str()).collect();
-    assert_eq!(noted, ["ann", "eve", "bob"], "created, designed, operated: {notes:?}");
+    let users: Vec<_> = notes.iter().map(|(_, user)| user.as_str()).collect();
+    assert_eq!(users, ["ann", "eve", "bob"], "created, designed, operated: {notes:?}");
     let history = graph.status.map(|status| status.history).unwrap_or_default();
     let told: Vec<_> = history.iter().map(|entry| (entry.event.as_str(), entry.by.as_deref())).collect();
     let expected = [

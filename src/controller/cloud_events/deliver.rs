@@ -235,26 +235,20 @@ impl Inner {
             }
             Err(SinkError::Refused(why)) => {
                 metrics.cloud_events_dropped.get_or_create(&DropLabel::REFUSED).inc();
-                match self.refusing.tell() {
-                    Some(more) => {
-                        warn!(
-                            graph,
-                            namespace,
-                            id = event.id,
-                            why,
-                            more,
-                            "the sink refuses a CloudEvent; it is dropped"
-                        );
-                    }
-                    None => debug!(graph, namespace, id = event.id, why, "the sink refuses a CloudEvent"),
+                let id = &event.id;
+                if let Some(more) = self.refusing.tell() {
+                    warn!(graph, namespace, id, why, more, "the sink refuses a CloudEvent; it is dropped");
+                } else {
+                    debug!(graph, namespace, id, why, "the sink refuses a CloudEvent");
                 }
                 Ok(())
             }
             Err(SinkError::Failed(why)) => {
                 metrics.cloud_events_retries.inc();
-                match self.failing.tell() {
-                    Some(_) => warn!(graph, namespace, why, "the sink does not take CloudEvents; they are sent later"),
-                    None => debug!(graph, namespace, why, "a CloudEvent is not taken"),
+                if self.failing.tell().is_some() {
+                    warn!(graph, namespace, why, "the sink does not take CloudEvents; they are sent later");
+                } else {
+                    debug!(graph, namespace, why, "a CloudEvent is not taken");
                 }
                 if self.failures.load(Ordering::Relaxed) >= AWAY {
                     let message = format!("the sink does not take them: {why}");

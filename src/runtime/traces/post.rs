@@ -205,7 +205,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
         let router = axum::Router::new().route("/v1/traces", axum::routing::post(|| async {}));
-        let server = tokio::spawn(axum::serve(Connections::on(listener, served).unwrap(), router).into_future());
+        let serving = tokio::spawn(axum::serve(Connections::on(listener, served).unwrap(), router).into_future());
 
         let file = folder.path().join("ca.crt");
         let told = Collector::new(&endpoint, "", Some(&file)).unwrap_err().to_string();
@@ -227,7 +227,7 @@ mod tests {
         // without a file, some are trusted on any machine
         let public = Collector::new(&endpoint, "", None).unwrap();
         assert!(matches!(public.post(Bytes::new()).await, Answer::Later(..)));
-        server.abort();
+        serving.abort();
     }
 
     #[test]

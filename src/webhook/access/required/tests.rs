@@ -245,8 +245,8 @@ fn metadata_asks_nothing_unless_it_claims_to_be_the_operators() {
         ["design taskgraphs/g at metadata.labels[\"taskgraph.dev/graph-uid\"]"]
     );
     // another's object may own what is new
-    let owned = json!({"metadata": {"ownerReferences": owner("1", "apps/v1")}, "spec": {"templateRef": {"name": "t"}}});
-    assert_eq!(told(&ask(Kind::Graph, None, &owned)), ["operate or design taskgraphs/g at spec.templateRef"]);
+    let child = json!({"metadata": {"ownerReferences": owner("1", "apps/v1")}, "spec": {"templateRef": {"name": "t"}}});
+    assert_eq!(told(&ask(Kind::Graph, None, &child)), ["operate or design taskgraphs/g at spec.templateRef"]);
 }
 
 #[test]
