@@ -14,6 +14,7 @@ use super::{
     children,
     edit::{self, EDIT_REFUSED},
     events::Telling,
+    pin::pin_next,
     report::{RULES_CHANGED, Verdict},
     rest::{Rest, no_pod_runs},
     revision::Pinned,
@@ -122,7 +123,7 @@ async fn mend(
 ) -> Result<Taken, AcceptError> {
     let Stored { mut status, version, .. } = stored;
     let now: Timestamp = super::now();
-    let number = edit::pin(ctx, view, &pinned, status.revision_number.max(1)).await?;
+    let number = pin_next(ctx, view, &pinned, status.revision_number.max(1)).await?;
     let (run, edited) = Run::mend(plan.graph, plan.settings, (*identity(view)).clone(), &status, now);
     status.revision = Some(Pinned::name(view, number));
     status.revision_number = number;
