@@ -22,6 +22,7 @@ mod items;
 mod leaders;
 mod leftovers;
 mod mend;
+mod obstacles;
 mod one_namespace;
 mod per_item;
 mod prometheus;

@@ -317,7 +317,8 @@ fn the_order_in_which_guards_are_decided_does_not_matter() {
                 };
                 let known = if backwards { other_verdict } else { verdict };
                 // while one is open, only that is decided which nothing outweighs
-                let mut driver = fresh.restored_from(&status(&x, &y, TaskStatus { name: "t".into(), ..TaskStatus::default() }));
+                let mut driver =
+                    fresh.restored_from(&status(&x, &y, TaskStatus { name: "t".into(), ..TaskStatus::default() }));
                 driver.set(|settings| settings.desired_state = DesiredState::Suspend);
                 let early = known.filter(|(_, reason)| *reason == "BranchNotTaken").unwrap_or((TaskPhase::Pending, ""));
                 let case = format!("{first:?} {branch} and {second:?} {other_branch}, backwards: {backwards}");
