@@ -13,8 +13,9 @@ use super::{
     edit,
     events::Telling,
     mend,
+    pin::{Pin, Stored, pin, recall},
     registry::Slot,
-    report::{REVISION_TAKEN, Report, Verdict, cut},
+    report::{REVISION_REFUSED, Report, Verdict, cut},
     restored,
     revision::Pinned,
     session::Session,
@@ -39,6 +40,9 @@ pub enum AcceptError {
     /// A call failed.
     #[error("failed to {0}: {1}")]
     Call(&'static str, #[source] CallError),
+    /// Its spec and templates could not be stored.
+    #[error("failed to pin the graph in a ControllerRevision: {0}")]
+    Pin(#[source] CallError),
     /// Another graph of its name stands in its place, and the watch has not told yet. Nothing of the other one's status
     /// may be taken for this one's, or the other way round.
     #[error("the graph was deleted, and there is another one of its name")]
@@ -46,6 +50,20 @@ pub enum AcceptError {
     /// A check did not come to its end.
     #[error("the check of the graph was broken off: {0}")]
     Check(#[source] tokio::task::JoinError),
+}
+
+impl AcceptError {
+    /// What is told of it in the graph: the API server has said that somebody must do something.
+    pub fn verdict(&self) -> Option<Verdict> {
+        let Self::Pin(CallError::Api { code, message, .. }) = self else { return None };
+        let message = format!("the spec and its templates cannot be stored in a ControllerRevision: {message}");
+        match code {
+            400 | 413 | 422 => Some(Verdict::Refused(REVISION_REFUSED, message)),
+            // a quota, a policy, missing rights: all may pass
+            403 => Some(Verdict::Waiting(REVISION_REFUSED, message)),
+            _ => None,
+        }
+    }
 }
 
 /// What came of taking up a graph.
@@ -85,7 +103,7 @@ pub async fn take_up(ctx: &Context, view: &GraphView, slot: &Arc<Slot>) -> Resul
 }
 
 /// Checks the spec as it is now; `last_rerun`: the id of the last rerun that was acted on.
-async fn check_current(
+pub async fn check_current(
     ctx: &Context,
     view: &GraphView,
     last_rerun: Option<&str>,
@@ -161,41 +179,6 @@ pub fn verdict_of(refusal: &Refusal) -> Verdict {
         lines.push(format!("... and {more} more"));
     }
     Verdict::Refused("Invalid", lines.join("\n"))
-}
-
-enum Pin {
-    /// This is the first revision: nothing was launched before.
-    First,
-    /// There was one: the graph has begun.
-    Stored(Option<Box<Pinned>>),
-}
-
-/// The revision of a graph that has begun.
-enum Stored {
-    /// Still to be read.
-    Unread,
-    /// It was read; `None`: it is gone.
-    Read(Option<Box<Pinned>>),
-}
-
-async fn pin(ctx: &Context, view: &GraphView, pinned: &Pinned, number: u32) -> Result<Pin, AcceptError> {
-    match ctx.hands.cluster.create_revision(view.namespace(), &pinned.to_object(view, number)).await {
-        Ok(_) => Ok(Pin::First),
-        Err(error) if error.is_conflict() => {
-            let stored = read_revision(ctx, view, &Pinned::name(view, number)).await?;
-            Ok(Pin::Stored(stored.map(Box::new)))
-        }
-        Err(error) => Err(AcceptError::Call("pin the graph in a ControllerRevision", error)),
-    }
-}
-
-/// `None`: it is gone or not ours; somebody deleted or replaced it by hand.
-async fn read_revision(ctx: &Context, view: &GraphView, name: &str) -> Result<Option<Pinned>, AcceptError> {
-    match ctx.hands.cluster.get_revision(view.namespace(), name).await {
-        Ok(object) => Ok(Pinned::from_object(&object, view)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(AcceptError::Call("read the graph's ControllerRevision", error)),
-    }
 }
 
 /// Which graph it is.
@@ -305,52 +288,9 @@ async fn resume(ctx: &Context, view: &GraphView, slot: &Arc<Slot>, stored: Store
     Ok(Taken::Up(Box::new(session)))
 }
 
-/// What the graph was accepted with, or edited to last.
-async fn recall(
-    ctx: &Context,
-    view: &GraphView,
-    stored: Stored,
-    status: &TaskGraphStatus,
-    number: u32,
-) -> Result<Result<Pinned, Verdict>, AcceptError> {
-    let stored = match (stored, &status.revision) {
-        (Stored::Read(stored), _) => stored.map(|stored| *stored),
-        (Stored::Unread, Some(name)) => read_revision(ctx, view, name).await?,
-        (Stored::Unread, None) => read_revision(ctx, view, &Pinned::name(view, number)).await?,
-    };
-    match stored {
-        Some(pinned) => Ok(Ok(pinned)),
-        None => pin_again(ctx, view, number, status.rerun.as_deref()).await,
-    }
-}
-
 /// Whether there may be something to do for a graph that finished.
 fn waits_or_was_edited(status: &TaskGraphStatus, view: &GraphView) -> bool {
     status.observed_generation != Some(view.generation()) || status.holds(CONDITION_RECONCILING).is_some()
-}
-
-/// Its revision is gone: the spec as it is now takes its place.
-pub async fn pin_again(
-    ctx: &Context,
-    view: &GraphView,
-    number: u32,
-    last_rerun: Option<&str>,
-) -> Result<Result<Pinned, Verdict>, AcceptError> {
-    let pinned = match check_current(ctx, view, last_rerun).await? {
-        Ok((_, pinned)) => pinned,
-        Err(verdict) => return Ok(Err(verdict)),
-    };
-    warn!(
-        graph = view.name(),
-        namespace = view.namespace(),
-        "its ControllerRevision is gone; pinning the spec as it is now"
-    );
-    Ok(match pin(ctx, view, &pinned, number).await? {
-        Pin::First => Ok(pinned),
-        // another operator was faster: there is one revision
-        Pin::Stored(Some(stored)) => Ok(*stored),
-        Pin::Stored(None) => Err(foreign_revision(view, number)),
-    })
 }
 
 /// Makes a pinned spec ready to run. Containers are not checked again: what an operator with other rules accepted goes
@@ -358,14 +298,6 @@ pub async fn pin_again(
 async fn compile_pinned(pinned: &Pinned) -> Result<Result<Plan, Refusal>, AcceptError> {
     let (spec, templates) = (pinned.spec.clone(), pinned.templates());
     tokio::task::spawn_blocking(move || engine::compile(&spec, &templates)).await.map_err(AcceptError::Check)
-}
-
-fn foreign_revision(view: &GraphView, number: u32) -> Verdict {
-    let name = Pinned::name(view, number);
-    Verdict::Refused(
-        REVISION_TAKEN,
-        format!("a ControllerRevision named {name} that is not this graph's stands in its way; delete it"),
-    )
 }
 
 fn view_version(view: &GraphView) -> String {

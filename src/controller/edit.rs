@@ -19,6 +19,7 @@ use super::{
     accept::{AcceptError, check, read_spec},
     apply::Hands,
     cluster::CallError,
+    pin::{MAX_TAKEN, pin_next},
     registry::StoreError,
     report::{self, Verdict},
     revision::{self, Pinned},
@@ -32,8 +33,6 @@ use crate::{
 
 /// How many revisions stay.
 const KEPT_REVISIONS: u32 = 10;
-/// How many numbers are tried for a revision: each that is taken belongs to an edit that was overtaken.
-const MAX_TAKEN: u32 = 100;
 
 /// The reason of an edit that is valid for itself, and not for the graph as it runs.
 pub const EDIT_REFUSED: &str = "EditRefused";
@@ -212,7 +211,7 @@ async fn carry_out(ctx: &Context, session: &Session, view: &GraphView, pending: 
     );
     run.set_writers(view.writers());
     if let Some(pinned) = &pending.edit {
-        let number = pin(ctx, view, pinned, status.revision_number.max(1)).await?;
+        let number = pin_next(ctx, view, pinned, status.revision_number.max(1)).await?;
         status.revision = Some(Pinned::name(view, number));
         status.revision_number = number;
         status.templates = pinned.told();
@@ -252,27 +251,6 @@ async fn store(session: &Session, view: &GraphView, status: &TaskGraphStatus) ->
         Err(StoreError::Overtaken | StoreError::Deleted) => Ok(false),
         Err(StoreError::Failed(error)) => Err(failed(error)),
     }
-}
-
-/// Stores a revision under the first number after `current` that is free, or that has it already.
-pub async fn pin(ctx: &Context, view: &GraphView, pinned: &Pinned, current: u32) -> Result<u32, AcceptError> {
-    let failed = |error| AcceptError::Call("store the edit in a ControllerRevision", error);
-    let (cluster, namespace) = (&ctx.hands.cluster, view.namespace());
-    for number in (1..=MAX_TAKEN).filter_map(|more| current.checked_add(more)) {
-        match cluster.create_revision(namespace, &pinned.to_object(view, number)).await {
-            Ok(_) => return Ok(number),
-            Err(error) if error.is_conflict() => {}
-            Err(error) => return Err(failed(error)),
-        }
-        match cluster.get_revision(namespace, &Pinned::name(view, number)).await {
-            Ok(object) if Pinned::from_object(&object, view).as_ref() == Some(pinned) => return Ok(number),
-            Ok(_) => {}
-            // deleted by the operator that is ahead of this one
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    Err(failed(CallError::Request(format!("{MAX_TAKEN} numbers of revisions are taken"))))
 }
 
 /// Deletes old revisions. What fails is tried again after the next edit.

@@ -13,6 +13,7 @@ use super::{
     accept::{AcceptError, Taken, check, identity, read_spec},
     aside, children,
     edit::{self, EDIT_REFUSED},
+    pin::pin_next,
     report::{RULES_CHANGED, Verdict},
     rest::{Rest, no_pod_runs},
     revision::Pinned,
@@ -125,7 +126,7 @@ async fn mend(
     let Stored { mut status, version, .. } = stored;
     let before = status.clone();
     let now: Timestamp = super::now();
-    let number = edit::pin(ctx, view, &pinned, status.revision_number.max(1)).await?;
+    let number = pin_next(ctx, view, &pinned, status.revision_number.max(1)).await?;
     let (run, edited) = Run::mend(plan.graph, plan.settings, (*identity(view)).clone(), &status, view.writers(), now);
     status.revision = Some(Pinned::name(view, number));
     status.revision_number = number;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`watch`] | fills the [`index`] and the template cache, wakes the queue |
 //! | [`accept`] | takes a graph up: check, pin, or find out how far it has come |
+//! | [`pin`] | the revisions in which spec and templates are stored |
 //! | [`edit`] | follows the spec while the graph runs: settings, edits, reruns |
 //! | [`restored`] | a graph from a backup: another UID, and the status of what was saved |
 //! | [`mend`] | a graph that was accepted by another version, and is not valid for this one |
@@ -34,6 +35,7 @@ mod items;
 pub mod looks;
 pub mod mend;
 mod orphans;
+pub mod pin;
 pub mod registry;
 pub mod report;
 mod rest;
@@ -103,6 +105,8 @@ const TICK: Duration = Duration::from_secs(5);
 const WATCH_LAG: Duration = Duration::from_millis(200);
 /// How often a graph is looked at that something not watched stands in the way of.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How often that is done of one that runs, and whose edit cannot be stored.
+const EDIT_AGAIN: Duration = Duration::from_secs(5);
 /// How long a finished graph is kept beyond its time for `CloudEvents` that are not delivered, in seconds.
 const EVENTS_BEFORE_DELETION: i64 = 3600;
 
@@ -377,7 +381,10 @@ async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<
         followed => {
             *place = None;
             ctx.registry.renew(view.uid());
-            return followed.map(|_| Action::requeue(Duration::from_millis(1))).map_err(Into::into);
+            return match followed {
+                Ok(_) => Ok(Action::requeue(Duration::from_millis(1))),
+                Err(error) => tell_error(ctx, view, error).await,
+            };
         }
     }
     let around = Surroundings { index: &ctx.index, view, recorder: &ctx.recorder, courier: &ctx.courier };
@@ -418,7 +425,11 @@ async fn begin(
     }
     // noted before the templates are read: one that comes in between must not be missed
     ctx.templates.set_waiting(view, true);
-    Ok(match Box::pin(accept::take_up(ctx, view, slot)).await? {
+    let taken = match Box::pin(accept::take_up(ctx, view, slot)).await {
+        Ok(taken) => taken,
+        Err(error) => return tell_error(ctx, view, error).await.map(Err),
+    };
+    Ok(match taken {
         Taken::Up(session) => {
             ctx.templates.set_waiting(view, false);
             Ok(session)
@@ -438,6 +449,15 @@ async fn begin(
         }
         Taken::Late => Err(Action::requeue(WATCH_LAG)),
     })
+}
+
+/// Tells in the graph what the API server does not let the operator do for it, which is tried again then. Other errors pass by
+/// themselves.
+async fn tell_error(ctx: &Context, view: &GraphView, error: AcceptError) -> Result<Action, ReconcileError> {
+    let Some(verdict) = error.verdict() else { return Err(error.into()) };
+    accept::report_refusal(ctx, view, &verdict).await?;
+    // what runs of it is followed meanwhile
+    Ok(Action::requeue(if view.status.revision.is_some() { EDIT_AGAIN } else { LOOK_AGAIN }))
 }
 
 /// Deletes Jobs of a finished graph that go on: created late, by an operator that was held up, or left by one that was

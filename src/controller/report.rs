@@ -45,6 +45,9 @@ pub enum Verdict {
 /// The reason of a graph whose place for its revision is taken by another object.
 pub const REVISION_TAKEN: &str = "RevisionTaken";
 
+/// The reason of a graph of which the cluster does not take the revision.
+pub const REVISION_REFUSED: &str = "RevisionRefused";
+
 /// The reason of a graph that was accepted by another version of the operator, and is not valid for this one.
 pub const RULES_CHANGED: &str = "RulesChanged";
 
@@ -58,7 +61,7 @@ impl Verdict {
     /// the graph may have to be stopped.
     pub fn in_the_way(&self) -> bool {
         let (Self::Refused(reason, _) | Self::Waiting(reason, _)) = self else { return false };
-        [REVISION_TAKEN, RULES_CHANGED, VOLUME_REFUSED, VOLUME_TAKEN].contains(reason)
+        [REVISION_REFUSED, REVISION_TAKEN, RULES_CHANGED, VOLUME_REFUSED, VOLUME_TAKEN].contains(reason)
     }
 
     /// What stands in the way, a problem for each line of the message.

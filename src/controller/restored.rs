@@ -17,7 +17,8 @@ use tracing::info;
 
 use super::{
     Context,
-    accept::{AcceptError, Taken, live_status, pin_again, put_status},
+    accept::{AcceptError, Taken, live_status, put_status},
+    pin::pin_again,
     report::Verdict,
     revision::Pinned,
     view::GraphView,

@@ -1,8 +1,8 @@
 //! The watches: graphs into the queue, Jobs and pods into the index, templates into their caches.
 
-use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt::Debug, pin::pin, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt, future, pin_mut};
+use futures::{Stream, StreamExt, future};
 use kube::{
     Api, Client, Resource,
     api::ListParams,
@@ -25,7 +25,7 @@ use super::{
 use crate::{api::LABEL_GRAPH_UID, runtime::status::answer_of};
 
 /// How often it is asked whether what may not be read may be by now.
-const ASK_AGAIN: Duration = Duration::from_secs(20);
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// An API for one namespace or for all.
 pub fn api<K>(client: Client, namespace: Option<&str>) -> Api<K>
@@ -44,8 +44,7 @@ where
     K: Indexed + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let config = watcher::Config::default().labels(LABEL_GRAPH_UID);
-    let events = watcher(api, config).default_backoff();
-    pin_mut!(events);
+    let mut events = pin!(watcher(api, config).default_backoff());
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
         note(&ctx, K::kind(&()).as_ref(), &event);
@@ -176,36 +175,39 @@ pub enum Rights {
 pub async fn templates<K>(
     ctx: Arc<Context>,
     api: Api<DeserializeGuard<K>>,
-    writer: Writer<DeserializeGuard<K>>,
+    mut writer: Writer<DeserializeGuard<K>>,
     rights: Rights,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    if rights == Rights::Optional {
-        until_permitted(&ctx, &api).await;
-    }
-    let events = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|template: &mut DeserializeGuard<K>| template.meta_mut().managed_fields = None)
-        .reflect(writer);
-    events
-        .for_each(|event| {
-            let kind = K::kind(&());
+    let optional = rights == Rights::Optional;
+    let kind = K::kind(&());
+    loop {
+        if optional {
+            until_permitted(&ctx, &api).await;
+        }
+        let events = watcher(api.clone(), watcher::Config::default()).default_backoff();
+        let mut events =
+            pin!(events.modify(|template: &mut DeserializeGuard<K>| template.meta_mut().managed_fields = None));
+        while let Some(event) = events.next().await {
             match &event {
-                Err(error) if rights == Rights::Optional && is_forbidden(error) => {
+                Err(error) if optional && is_forbidden(error) => {
                     ctx.hands.health.watches().passed_over(&kind, error);
                     ctx.templates.set_cluster_forbidden(true);
+                    // a watch that is let again tells of nothing until something changes; a list tells at once
+                    break;
                 }
                 _ => note(&ctx, &kind, &event),
             }
-            if let Ok(event @ (Event::Apply(_) | Event::InitDone)) = event {
-                if rights == Rights::Optional && matches!(event, Event::InitDone) {
-                    ctx.templates.set_cluster_forbidden(false);
-                }
+            let Ok(event) = event else { continue };
+            writer.apply_watcher_event(&event);
+            if optional && matches!(event, Event::InitDone) {
+                ctx.templates.set_cluster_forbidden(false);
+            }
+            if matches!(event, Event::Apply(_) | Event::InitDone) {
                 ctx.templates.changed();
                 ctx.templates.waiting().into_iter().for_each(|graph| ctx.registry.wake(graph));
             }
-            future::ready(())
-        })
-        .await;
+        }
+    }
 }

@@ -117,7 +117,11 @@ impl Run {
     /// An attempt began of which the status does not tell how many items it has: its list is evaluated once all that it
     /// follows from is known. After a restart the Jobs of items may be seen before what the tasks before them left.
     pub(super) fn await_items(&mut self, id: TaskId) {
-        self.tasks[id.index()].live.early = Some(EarlyItems::new());
+        let live = &mut self.tasks[id.index()].live;
+        live.early = Some(EarlyItems::new());
+        if live.stop.is_none() {
+            self.listless.insert(id);
+        }
         self.touched.insert(id);
     }
 
@@ -134,6 +138,7 @@ impl Run {
         if live.early.is_none() || live.stop.is_some() || self.verdict(id) == Verdict::Wait {
             return;
         }
+        self.listless.remove(&id);
         let early = self.tasks[id.index()].live.early.take().unwrap_or_default();
         match self.list(self.last_attempt(id)) {
             Ok(list) => {

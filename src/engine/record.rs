@@ -12,10 +12,7 @@ use super::{
     cache::CacheKey,
     event::{Action, Attempt, Launch, Step, Transition},
     graph::{TaskId, Work},
-    policy::{
-        guard, outputs,
-        trigger::{Outcome, Verdict},
-    },
+    policy::{guard, outputs, trigger::Outcome},
     reason,
     state::{Live, Run},
 };
@@ -84,6 +81,7 @@ impl Run {
         self.blocked.remove(&id);
         self.asking.remove(&id);
         self.rolling.remove(&id);
+        self.listless.remove(&id);
         let task = &mut self.tasks[id.index()];
         let from = std::mem::replace(&mut task.status.phase, to);
         task.live = Live::default();
@@ -284,9 +282,7 @@ impl Run {
             let verdict = guard::decide(&graph.task(dependent).guards[guard], Some(outcome), self.task(id).taken());
             let guarded = &mut self.tasks[dependent.index()];
             guarded.guards_open = guarded.guards_open.saturating_sub(1);
-            if verdict != Verdict::Start && guarded.barred.is_none() {
-                guarded.barred = Some(verdict);
-            }
+            guarded.barred = guard::outweigh(guarded.barred, verdict);
             self.queue(dependent);
         }
     }

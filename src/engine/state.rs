@@ -110,6 +110,9 @@ pub struct Run {
     pub(super) blocked: BTreeSet<TaskId>,
     /// Ready tasks that ask for an earlier success; each holds a slot, so that none loses its turn by asking.
     pub(super) asking: BTreeSet<TaskId>,
+    /// Running tasks that wait for the list of their items. They hold no slot: after a restart, what the list follows from
+    /// may have to run once more.
+    pub(super) listless: BTreeSet<TaskId>,
     /// What the outputs of all tasks take, in bytes of JSON.
     pub(super) output_bytes: usize,
     /// The failed attempts that the status keeps, oldest first.
@@ -126,7 +129,7 @@ pub(super) struct TaskRun {
     pub tally: Tally,
     /// How many of its guards are not decided yet.
     pub guards_open: usize,
-    /// What a guard that failed says.
+    /// What those that are decided come to, if they bar the task.
     pub barred: Option<Verdict>,
     /// The last attempt, as far as the status does not tell.
     pub live: Live,
@@ -293,6 +296,7 @@ impl Run {
             failed: BTreeSet::new(),
             blocked: BTreeSet::new(),
             asking: BTreeSet::new(),
+            listless: BTreeSet::new(),
             output_bytes: 0,
             failures: VecDeque::new(),
             failure_bytes: 0,

@@ -11,7 +11,7 @@ use super::{
     graph::TaskId,
     policy::{
         calloff::{self, CallOff, Causes, Part, Standing},
-        compensation,
+        compensation, guard,
         trigger::{self, Verdict},
     },
     reason,
@@ -98,6 +98,7 @@ impl Run {
         };
         let task = &mut self.tasks[id.index()];
         task.live.stop = Some(cause);
+        self.listless.remove(&id);
         if let Some(items) = &mut task.status.items {
             // of several causes the last counts, after a restart too
             items.ending = None;
@@ -210,7 +211,7 @@ impl Run {
     }
 
     fn has_slot(&self) -> bool {
-        let occupied = self.running() + self.asking.len();
+        let occupied = (self.running() + self.asking.len()).saturating_sub(self.listless.len());
         self.settings.parallelism.is_none_or(|limit| occupied < usize::try_from(limit).unwrap_or(usize::MAX))
     }
 
@@ -301,10 +302,9 @@ impl Run {
         if let Some(undone) = def.undoes {
             return compensation::decide(self.compensation_time.is_some(), &task.tally, self.task(undone).phase);
         }
-        match task.barred {
+        match guard::all(task.barred, task.guards_open) {
             _ if def.finally && self.finally_time.is_none() => Verdict::Wait,
             Some(verdict) => verdict,
-            None if task.guards_open > 0 => Verdict::Wait,
             None if def.dependencies.is_empty() => Verdict::Start,
             None => trigger::decide(def.trigger, &task.tally),
         }

@@ -351,7 +351,8 @@ mod tests {
 
         health.show_in(&metrics);
         health.lease().see(Some("pod-1"), Instant::now());
-        health.lease().round(Some(("leases is forbidden".into(), true)));
+        let cure = "the operator lacks rights on its Lease, give it the role of the chart";
+        health.lease().round(Some(("leases is forbidden".into(), Some(cure))));
         let problem = "the operator lacks rights on its Lease, give it the role of the chart: leases is forbidden";
         assert_eq!(fetch(address, "/readyz").await.1, format!("{problem}\n"));
         let (status, body) = fetch(address, "/status").await;

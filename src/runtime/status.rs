@@ -120,7 +120,7 @@ pub struct Shown(Arc<Mutex<ShownLease>>);
 struct ShownLease {
     record: Option<(Option<String>, Instant)>,
     leading: bool,
-    error: Option<(String, bool)>,
+    error: Option<(String, Option<&'static str>)>,
 }
 
 impl Shown {
@@ -135,16 +135,16 @@ impl Shown {
         self.0.lock().leading = leading;
     }
 
-    /// A round worked, or did not; `forbidden`: for want of rights.
-    pub fn round(&self, error: Option<(String, bool)>) {
+    /// A round worked, or did not: why, and what somebody has to do about it.
+    pub fn round(&self, error: Option<(String, Option<&'static str>)>) {
         self.0.lock().error = error;
     }
 
     /// What somebody has to mend.
     pub fn problem(&self) -> Option<String> {
         let shown = self.0.lock();
-        let (error, _) = shown.error.as_ref().filter(|(_, forbidden)| *forbidden)?;
-        Some(format!("the operator lacks rights on its Lease, give it the role of the chart: {error}"))
+        let (error, cure) = shown.error.as_ref()?;
+        cure.map(|cure| format!("{cure}: {error}"))
     }
 
     /// How it stands.
@@ -198,11 +198,15 @@ impl Watches {
         self.change(kind, |seen| seen.synced = true);
     }
 
-    /// The API server began to answer a watch. `path`: of the request.
+    /// The API server began to answer a watch. `path`: of the request. What was wrong is not any more, though where nothing
+    /// happens the watch has nothing to bring.
     pub fn begun(&self, path: &str) {
         let plural = path.rsplit('/').next().unwrap_or_default();
         if let Some((_, kind)) = PLURALS.iter().find(|(name, _)| *name == plural) {
-            self.change(kind, |seen| seen.begun = Some(Instant::now()));
+            self.change(kind, |seen| {
+                seen.begun = Some(Instant::now());
+                seen.error = None;
+            });
         }
     }
 
@@ -381,6 +385,10 @@ mod tests {
             assert!(!watches.failed("Pod", &refused(code)), "told once");
             assert_eq!(watches.problems(), [told]);
             watches.seen("Pod");
+            assert_eq!(watches.problems(), [""; 0]);
+            // one that had brought a list goes on from there, and may have nothing to bring
+            watches.failed("Pod", &refused(code));
+            watches.begun("/api/v1/pods");
             assert_eq!(watches.problems(), [""; 0]);
         }
         watches.failed("Pod", &refused(403));

@@ -1,6 +1,9 @@
 //! The harness itself: it plays what it says, and its judge finds what breaks the rules.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use futures::StreamExt;
@@ -15,6 +18,7 @@ use kube::{
     runtime::watcher,
 };
 use serde_json::{Value, json};
+use taskgraph::api::{ROLE_TASK, TaskGraph};
 
 use crate::{
     fixture::task,
@@ -24,6 +28,7 @@ use crate::{
         player::{Ending, is_terminal, phase},
         process::Program,
         proxy::{Fate, Side},
+        sight::{Key, Object, Past, PodState, Sighting},
     },
 };
 
@@ -131,6 +136,43 @@ async fn the_auditor_sees_a_final_task_run_again() -> Result<()> {
         assert!(found.contains(expected), "{expected} is not among {found}");
     }
     Ok(())
+}
+
+/// An API server that was restarted does not remember what a watch had not told yet: what is found in a list then may have
+/// come to be so long before.
+#[test]
+fn the_auditor_accuses_nobody_of_what_it_missed() {
+    let object = json!({"metadata": {"name": "g", "uid": "u"}, "spec": {"tasks": [task("a", &[]), task("b", &["a"])]}});
+    let graph: TaskGraph = serde_json::from_value(object).expect("a graph");
+    let seen = |version: u64, uid: &str, object: Object| {
+        let (uid, name) = (uid.to_owned(), uid.to_owned());
+        Sighting { version, since: version, at: Instant::now(), uid, name, gone: false, object }
+    };
+    let key = |task: &str| Key { graph: "u".into(), role: ROLE_TASK.into(), task: task.into(), attempt: 1, item: None };
+    let pod = |phase: &str| Object::Pod(key("a"), PodState { phase: phase.into(), ..PodState::default() });
+    for missed in [false, true] {
+        let mut pods = Past::default();
+        let began = pods.watched(seen(12, "pod-a", pod("Running")));
+        let ended = seen(30, "pod-a", pod("Succeeded"));
+        let ended = if missed {
+            pods.begin_list();
+            pods.listed(ended)
+        } else {
+            pods.watched(ended)
+        };
+        assert!(pods.end_list().is_empty());
+        assert_eq!(ended.since, if missed { 13 } else { 30 });
+        let jobs = [(11, "a"), (20, "b")].map(|(version, task)| seen(version, task, Object::Job(key(task))));
+        let mut all = vec![seen(10, "u", Object::Graph(Arc::new(graph.clone()))), began, ended];
+        all.extend(jobs);
+        all.sort_by_key(|one| one.version);
+        let expected = if missed { vec![] } else { vec!["B: b began before a had ended".to_owned()] };
+        assert_eq!(violations(&all), expected);
+        // what a list does not hold was deleted meanwhile
+        pods.begin_list();
+        let gone: Vec<_> = pods.end_list().iter().map(|one| (one.uid.clone(), one.gone, one.since)).collect();
+        assert_eq!(gone, [("pod-a".to_owned(), true, 31)]);
+    }
 }
 
 /// A client that speaks through the proxy, as the operator does.

@@ -23,6 +23,7 @@ mod items;
 mod leaders;
 mod leftovers;
 mod mend;
+mod obstacles;
 mod one_namespace;
 mod per_item;
 mod prometheus;

@@ -1,12 +1,16 @@
 //! An operator of one namespace, with exactly the rights that the chart gives it there and none in the cluster.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::{
-    Api,
+    Api, Config,
     api::{DeleteParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
 use taskgraph::api::{ClusterTaskTemplate, TaskGraph};
@@ -14,8 +18,8 @@ use taskgraph::api::{ClusterTaskTemplate, TaskGraph};
 use crate::{
     fixture::{Fixture, container, task},
     support::{
-        ControlPlane, Operator, Play,
-        namespace::{condition, finished, task as task_of},
+        ControlPlane, Operator, Play, Proxy,
+        namespace::{PATIENCE, condition, finished, task as task_of},
         operator::Settings,
     },
 };
@@ -69,10 +73,11 @@ async fn an_operator_of_one_namespace_needs_no_rights_in_the_cluster() -> Result
     let mut fixture = Fixture::new("one-namespace", |_, _| Play::succeeds("")).await?;
     fixture.operator.kill().await?;
     give_rights(&fixture).await?;
-    let kubeconfig = ControlPlane::shared().readers_kubeconfig()?;
-    let log = kubeconfig.with_file_name("one-namespace.operator.log");
-    let settings = Settings::new(&kubeconfig, &fixture.namespace.name);
-    fixture.operator = Operator::start(Settings { identity: "limited".into(), log, ..settings })?;
+    let kubeconfig = Kubeconfig::read_from(ControlPlane::shared().readers_kubeconfig()?)?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    fixture.proxy = Proxy::start_as(ControlPlane::shared(), config).await?;
+    let settings = Settings::new(fixture.proxy.kubeconfig(), &fixture.namespace.name);
+    fixture.operator = Operator::start(Settings { identity: "limited".into(), ..settings })?;
 
     fixture.namespace.create_template("own", json!({"container": container()})).await?;
     let each = json!({"name": "each", "forEach": {"items": [1, 2]}, "container": container()});
@@ -82,8 +87,8 @@ async fn an_operator_of_one_namespace_needs_no_rights_in_the_cluster() -> Result
     assert_eq!(finished(&graph), Some("Complete"), "{:?}", graph.status);
 
     let name = format!("{}-shared", fixture.namespace.name);
-    let reference = json!({"kind": "ClusterTaskTemplate", "name": name});
-    fixture.namespace.create("waits", json!({"tasks": [{"name": "t", "templateRef": reference}]})).await?;
+    let spec = json!({"tasks": [{"name": "t", "templateRef": {"kind": "ClusterTaskTemplate", "name": name}}]});
+    fixture.namespace.create("waits", spec.clone()).await?;
     let refused = |graph: &TaskGraph| {
         condition(graph, "Accepted").is_some_and(|accepted| accepted.reason == "ClusterTemplatesForbidden")
     };
@@ -103,6 +108,19 @@ async fn an_operator_of_one_namespace_needs_no_rights_in_the_cluster() -> Result
     cluster_templates(&fixture, true).await?;
     let graph = fixture.namespace.until_finished("waits").await;
     assert_eq!(task_of(&graph, "t").map(|task| task.attempts), Some(1));
+
+    // the right is taken away, which shows when the watch ends, and given again: no template changes meanwhile
+    cluster_templates(&fixture, false).await?;
+    let begin = Instant::now();
+    while fixture.operator.log_tail(usize::MAX).matches("ClusterTaskTemplates may not be read").count() < 2 {
+        ensure!(begin.elapsed() < PATIENCE, "{}", fixture.operator.log_tail(100));
+        fixture.proxy.cut();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    fixture.namespace.create("again", spec).await?;
+    fixture.namespace.until("again", "told why it waits", refused).await;
+    cluster_templates(&fixture, true).await?;
+    assert_eq!(finished(&fixture.namespace.until_finished("again").await), Some("Complete"));
     cluster_templates(&fixture, false).await?;
     templates.delete(&name, &DeleteParams::default()).await?;
     // not against the simulator, which knows the templates of the namespace alone

@@ -229,7 +229,7 @@ async fn the_documented_commands_move_all_graphs_to_another_cluster() -> Result<
     drop(fixture);
     first.stop();
 
-    let second = ControlPlane::own();
+    let second = ControlPlane::shared();
     let client = second.client().await?;
     let namespace = Namespace { name, client };
     let object = json!({"metadata": {"name": namespace.name}});
@@ -249,7 +249,6 @@ async fn the_documented_commands_move_all_graphs_to_another_cluster() -> Result<
     let jobs = namespace.jobs().list(&ListParams::default()).await?;
     let of_parent = jobs.iter().filter(|job| graph_uid(job) == parent.uid()).count();
     assert_eq!(of_parent, 0);
-    second.stop();
     Ok(())
 }
 

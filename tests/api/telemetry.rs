@@ -1,4 +1,4 @@
-//! What the operator tells of itself: traces, as a collector receives them; logs; health, and what somebody has to mend.
+//! What the operator tells of itself: traces, as a collector receives them; logs; health.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,10 +29,10 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
     fixture::{Fixture, task, task_with},
+    obstacles::until_ready,
     support::{
         Play,
         namespace::{PATIENCE, status, task as task_status},
-        proxy::Fate,
     },
 };
 
@@ -288,58 +288,10 @@ async fn without_a_collector_jobs_are_as_they_were() -> Result<()> {
     Ok(())
 }
 
-/// Waits until `/readyz` answers with this code, and what stands there.
-async fn until_ready(fixture: &Fixture, wanted: u16, told: &str) -> Result<()> {
-    let begin = Instant::now();
-    loop {
-        let (code, body) = fixture.operator.get("/readyz").await?;
-        if code == wanted && body.contains(told) {
-            return Ok(());
-        }
-        assert!(begin.elapsed() < 2 * PATIENCE, "{code} {body:?}, not {wanted} {told:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-#[tokio::test]
-async fn what_somebody_has_to_mend_is_told_and_mends_itself() -> Result<()> {
-    for (resource, code, told) in [
-        ("tasktemplates", 404, "the cluster has no kind TaskTemplate: install the chart taskgraph-crds"),
-        ("pods", 403, "the operator lacks rights, give it the role of the chart"),
-        ("leases", 403, "the operator lacks rights on its Lease, give it the role of the chart"),
-    ] {
-        let mut fixture = Fixture::new("mend", script).await?;
-        until_ready(&fixture, 200, "ok").await?;
-        fixture.operator.kill().await?;
-        fixture.restart().await?;
-        let broken = Arc::new(AtomicBool::new(true));
-        let refuses = Arc::clone(&broken);
-        fixture.proxy.inject(move |call| {
-            let hit = refuses.load(Ordering::SeqCst) && call.resource == resource;
-            hit.then_some(Fate::Refused(code))
-        });
-        // what was listed before the fault was there is watched: only a watch that begins anew meets it
-        fixture.proxy.gone();
-        until_ready(&fixture, 503, told).await?;
-        let (_, page) = fixture.operator.get("/status").await?;
-        let page: Value = serde_json::from_str(&page)?;
-        assert_eq!(page["ready"], false);
-        assert!(page["problems"].to_string().contains(told), "{page:#}");
-        if resource != "leases" {
-            let log = fixture.operator.log_tail(usize::MAX);
-            assert_eq!(log.matches(told).count(), 1, "told once: {log}");
-        }
-        broken.store(false, Ordering::SeqCst);
-        until_ready(&fixture, 200, "ok").await?;
-        fixture.run("g", json!({"tasks": [task("a", &[])]})).await?;
-    }
-    Ok(())
-}
-
 #[tokio::test]
 async fn the_status_page_tells_each_part() -> Result<()> {
     let fixture = Fixture::new("status", script).await?;
-    until_ready(&fixture, 200, "ok").await?;
+    until_ready(&fixture.operator, 200, "ok").await?;
     fixture.run("g", json!({"tasks": [task("a", &[]), task("b", &["a"])]})).await?;
     let (code, page) = fixture.operator.get("/healthz?verbose").await?;
     let page: Value = serde_json::from_str(&page)?;

@@ -7,7 +7,7 @@ use taskgraph::api::{ROLE_COMPENSATION, ROLE_TASK, Task, TaskGraph, TaskPhase, T
 
 use super::{
     namespace::{Namespace, finished, status},
-    sight::{self, Key, Object, Sight, Sighting},
+    sight::{self, Key, Object, Sight, Sighting, Span},
 };
 
 /// Watches a namespace from before its first graph, and judges at the end.
@@ -39,53 +39,54 @@ impl Auditor {
     }
 }
 
-/// When something existed, in versions.
+/// When something existed.
 #[derive(Clone, Debug, Default)]
 struct Life {
     key: Key,
-    created: u64,
+    created: Span,
     /// Place of its item.
     item: Option<usize>,
     /// A Job's deletion; a pod's end.
-    ended: Option<u64>,
+    ended: Option<Span>,
 }
 
 impl Life {
-    fn ended_before(&self, version: u64) -> bool {
-        self.ended.is_some_and(|ended| ended < version)
+    /// Whether it was over, as far as was seen, when something else began.
+    fn ended_before(&self, other: Span) -> bool {
+        self.ended.is_some_and(|ended| ended.may_precede(other))
     }
 }
 
 /// Everything that breaks a rule, in words. `seen` is in the order of versions.
 pub fn violations(seen: &[Sighting]) -> Vec<String> {
     let (mut jobs, mut pods) = (BTreeMap::<&str, Life>::new(), BTreeMap::<&str, Life>::new());
-    let mut graphs = BTreeMap::<&str, Vec<(u64, &TaskGraph)>>::new();
+    let mut graphs = BTreeMap::<&str, Vec<(Span, &TaskGraph)>>::new();
     for one in seen {
         match &one.object {
             Object::Job(key) => {
                 let job = jobs.entry(&one.uid).or_insert_with(|| Life {
                     key: key.clone(),
-                    created: one.version,
+                    created: one.span(),
                     ..Life::default()
                 });
                 if one.gone {
-                    job.ended.get_or_insert(one.version);
+                    job.ended.get_or_insert(one.span());
                 }
             }
             Object::Items(..) => {}
             Object::Pod(key, state) => {
                 let pod = pods.entry(&one.uid).or_insert_with(|| Life {
                     key: key.clone(),
-                    created: one.version,
+                    created: one.span(),
                     item: state.item.or(key.item),
                     ended: None,
                 });
                 if one.gone || state.is_terminal() {
-                    pod.ended.get_or_insert(one.version);
+                    pod.ended.get_or_insert(one.span());
                 }
             }
             Object::Graph(graph) => {
-                graphs.entry(&one.uid).or_default().push((one.version, graph));
+                graphs.entry(&one.uid).or_default().push((one.span(), graph));
                 let key = sight::key(&**graph);
                 if key.graph.is_empty() {
                     continue;
@@ -96,11 +97,11 @@ pub fn violations(seen: &[Sighting]) -> Vec<String> {
                     let child = lives.entry(&one.uid).or_insert_with(|| Life {
                         item: key.item,
                         key: key.clone(),
-                        created: one.version,
+                        created: one.span(),
                         ended: None,
                     });
                     if over {
-                        child.ended.get_or_insert(one.version);
+                        child.ended.get_or_insert(one.span());
                     }
                 }
             }
@@ -185,7 +186,7 @@ fn none_too_early(graph: &TaskGraph, jobs: &[&Life], pods: &[&Life]) -> Vec<Stri
         for ancestor in ancestors {
             let of_task = |pod: &&&Life| pod.key.task == *ancestor && pod.key.role == ROLE_TASK;
             let alive = pods.iter().filter(of_task).any(|pod| !pod.ended_before(job.created));
-            let later = jobs.iter().any(|other| other.key.task == *ancestor && other.created > job.created);
+            let later = jobs.iter().any(|other| other.key.task == *ancestor && job.created.precedes(other.created));
             if alive || later {
                 broken.push(format!("B: {} began before {ancestor} had ended", job.key.task));
             }
@@ -212,10 +213,10 @@ fn undone_in_reverse(graph: &TaskGraph, undoing: &[&Life], pods: &[&Life]) -> Ve
             }
         }
         let last = |pod: &&&Life| !main.contains(pod.key.task.as_str());
-        if let Some(pod) = pods.iter().filter(last).find(|pod| pod.created < job.created) {
+        if let Some(pod) = pods.iter().filter(last).find(|pod| pod.created.precedes(job.created)) {
             broken.push(format!("B: {} of finally began before {task} was undone", pod.key.task));
         }
-        for later in undoing.iter().filter(|later| later.created > job.created) {
+        for later in undoing.iter().filter(|later| job.created.precedes(later.created)) {
             if before.get(later.key.task.as_str()).is_some_and(|before| before.contains(task)) {
                 broken.push(format!("B: {task} was undone before {}, which depends on it", later.key.task));
             }
@@ -269,22 +270,22 @@ fn with_compensation(task: TaskStatus) -> Vec<TaskStatus> {
     std::iter::once(task).chain(undo).collect()
 }
 
-/// When a task was final, by versions, and how.
+/// When a task was final, and how.
 struct Rest {
     task: String,
-    from: u64,
-    until: Option<u64>,
+    from: Span,
+    until: Option<Span>,
     phase: TaskPhase,
     attempts: u32,
 }
 
 /// C: a task that was stored as final has no further Job and stays as it is, until it is told to start afresh.
-fn final_stays_final(versions: &[(u64, &TaskGraph)], jobs: &[&Life]) -> Vec<String> {
+fn final_stays_final(versions: &[(Span, &TaskGraph)], jobs: &[&Life]) -> Vec<String> {
     let mut broken = Vec::new();
     let mut rests: Vec<Rest> = Vec::new();
     let mut attempts = BTreeMap::<String, u32>::new();
     let mut told = (0, None);
-    for (version, graph) in versions {
+    for (span, graph) in versions {
         let status = status(graph);
         let now = (status.revision_number.max(1), status.rerun.clone());
         let was_told = told.0 > 0 && told != now;
@@ -299,13 +300,13 @@ fn final_stays_final(versions: &[(u64, &TaskGraph)], jobs: &[&Life]) -> Vec<Stri
             match rest {
                 Some(rest) if rest.phase == task.phase => {}
                 // what may follow an edit or a rerun in the same write: no attempt, and the last one stays the last
-                Some(rest) if was_told && rest.attempts == task.attempts => rest.until = Some(*version),
+                Some(rest) if was_told && rest.attempts == task.attempts => rest.until = Some(*span),
                 Some(rest) => {
                     broken.push(format!("C: {} was {:?} and became {:?}", task.name, rest.phase, task.phase));
                 }
                 None if task.phase.is_final() => {
                     let (phase, attempts) = (task.phase, task.attempts);
-                    rests.push(Rest { task: task.name, from: *version, until: None, phase, attempts });
+                    rests.push(Rest { task: task.name, from: *span, until: None, phase, attempts });
                 }
                 None => {}
             }
@@ -313,7 +314,9 @@ fn final_stays_final(versions: &[(u64, &TaskGraph)], jobs: &[&Life]) -> Vec<Stri
     }
     for job in jobs.iter().filter(|job| job.key.role == ROLE_TASK) {
         let rests = rests.iter().filter(|rest| rest.task == job.key.task);
-        let inside = |rest: &&Rest| job.created > rest.from && rest.until.is_none_or(|until| job.created < until);
+        let inside = |rest: &&Rest| {
+            rest.from.precedes(job.created) && rest.until.is_none_or(|until| job.created.precedes(until))
+        };
         if let Some(rest) = rests.clone().find(inside) {
             let (task, attempt) = (&job.key.task, job.key.attempt);
             broken.push(format!("C: attempt {attempt} of {task} began after it was {:?}", rest.phase));

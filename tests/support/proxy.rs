@@ -76,6 +76,8 @@ impl fmt::Display for Write {
 pub enum Fate {
     /// It is not forwarded, and answered with this code.
     Refused(u16),
+    /// It is not forwarded, and answered with this text.
+    Answered(&'static str),
     /// It is forwarded after a time.
     Delayed(Duration),
     /// It is forwarded and done, but the connection breaks before the answer comes.
@@ -241,6 +243,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let fate = shared.faults.lock().iter_mut().find_map(|fault| fault(&call));
     match fate {
         Some(Fate::Refused(code)) => return refusal(code),
+        Some(Fate::Answered(text)) => return json_response(StatusCode::OK, text.to_owned()),
         Some(Fate::Delayed(time)) => tokio::time::sleep(time).await,
         Some(Fate::AnswerLost) | None => {}
     }
@@ -389,8 +392,12 @@ fn refusal(code: u16) -> Response {
     };
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason,
         "message": "made by the test", "code": code});
-    let mut response = Response::new(Body::from(status.to_string()));
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    json_response(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), status.to_string())
+}
+
+fn json_response(code: StatusCode, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
 }

@@ -1,6 +1,6 @@
 //! What an independent watch sees of a namespace's graphs, Jobs and pods: never what the operator says it did.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
@@ -38,11 +38,35 @@ pub struct Key {
     pub item: Option<usize>,
 }
 
+/// When something came to be so, in versions. A watch that broke begins anew with a list, which tells how things are and not
+/// since when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Not before this one.
+    pub since: u64,
+    /// In this one at the latest.
+    pub version: u64,
+}
+
+impl Span {
+    /// Whether it may have been before `other`.
+    pub fn may_precede(self, other: Self) -> bool {
+        self.since < other.version
+    }
+
+    /// Whether it was before `other`, without a doubt.
+    pub fn precedes(self, other: Self) -> bool {
+        self.version < other.since
+    }
+}
+
 /// One version of one object.
 #[derive(Clone, Debug)]
 pub struct Sighting {
     /// Its place in the order of all writes to the API server: etcd counts all kinds together.
     pub version: u64,
+    /// From when on it may have been so: `version`, unless it was found in a list.
+    pub since: u64,
     /// When it was seen.
     pub at: Instant,
     /// UID of the object.
@@ -53,6 +77,13 @@ pub struct Sighting {
     pub gone: bool,
     /// The object.
     pub object: Object,
+}
+
+impl Sighting {
+    /// When it came to be so.
+    pub fn span(&self) -> Span {
+        Span { since: self.since, version: self.version }
+    }
 }
 
 /// An object that was seen.
@@ -214,33 +245,75 @@ impl Recorder {
         K::DynamicType: Default,
     {
         let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let mut past = Past::default();
         while let Some(event) = stream.next().await {
-            let (object, gone) = match event {
-                Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => (object, false),
-                Ok(watcher::Event::Delete(object)) => (object, true),
-                Ok(watcher::Event::Init) => continue,
+            match event {
+                Ok(watcher::Event::Init) => past.begin_list(),
+                Ok(watcher::Event::InitApply(object)) => self.push(past.listed(sighting(&object, look, false))),
                 Ok(watcher::Event::InitDone) => {
+                    past.end_list().into_iter().for_each(|gone| self.push(gone));
                     // only the first one is waited for
                     let _ = self.ready.try_send(());
-                    continue;
                 }
-                Err(error) => {
-                    eprintln!("watch: {error}");
-                    continue;
-                }
-            };
-            let uid = object.uid().unwrap_or_default();
-            let sighting = Sighting {
-                version: version(&object),
-                at: Instant::now(),
-                uid,
-                name: object.name_any(),
-                gone,
-                object: look(&object),
-            };
-            self.seen.lock().push(sighting);
-            self.count.send_modify(|count| *count += 1);
+                Ok(watcher::Event::Apply(object)) => self.push(past.watched(sighting(&object, look, false))),
+                Ok(watcher::Event::Delete(object)) => self.push(past.watched(sighting(&object, look, true))),
+                Err(error) => eprintln!("watch: {error}"),
+            }
         }
+    }
+
+    fn push(&self, sighting: Sighting) {
+        self.seen.lock().push(sighting);
+        self.count.send_modify(|count| *count += 1);
+    }
+}
+
+fn sighting<K: Resource>(object: &K, look: fn(&K) -> Object, gone: bool) -> Sighting {
+    let (uid, name, version) = (object.uid().unwrap_or_default(), object.name_any(), version(object));
+    Sighting { version, since: version, at: Instant::now(), uid, name, gone, object: look(object) }
+}
+
+/// What a watch told so far, to tell what a list that follows may have missed.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// The newest version.
+    newest: u64,
+    /// The one up to which nothing was missed when the list was begun.
+    complete: u64,
+    /// What is there, by UID, as it was seen last, and whether it stands in the list.
+    there: BTreeMap<String, (Sighting, bool)>,
+}
+
+impl Past {
+    /// A list is begun.
+    pub fn begin_list(&mut self) {
+        self.complete = self.newest;
+        self.there.values_mut().for_each(|(_, listed)| *listed = false);
+    }
+
+    /// It holds this.
+    pub fn listed(&mut self, mut sighting: Sighting) -> Sighting {
+        sighting.since = sighting.version.min(self.complete + 1);
+        self.watched(sighting)
+    }
+
+    /// It is at its end: what it does not hold is gone.
+    pub fn end_list(&mut self) -> Vec<Sighting> {
+        let gone = self.there.extract_if(.., |_, (_, listed)| !*listed);
+        let (since, newest) = (self.complete + 1, self.newest);
+        let gone = gone.map(|(_, (last, _))| Sighting { gone: true, since, version: newest.max(since), ..last });
+        gone.collect()
+    }
+
+    /// The watch tells this.
+    pub fn watched(&mut self, sighting: Sighting) -> Sighting {
+        self.newest = self.newest.max(sighting.version);
+        if sighting.gone {
+            self.there.remove(&sighting.uid);
+        } else {
+            self.there.insert(sighting.uid.clone(), (sighting.clone(), true));
+        }
+        sighting
     }
 }
 

@@ -58,7 +58,7 @@ fn one_of_several_branches_of_a_guard_is_enough_and_every_guard_must_pass() {
 }
 
 #[test]
-fn a_guard_that_fails_decides_at_once_and_before_the_trigger() {
+fn a_branch_that_was_not_taken_decides_at_once_and_before_the_trigger() {
     for rule in [TriggerRule::AllFinished, TriggerRule::AnyFailed, TriggerRule::MinSucceeded(1)] {
         let mut build = choice();
         build.task("slow");

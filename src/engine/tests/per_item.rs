@@ -244,6 +244,43 @@ fn items_may_be_seen_before_what_their_list_follows_from() {
     assert_eq!((driver.phase("each"), driver.reason("each")), (TaskPhase::Failed, "ExpressionError"));
 }
 
+/// The success that a list follows from was lost in a crash, and its Job was deleted since: the task that is to leave the list
+/// once more needs a slot, and gives the list back only then.
+#[test]
+fn an_attempt_that_waits_for_its_list_keeps_no_slot() {
+    let mut driver = unknowing();
+    driver.set(|settings| settings.parallelism = Some(1));
+    let each = |index: u32| Attempt::new(driver.id("each"), 1).of_item(index);
+    let (first, second) = (each(0), each(1));
+    let seen = |attempt: Attempt| Event::Launched { attempt, job: "j".into() };
+    assert_eq!(driver.attempt("list").number, 1, "its first step launches it once more");
+    driver.step([driver.launched("list"), seen(first)]);
+    let failure = Failure { reason: "JobLost".into(), message: None, exit_code: None, blame: Blame::Cluster };
+    driver.step([driver.finished("list", AttemptResult::Failed(failure))]);
+    driver.gone("list");
+    driver.wait(20);
+    assert_eq!(driver.line(), "list=Running each=Running");
+    assert_eq!(driver.actions(), ["launch list/2"]);
+    // what is called off needs no list any more: it has its slot until it is gone
+    let mut cancelled = driver.restarted();
+    cancelled.step([driver.launched("list"), seen(first)]);
+    cancelled.set(|settings| settings.desired_state = DesiredState::Cancel);
+    assert_eq!(cancelled.actions(), ["stop list/2", "stop each/1"]);
+    for name in ["list", "each"] {
+        cancelled.gone(name);
+    }
+    assert!(cancelled.run.is_finished());
+    // with its list it goes on
+    driver.ok_with("list", json!({"files": ["a", "b", "c"]}));
+    assert_eq!((driver.line().as_str(), items(&driver)), ("list=Succeeded each=Running", vec![1]));
+    let done = |attempt: Attempt, now: Timestamp| {
+        let result = AttemptResult::Succeeded { outputs: Map::new(), message: None };
+        Event::Finished { attempt, result, time: now }
+    };
+    driver.step([done(first, driver.now), seen(second), done(second, driver.now)]);
+    assert_eq!(items(&driver), [2]);
+}
+
 #[test]
 fn while_suspended_no_further_item_is_launched() {
     let mut driver = driver(json!({"parallelism": 1}), json!({}));

@@ -3,7 +3,7 @@
 
 use super::fixture::*;
 use crate::{
-    api::{FailurePolicy, TaskGraphStatus, TaskPhase, TaskStatus},
+    api::{DesiredState, FailurePolicy, TaskGraphStatus, TaskPhase, TaskStatus},
     engine::{graph::TriggerRule, reason},
 };
 
@@ -48,7 +48,7 @@ impl Is {
     }
 
     /// What is never laundered.
-    fn is_failure(self) -> bool {
+    pub fn is_failure(self) -> bool {
         matches!(self, Self::Failed | Self::Cancelled | Self::Omitted)
     }
 }
@@ -278,4 +278,59 @@ fn what_happens_to_the_others_later_does_not_touch_a_task_that_started() {
     assert_eq!(driver.actions(), ["launch t/1"]);
     driver.fail("y");
     assert_eq!(driver.line(), "x=Succeeded y=Failed/Error t=Running");
+}
+
+/// What two guards do to the task behind both: the first of this list that one of them says.
+fn of_both(one: Verdict, other: Verdict) -> Verdict {
+    let told = ["BranchNotTaken", "DependencySkipped", "DependencyFailed"];
+    told.iter().find_map(|reason| [one, other].into_iter().flatten().find(|verdict| verdict.1 == *reason))
+}
+
+/// Every pair of ends of two decisions, in both orders: the second one runs still when the first one has ended.
+#[test]
+fn the_order_in_which_guards_are_decided_does_not_matter() {
+    for (first, branch, verdict) in GUARDS {
+        for (second, other_branch, other_verdict) in GUARDS {
+            for backwards in [false, true] {
+                let mut build = Build::new();
+                for (name, is) in [("x", first), ("y", second)] {
+                    let decision = build.task(name).decision(&["good", "poor"]);
+                    if is == Is::FailedAllowed {
+                        decision.allow_failure();
+                    }
+                }
+                build.task("t").after(&["x/good", "y/good"]).trigger(TriggerRule::AllFinished);
+                let mut fresh = Driver::new(build);
+                fresh.set(|settings| settings.failure_policy = FailurePolicy::FinishBranches);
+                let ended = |name: &str, is: Is, branch: &str| {
+                    let branch = Some(branch.to_owned()).filter(|branch| !branch.is_empty());
+                    TaskStatus { branch, attempts: 0, ..stored(name, is) }
+                };
+                let (mut x, mut y) = (ended("x", first, branch), ended("y", second, other_branch));
+                let later = if backwards { &mut x } else { &mut y };
+                let open = TaskStatus { name: later.name.clone(), ..TaskStatus::default() };
+                let end = std::mem::replace(later, open);
+                let status = |x: &TaskStatus, y: &TaskStatus, t: TaskStatus| TaskGraphStatus {
+                    start_time: Some(at(0)),
+                    tasks: vec![x.clone(), y.clone(), t],
+                    ..TaskGraphStatus::default()
+                };
+                let known = if backwards { other_verdict } else { verdict };
+                // while one is open, only that is decided which nothing outweighs
+                let mut driver =
+                    fresh.restored_from(&status(&x, &y, TaskStatus { name: "t".into(), ..TaskStatus::default() }));
+                driver.set(|settings| settings.desired_state = DesiredState::Suspend);
+                let early = known.filter(|(_, reason)| *reason == "BranchNotTaken").unwrap_or((TaskPhase::Pending, ""));
+                let case = format!("{first:?} {branch} and {second:?} {other_branch}, backwards: {backwards}");
+                assert_eq!((driver.phase("t"), driver.reason("t")), early, "{case}");
+                // and at last
+                *(if backwards { &mut x } else { &mut y }) = end;
+                let known = driver.status().tasks[2].clone();
+                let mut driver = fresh.restored_from(&status(&x, &y, known));
+                driver.step([]);
+                let wanted = of_both(verdict, other_verdict).unwrap_or((TaskPhase::Running, ""));
+                assert_eq!((driver.phase("t"), driver.reason("t")), wanted, "{case}");
+            }
+        }
+    }
 }

@@ -5,11 +5,18 @@ use std::{convert::Infallible, sync::Arc};
 use axum::body::Body as Answer;
 use futures::{FutureExt as _, Stream, stream};
 use http::{Method, Request, Response};
-use kube::client::Body;
+use jiff::Timestamp;
+use k8s_openapi::{api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime};
+use kube::{Client, client::Body};
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::{
+    record::{Decision, decide, record},
+    *,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -93,6 +100,8 @@ struct Store {
     version: u64,
     broken: bool,
     refuses_watches: bool,
+    /// So many writes are done just after another one was.
+    overtaken: usize,
 }
 
 impl Server {
@@ -152,6 +161,13 @@ impl Store {
         };
         if self.broken {
             return refuse(500);
+        }
+        if *method == Method::PUT && self.overtaken > 0 {
+            self.overtaken -= 1;
+            self.version += 1;
+            if let Some(lease) = &mut self.lease {
+                lease["metadata"]["resourceVersion"] = self.version.to_string().into();
+            }
         }
         let version = |lease: &Value| lease["metadata"]["resourceVersion"].clone();
         match (method, &self.lease) {
@@ -298,6 +314,44 @@ async fn who_watches_takes_over_at_once_and_who_may_not_a_little_later() {
         assert_eq!(released.elapsed() > SECOND, refused, "{:?}", released.elapsed());
         second.stop.cancel();
         soon(second.ended).await.unwrap();
+    }
+}
+
+/// The renewal that was under way when it was to end is done after it has read the Lease.
+#[tokio::test]
+async fn a_renewal_that_is_late_does_not_keep_the_lease() {
+    for (overtaken, holder) in [(0, ""), (2, ""), (3, "a")] {
+        let server = Server::default();
+        let replica = start(&server, "a", SECOND * 60);
+        assert_eq!(soon(replica.leadership.changed(None)).await, Some(1));
+        server.0.lock().overtaken = overtaken;
+        replica.stop.cancel();
+        soon(replica.ended).await.unwrap();
+        assert_eq!(server.lease()["spec"]["holderIdentity"], holder, "{overtaken}");
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_has_to_mend_about_the_lease_is_told() {
+    for (code, told) in [
+        (403, Some("the operator lacks rights on its Lease, give it the role of the chart: failed to read the Lease")),
+        (404, Some("the namespace of the Lease does not exist, see --lease-namespace: failed to write the Lease")),
+        (500, None),
+    ] {
+        let answer = move |request: Request<Body>| async move {
+            // what is not there is told when it is read, and not that its namespace is missing
+            let reason = if code == 404 { "NotFound" } else { "other" };
+            let status =
+                json!({"kind": "Status", "status": "Failure", "code": code, "message": "no", "reason": reason});
+            drop(request);
+            Ok::<_, Infallible>(Response::builder().status(code).body(Answer::from(status.to_string())).unwrap())
+        };
+        let client = Client::new(tower::service_fn(answer), "default");
+        let (_, mut elector) = elect(client, config("a", SECOND), Gauge::default());
+        elector.round().await;
+        let problem = elector.shown.problem();
+        assert!(problem.as_deref().unwrap_or_default().starts_with(told.unwrap_or_default()), "{problem:?}");
+        assert_eq!(problem.is_some(), told.is_some());
     }
 }
 

@@ -86,15 +86,6 @@ pub enum Recall {
     Silent,
 }
 
-impl TaskPlan {
-    /// With a trigger that decides only when all dependencies are final, and no guard that decides before.
-    pub fn wait_for_all(&mut self) {
-        if let TriggerRule::MinSucceeded(_) = self.trigger {
-            self.trigger = TriggerRule::AllSucceeded;
-        }
-    }
-}
-
 /// What becomes of an attempt; times in milliseconds.
 #[derive(Clone, Debug)]
 pub struct Script {
