@@ -25,11 +25,16 @@ pub const SYSTEM: &str = "taskgraph-system";
 /// The charts of this checkout.
 pub const CHARTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts");
 
-/// Runs helm on the cluster; what it prints.
-pub async fn helm(args: &[&str]) -> Result<String> {
+/// helm on the cluster, to be run.
+pub fn program(args: &[&str]) -> Result<Command> {
     let mut command = Command::new(control_plane::bin_dir()?.join("helm"));
     command.args(args).env("KUBECONFIG", embedded::kubeconfig()?);
-    output(command, String::new()).await
+    Ok(command)
+}
+
+/// Runs helm on the cluster; what it prints.
+pub async fn helm(args: &[&str]) -> Result<String> {
+    output(program(args)?, String::new()).await
 }
 
 /// Installs the charts in a folder for the whole cluster, or upgrades what is installed; returns when the new pods are
