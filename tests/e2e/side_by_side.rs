@@ -1,5 +1,5 @@
 //! Two operators, each for one namespace, in namespaces that hold all pods to the standard `restricted`; each release has a
-//! NetworkPolicy. Neither touches what is the other's.
+//! NetworkPolicy. Neither touches what is the other's, and each stands what becomes of its webhook.
 //!
 //! The embedded cluster's network does not enforce policies: that the chart's let through what is needed is what
 //! `charts/taskgraph/tests` can show.
@@ -7,7 +7,7 @@
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use taskgraph::api::TaskPhase;
+use taskgraph::api::{TaskGraph, TaskPhase};
 
 use crate::{
     installed::{CHARTS, SYSTEM, helm, install, program},
@@ -89,10 +89,9 @@ fn no_operator(pods: &[Pod]) -> bool {
     pods.iter().all(|pod| name(pod).as_deref() != Some("taskgraph"))
 }
 
-/// Tasks that keep to the standard, one after the other; the first takes some seconds.
-fn graph() -> Value {
-    let mut tasks = [shell("a", &[], "sleep 5"), shell("b", &["a"], "id")];
-    for task in &mut tasks {
+/// Tasks with pods that keep to the standard.
+fn restricted(mut tasks: Vec<Value>) -> Value {
+    for task in tasks.iter_mut().filter(|task| task["container"].is_object()) {
         task["container"]["securityContext"] =
             json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     }
@@ -100,9 +99,41 @@ fn graph() -> Value {
     json!({"podDefaults": {"securityContext": context}, "tasks": tasks})
 }
 
+/// One after the other; the first takes some seconds.
+fn graph() -> Value {
+    restricted(vec![shell("a", &[], "sleep 5"), shell("b", &["a"], "id")])
+}
+
 async fn runs_to_its_end(team: &Team, name: &str) -> Result<()> {
     team.served.apply_graph(name, graph()).await?;
     team.served.wait(name, "complete").await?;
+    Ok(())
+}
+
+/// The API server cannot reach a team's webhook: a graph that runs says so, and goes on when it can.
+async fn the_webhook_is_out_of_reach(team: &Team) -> Result<()> {
+    let inner = json!({"graph": restricted(vec![shell("x", &[], "true")])});
+    let template = json!({"apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskTemplate", "metadata": {"name": "inner"}, "spec": inner});
+    team.served.apply(&template.to_string()).await?;
+    let child = json!({"name": "child", "dependsOn": ["a"], "templateRef": {"name": "inner"}});
+    team.served.apply_graph("parent", restricted(vec![shell("a", &[], "sleep 3"), child])).await?;
+    let lead_to = async |service: &str| {
+        let name = format!("taskgraph-{}", team.system.namespace.name);
+        let patch = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/service/name", "value": service}]);
+        team.system
+            .kubectl(&["patch", "validatingwebhookconfiguration", &name, "--type=json", "-p", &patch.to_string()])
+            .await
+    };
+    lead_to("nobody").await?;
+    let told =
+        |graph: &TaskGraph| task(graph, "child").is_some_and(|task| task.reason.as_deref() == Some("WebhookFailed"));
+    let graph = team.served.namespace.until("parent", "told why it waits", told).await;
+    let message = task(&graph, "child").and_then(|task| task.message).unwrap_or_default();
+    assert!(message.contains("failed calling webhook \"admission.taskgraph.dev\""), "{message}");
+    let log = team.system.kubectl(&["logs", "deployment/taskgraph"]).await?;
+    assert!(log.contains("WebhookFailed"), "{log}");
+    lead_to("taskgraph-webhook").await?;
+    team.served.wait("parent", "complete").await?;
     Ok(())
 }
 
@@ -122,8 +153,7 @@ async fn two_operators_where_pods_are_restricted() -> Result<()> {
 
     // one's operator goes away in mid-run: its graph stands still, whatever the other does
     one.served.apply_graph("g", graph()).await?;
-    let runs =
-        |graph: &taskgraph::api::TaskGraph| task(graph, "a").is_some_and(|task| task.phase == TaskPhase::Running);
+    let runs = |graph: &TaskGraph| task(graph, "a").is_some_and(|task| task.phase == TaskPhase::Running);
     one.served.namespace.until("g", "running", runs).await;
     one.scale(0).await?;
     let refused = one.served.apply_graph("new", graph()).await.expect_err("nobody answers for it").to_string();
@@ -146,6 +176,7 @@ async fn two_operators_where_pods_are_restricted() -> Result<()> {
     // without it, the other's is as it was
     helm(&["uninstall", "taskgraph", "--namespace", &one.system.namespace.name, "--wait"]).await?;
     runs_to_its_end(&other, "h").await?;
+    the_webhook_is_out_of_reach(&other).await?;
     tokio::try_join!(one.served.judge(), other.served.judge())?;
     Ok(())
 }
