@@ -4,7 +4,7 @@
 # VERBOSE=1 shows all output as it comes.
 
 logs=target/logs
-summary=() failed=0 tests_passed=0 tests_failed=0
+summary=() failed=0 omitted=0 tests_passed=0 tests_failed=0
 
 die() { # MESSAGE
 	echo "$(basename "$0"): $1" >&2
@@ -53,6 +53,13 @@ skip() { # NAME WHY
 	failed=$((failed + 1))
 }
 
+# A step that cannot be done here, through no fault of what is tested.
+omit() { # NAME WHY
+	printf '%-52s%s\n' "$1" "left out: $2"
+	summary+=("$(printf '%-52s%s' "$1" "left out: $2")")
+	omitted=$((omitted + 1))
+}
+
 # What came of all steps; the exit code of the script.
 conclude() {
 	((tests_passed + tests_failed == 0)) || printf '%d passed, %d failed\n' "$tests_passed" "$tests_failed"
@@ -62,6 +69,7 @@ conclude() {
 		printf '%d failed (%d s)\n' "$failed" "$SECONDS"
 		exit 1
 	fi
+	((omitted == 0)) || printf '%d left out (above)\n' "$omitted"
 	printf '%s: all well (%d s)\n' "$(basename "$0")" "$SECONDS"
 }
 

@@ -59,6 +59,8 @@ pub fn refusal(code: u16, reason: &str, message: &str) -> Refused {
         // an admission webhook or policy, or missing rights of the operator: both can be mended in the cluster
         403 => blocked("JobForbidden", message, true),
         404 => blocked("NamespaceNotFound", message, true),
+        // of Jobs somebody else's, of child graphs our own: what does not answer is mended by people, in their time
+        500 if message.contains("failed calling webhook") => blocked("WebhookFailed", message, true),
         _ => Refused::Transient(message.to_owned()),
     }
 }

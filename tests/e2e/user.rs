@@ -6,6 +6,7 @@ use serde_json::json;
 use taskgraph::api::TaskPhase;
 
 use crate::{
+    installed::{CHARTS, helm},
     support::namespace::{holds, task},
     world::{World, shell},
 };
@@ -70,6 +71,23 @@ async fn a_deleted_graph_leaves_nothing() -> Result<()> {
     world.namespace.until_all::<Job>("gone", <[Job]>::is_empty).await;
     world.namespace.until_all::<Pod>("gone", <[Pod]>::is_empty).await;
     world.namespace.until_all::<ControllerRevision>("gone", <[ControllerRevision]>::is_empty).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_values_are_refused_with_their_place() -> Result<()> {
+    let world = World::new("values").await?;
+    let chart = format!("{CHARTS}/taskgraph");
+    for (value, told) in [
+        ("operator.logformat=json", "at '/operator': additional properties 'logformat' not allowed"),
+        ("replicas=many", "at '/replicas': got string, want integer"),
+        ("serviceAccount.create=false", "serviceAccount.name is needed where serviceAccount.create is false"),
+    ] {
+        let place = &world.namespace.name;
+        let refused = helm(&["install", "wrong", &chart, "--namespace", place, "--set", value]).await;
+        let refused = refused.expect_err("refused").to_string();
+        assert!(refused.contains(told), "{value}: {refused}");
+    }
     Ok(())
 }
 

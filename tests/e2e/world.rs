@@ -21,7 +21,7 @@ pub struct World {
     kubectl: Kubectl,
 }
 
-/// kubectl for one namespace.
+/// kubectl for one namespace, as somebody.
 #[derive(Clone)]
 pub struct Kubectl {
     bin: PathBuf,
@@ -30,15 +30,21 @@ pub struct Kubectl {
 }
 
 impl World {
-    /// A new namespace, named after `test`.
+    /// A new namespace, named after `test`, on a cluster with an operator.
     pub async fn new(test: &str) -> Result<Self> {
-        let kubeconfig = embedded::kubeconfig()?;
-        let client = embedded::client(&kubeconfig).await?;
+        let client = embedded::client(&embedded::kubeconfig()?).await?;
         let labelled = ListParams::default().labels("app.kubernetes.io/name=taskgraph");
         let installed = Api::<Deployment>::all(client.clone()).list(&labelled).await?;
         ensure!(!installed.items.is_empty(), "no operator on the cluster: run hack/image and hack/install");
+        Self::without_operator(test).await
+    }
+
+    /// A new namespace, named after `test`, on a cluster with the kinds.
+    pub async fn without_operator(test: &str) -> Result<Self> {
+        let kubeconfig = embedded::kubeconfig()?;
+        let client = embedded::client(&kubeconfig).await?;
         let namespace = Namespace::new(&client, &format!("e2e-{test}")).await?;
-        let kubectl = Kubectl { bin: control_plane::bin_dir()?, kubeconfig, namespace: namespace.name.clone() };
+        let kubectl = Kubectl::new(&kubeconfig, &namespace.name)?;
         // the API server refuses pods before it is there
         namespace.until_all::<ServiceAccount>("default", |accounts| !accounts.is_empty()).await;
         let auditor = Auditor::start(&namespace).await?;
@@ -57,8 +63,7 @@ impl World {
 
     /// Applies a graph from the JSON of its spec.
     pub async fn apply_graph(&self, name: &str, spec: Value) -> Result<()> {
-        let graph = json!({"apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph", "metadata": {"name": name}, "spec": spec});
-        self.apply(&graph.to_string()).await?;
+        self.apply(&graph(name, spec).to_string()).await?;
         Ok(())
     }
 
@@ -105,19 +110,25 @@ impl Drop for World {
 }
 
 impl Kubectl {
+    /// As whoever the kubeconfig is of.
+    pub fn new(kubeconfig: &Path, namespace: &str) -> Result<Self> {
+        Ok(Self { bin: control_plane::bin_dir()?, kubeconfig: kubeconfig.to_owned(), namespace: namespace.to_owned() })
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.bin.join("kubectl"));
         command.args(args).args(["--namespace", &self.namespace]).env("KUBECONFIG", &self.kubeconfig);
         command
     }
 
-    async fn run(&self, args: &[&str], input: &str) -> Result<String> {
+    /// Runs it; what it prints.
+    pub async fn run(&self, args: &[&str], input: &str) -> Result<String> {
         output(self.command(args), input.to_owned()).await
     }
 }
 
 /// What a program prints; an error with all it said where it fails.
-async fn output(mut command: Command, input: String) -> Result<String> {
+pub async fn output(mut command: Command, input: String) -> Result<String> {
     let name = format!("{command:?}");
     let run = move || -> Result<std::process::Output> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -134,6 +145,12 @@ async fn output(mut command: Command, input: String) -> Result<String> {
 pub fn file(path: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+/// A graph, from the JSON of its spec.
+#[allow(clippy::needless_pass_by_value, reason = "json! gives values")]
+pub fn graph(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph", "metadata": {"name": name}, "spec": spec})
 }
 
 /// A task that runs a line of shell.

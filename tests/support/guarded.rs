@@ -31,8 +31,6 @@ pub fn prepare(dir: &Path) -> Result<Vec<String>> {
         dir,
         &["req", "-x509", "-new", "-key", "users.key", "-days", "2", "-subj", "/CN=users", "-out", "users.crt"],
     )?;
-    // with an extension it is a certificate of version 3: others are not taken
-    fs::write(dir.join("users.ext"), "extendedKeyUsage=clientAuth\n")?;
     let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/taskgraph/files/audit-policy.yaml");
     Ok(vec![
         format!("--client-ca-file={}", dir.join("users.crt").display()),
@@ -51,24 +49,43 @@ impl ControlPlane {
 
     /// A person with a certificate, without any rights but those that are bound to the name.
     pub async fn user(&self, name: &str) -> Result<User> {
-        static SERIAL: AtomicU32 = AtomicU32::new(1);
         let dir = self.dir();
-        let file = |end: &str| format!("user-{name}.{end}");
+        Authority { certificate: &dir.join("users.crt"), key: &dir.join("users.key"), kubeconfig: self.kubeconfig() }
+            .user(dir, name)
+            .await
+    }
+}
+
+/// Whose certificates an API server takes from users.
+pub struct Authority<'a> {
+    /// Its certificate.
+    pub certificate: &'a Path,
+    /// Its key.
+    pub key: &'a Path,
+    /// How to reach the API server; as whom does not matter.
+    pub kubeconfig: &'a Path,
+}
+
+impl Authority<'_> {
+    /// A person with a certificate, without any rights but those that are bound to the name. Files are left in `dir`.
+    pub async fn user(&self, dir: &Path, name: &str) -> Result<User> {
+        static SERIAL: AtomicU32 = AtomicU32::new(1);
+        let file = |end: &str| dir.join(format!("user-{name}.{end}")).to_string_lossy().into_owned();
         let (key, request, certificate) = (file("key"), file("csr"), file("crt"));
+        let (signer, signers_key) = (self.certificate.to_string_lossy(), self.key.to_string_lossy());
+        // with an extension it is a certificate of version 3: others are not taken
+        let extension = file("ext");
+        fs::write(&extension, "extendedKeyUsage=clientAuth\n")?;
         let subject = format!("/CN={name}/O=people");
         openssl(dir, &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-out", &key])?;
         openssl(dir, &["req", "-new", "-key", &key, "-subj", &subject, "-out", &request])?;
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed).to_string();
-        let signed = ["x509", "-req", "-in", &request, "-CA", "users.crt", "-CAkey", "users.key", "-days", "1"];
-        openssl(
-            dir,
-            &[&signed[..], &["-set_serial", &serial, "-extfile", "users.ext", "-out", &certificate]].concat(),
-        )?;
+        let signed = ["x509", "-req", "-in", &request, "-CA", &signer, "-CAkey", &signers_key, "-days", "1"];
+        openssl(dir, &[&signed[..], &["-set_serial", &serial, "-extfile", &extension, "-out", &certificate]].concat())?;
 
-        let admin = Kubeconfig::read_from(self.kubeconfig())?;
-        let mut text = serde_json::to_value(admin)?;
-        text["users"][0]["user"] = json!({"client-certificate": dir.join(certificate), "client-key": dir.join(key)});
-        let kubeconfig = dir.join(file("yaml"));
+        let mut text = serde_json::to_value(Kubeconfig::read_from(self.kubeconfig)?)?;
+        text["users"][0]["user"] = json!({"client-certificate": certificate, "client-key": key});
+        let kubeconfig = PathBuf::from(file("yaml"));
         fs::write(&kubeconfig, text.to_string())?;
         User::new(Config::from_custom_kubeconfig(serde_json::from_value(text)?, &KubeConfigOptions::default()).await?)
             .await

@@ -1,9 +1,10 @@
 //! What the tests and the benches with a cluster share: a control plane without machines, the operator as a process, a
-//! proxy that makes faults, a player for pods, and an auditor that judges from outside.
+//! proxy that makes faults, a player for pods, an auditor that judges from outside, and the table of who may do what.
 //!
 //! Four programs include this (`tests/api`, `tests/e2e`, `benches/cluster`, `benches/webhook`); each uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod acts;
 pub mod auditor;
 pub mod control_plane;
 pub mod crds;

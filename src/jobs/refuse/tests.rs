@@ -34,6 +34,12 @@ fn answers_to_a_create() {
         (403, "Forbidden", "User \"u\" cannot create resource \"jobs\"", "JobForbidden true"),
         (404, "NotFound", "namespaces \"n\" not found", "NamespaceNotFound true"),
         (429, "TooManyRequests", "", "again"),
+        (
+            500,
+            "InternalError",
+            "Internal error occurred: failed calling webhook \"x.y\": failed to call webhook: Post \"https://x.y.svc:443\": EOF",
+            "WebhookFailed true",
+        ),
         (500, "InternalError", "etcdserver: request timed out", "again"),
         (504, "Timeout", "", "again"),
     ] {
