@@ -40,14 +40,14 @@ impl Stage {
     async fn new(test: &str) -> Result<Self> {
         let world = World::new(test).await?;
         let kubeconfig = embedded::kubeconfig()?;
-        let state = kubeconfig.parent().context("a folder")?.join("data/pki");
+        let keys = kubeconfig.parent().context("a folder")?.join("data/pki");
         ensure!(
-            state.exists(),
+            keys.exists(),
             "{}: only the embedded cluster's authority can be asked for certificates",
-            state.display()
+            keys.display()
         );
         let (files, place) = (tempfile::tempdir()?, world.namespace.name.clone());
-        let (certificate, key) = (state.join("ca.crt"), state.join("ca.key"));
+        let (certificate, key) = (keys.join("ca.crt"), keys.join("ca.key"));
         let authority = Authority { certificate: &certificate, key: &key, kubeconfig: &kubeconfig };
         let mut people = BTreeMap::new();
         for role in ROLES.into_iter().chain(["nobody"]) {

@@ -149,12 +149,12 @@ fn fan() -> Shape {
     tasks.push(json!({"name": "settle", "dependsOn": ["w1"], "delay": {"duration": "5s"}}));
     tasks.push(json!({"name": "choice", "dependsOn": ["long", "go", "settle"], "decision": branches}));
     tasks.extend([shell("many", &["choice/many"], "true"), shell("few", &["choice/few"], "true")]);
-    let ran = (0..6).map(|place| format!("w{place}=Succeeded/1 ")).collect::<String>();
+    let ran: Vec<_> = (0..6).map(|place| format!("w{place}=Succeeded/1 ")).collect();
     Shape {
         name: "fan",
         spec: json!({"parallelism": 3, "tasks": tasks}),
         condition: "Complete",
-        line: ran
+        line: ran.concat()
             + "long=Succeeded/1 go=Succeeded/1 settle=Succeeded/1 choice=Succeeded/0 many=Succeeded/1 few=Skipped/0",
         outputs: None,
     }
@@ -210,12 +210,12 @@ fn swift() -> Shape {
     let mut tasks: Vec<Value> =
         (0..SWIFT).map(|place| shell(&name(place), before(place).as_deref().as_slice(), "true")).collect();
     tasks.extend([go(&[]), shell("last", &["go", &name(SWIFT - 1)], "true")]);
-    let ran = (0..SWIFT).map(|place| format!("{}=Succeeded/1 ", name(place))).collect::<String>();
+    let ran: Vec<_> = (0..SWIFT).map(|place| format!("{}=Succeeded/1 ", name(place))).collect();
     Shape {
         name: "swift",
         spec: json!({"tasks": tasks, "podDefaults": {"nodeSelector": {"type": "kwok"}, "tolerations": [{"operator": "Exists"}]}}),
         condition: "Complete",
-        line: ran + "go=Succeeded/1 last=Succeeded/1",
+        line: ran.concat() + "go=Succeeded/1 last=Succeeded/1",
         outputs: None,
     }
 }

@@ -1,11 +1,12 @@
 //! Two operators, each for one namespace, in namespaces that hold all pods to the standard `restricted`; each release has a
-//! NetworkPolicy. Neither touches what is the other's, and each stands what becomes of its webhook.
+//! `NetworkPolicy`. Neither touches what is the other's, and each stands what becomes of its webhook.
 //!
 //! The embedded cluster's network does not enforce policies: that the chart's let through what is needed is what
 //! `charts/taskgraph/tests` can show.
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use taskgraph::api::{TaskGraph, TaskPhase};
 
@@ -31,7 +32,7 @@ impl Team {
             let labels = ["enforce", "warn"].map(|mode| format!("pod-security.kubernetes.io/{mode}=restricted"));
             world.kubectl(&["label", "namespace", &world.namespace.name, &labels[0], &labels[1]]).await?;
         }
-        let (place, serves) = (&system.namespace.name, format!("operator.namespace={}", served.namespace.name));
+        let (place, only) = (&system.namespace.name, format!("operator.namespace={}", served.namespace.name));
         let chart = format!("{CHARTS}/taskgraph");
         helm(&[
             "install",
@@ -40,7 +41,7 @@ impl Team {
             "--namespace",
             place,
             "--set",
-            &serves,
+            &only,
             "--set",
             "networkPolicy.create=true",
             "--wait",
@@ -166,7 +167,7 @@ async fn two_operators_where_pods_are_restricted() -> Result<()> {
     let graph = one.served.namespace.graphs().get("g").await?;
     let phase = task(&graph, "a").map(|task| task.phase).context("its status")?;
     assert_eq!(
-        (phase, one.served.namespace.jobs().list(&Default::default()).await?.items.len()),
+        (phase, one.served.namespace.jobs().list(&ListParams::default()).await?.items.len()),
         (TaskPhase::Running, 1)
     );
 

@@ -72,7 +72,7 @@ impl Authority<'_> {
         static SERIAL: AtomicU32 = AtomicU32::new(1);
         let file = |end: &str| dir.join(format!("user-{name}.{end}")).to_string_lossy().into_owned();
         let (key, request, certificate) = (file("key"), file("csr"), file("crt"));
-        let (signer, signers_key) = (self.certificate.to_string_lossy(), self.key.to_string_lossy());
+        let (authority, authority_key) = (self.certificate.to_string_lossy(), self.key.to_string_lossy());
         // with an extension it is a certificate of version 3: others are not taken
         let extension = file("ext");
         fs::write(&extension, "extendedKeyUsage=clientAuth\n")?;
@@ -80,7 +80,7 @@ impl Authority<'_> {
         openssl(dir, &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-out", &key])?;
         openssl(dir, &["req", "-new", "-key", &key, "-subj", &subject, "-out", &request])?;
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed).to_string();
-        let signed = ["x509", "-req", "-in", &request, "-CA", &signer, "-CAkey", &signers_key, "-days", "1"];
+        let signed = ["x509", "-req", "-in", &request, "-CA", &authority, "-CAkey", &authority_key, "-days", "1"];
         openssl(dir, &[&signed[..], &["-set_serial", &serial, "-extfile", &extension, "-out", &certificate]].concat())?;
 
         let mut text = serde_json::to_value(Kubeconfig::read_from(self.kubeconfig)?)?;
