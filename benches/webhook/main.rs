@@ -23,6 +23,10 @@ use std::{env, time::Duration};
 use anyhow::Result;
 use serde_json::{Value, json};
 
+// as the operator has it
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Tasks of a graph.
 const TASKS: usize = 500;
 /// Kinds of graphs: a name, and the number of different expressions.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 use tracing::{info, warn};
@@ -146,7 +147,8 @@ fn no_parent(revision: &str) -> Verdict {
 
 /// Reads a spec; what is wrong with its form is a verdict.
 pub fn read_spec(spec: &Value) -> Result<TaskGraphSpec, Verdict> {
-    serde_path_to_error::deserialize(spec).map_err(|error| {
+    // to keep the path costs as much as to read the spec: it is asked for where something is wrong
+    TaskGraphSpec::deserialize(spec).or_else(|_| serde_path_to_error::deserialize(spec)).map_err(|error| {
         let path = error.path().to_string();
         Verdict::Refused("Invalid", format!("spec.{path}: {}", error.into_inner()))
     })

@@ -5,13 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, thread, time::Duration};
 
 use axum::body::Bytes;
 use futures::{StreamExt, future, stream};
-use kube::{
-    Api, Client,
-    core::{
-        DynamicObject,
-        admission::{AdmissionReview, Operation},
-    },
-};
+use kube::{Api, Client, core::admission::Operation};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -21,7 +15,8 @@ use tracing::warn;
 use super::{
     access::{self, Change, Content, Judge, Kind, Mode},
     answer::{self, Meter},
-    review::{Cached, Known, Outcome, Request, Subject, is_ours, spec_of, subject},
+    request::{Object, Request},
+    review::{Cached, Known, Outcome, Subject, subject},
     writers,
 };
 use crate::{
@@ -240,7 +235,7 @@ impl Admission {
 
 /// What a request writes; `None`: none of our objects.
 fn change(request: &Request) -> Option<Change<'_>> {
-    if !is_ours(request) {
+    if !request.is_ours() {
         return None;
     }
     let kind = match request.kind.kind.as_str() {
@@ -264,16 +259,12 @@ fn change(request: &Request) -> Option<Change<'_>> {
     })
 }
 
-fn content(object: &DynamicObject) -> Content<'_> {
-    Content { metadata: &object.metadata, spec: spec_of(object) }
+fn content(object: &Object) -> Content<'_> {
+    Content { metadata: &object.metadata, spec: &object.spec }
 }
 
 fn read(body: &[u8]) -> Result<Request, AdmissionError> {
-    let review: AdmissionReview<DynamicObject> =
-        serde_json::from_slice(body).map_err(|error| AdmissionError::NoReview(error.to_string()))?;
-    review.try_into().map_err(|error: kube::core::admission::ConvertAdmissionReviewError| {
-        AdmissionError::NoReview(error.to_string())
-    })
+    Request::read(body).map_err(AdmissionError::NoReview)
 }
 
 #[cfg(test)]

@@ -10,10 +10,7 @@ use kube::core::{
 };
 use tracing::{debug, info, warn};
 
-use super::{
-    admission::AdmissionError,
-    review::{Outcome, Request},
-};
+use super::{admission::AdmissionError, request::Request, review::Outcome};
 use crate::{
     engine::Problem,
     runtime::metrics::{AdmissionLabels, Metrics},
@@ -57,7 +54,7 @@ pub fn tell(request: &Request, changed: &[&str], judged: &Judged, own: bool) {
 
 /// The answer, with every problem as a cause.
 pub fn respond(request: &Request, changed: &[&str], judged: Judged) -> AdmissionResponse {
-    let mut response = AdmissionResponse::from(request);
+    let mut response = request.allowed();
     if !changed.is_empty() {
         response.audit_annotations.insert(CHANGED.to_owned(), changed.join(","));
     }

@@ -2,6 +2,7 @@
 //!
 //! | file | part |
 //! |---|---|
+//! | [`request`] | a request, as the API server sends it |
 //! | [`review`] | what a request changes, and what the rules object to: pure |
 //! | [`access`] | whether whoever asks may do what the change needs |
 //! | [`admission`] | looks up what a review needs, and has it judged |
@@ -19,6 +20,7 @@ pub mod admission;
 mod answer;
 pub mod certificates;
 pub mod keeper;
+pub mod request;
 pub mod review;
 pub mod tls;
 pub mod writers;

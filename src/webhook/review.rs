@@ -9,14 +9,12 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-use kube::core::{
-    DynamicObject,
-    admission::{AdmissionRequest, Operation},
-};
+use kube::core::admission::Operation;
 use serde_json::Value;
 
+use super::request::{Object, Request};
 use crate::{
-    api::{GROUP, TaskGraphSpec, TaskGraphStatus, TaskTemplateSpec, TemplateKind, TemplateRef},
+    api::{TaskGraphSpec, TaskGraphStatus, TaskTemplateSpec, TemplateKind, TemplateRef},
     controller::{
         accept::{read_spec, read_status, verdict_of},
         edit::{judge, without_past_rerun},
@@ -29,9 +27,6 @@ use crate::{
     engine::{Identity, Plan, Problem, Refusal, Run, compile},
     validate,
 };
-
-/// A request, as the API server sends it.
-pub type Request = AdmissionRequest<DynamicObject>;
 
 /// At most so many problems are told at once.
 const PROBLEMS: usize = 100;
@@ -141,11 +136,6 @@ pub type Cached = (TemplateRef, Option<Arc<TaskTemplateSpec>>);
 /// Finds templates that a spec needs.
 pub type Lookup<'a> = &'a (dyn Fn(&TaskGraphSpec, &str) -> Found + Sync);
 
-/// Whether it is about one of our objects, and not about a part of it like its status.
-pub fn is_ours(request: &Request) -> bool {
-    request.kind.group == GROUP && request.sub_resource.as_deref().unwrap_or_default().is_empty()
-}
-
 /// What there is to judge; `None`: nothing, and the request is allowed.
 pub fn subject(request: &Request) -> Option<Subject<'_>> {
     let object = request.object.as_ref()?;
@@ -154,7 +144,7 @@ pub fn subject(request: &Request) -> Option<Subject<'_>> {
         Operation::Update => Some(request.old_object.as_ref()?),
         Operation::Delete | Operation::Connect => return None,
     };
-    if !is_ours(request) || old.is_some_and(|old| old.data.get("spec") == object.data.get("spec")) {
+    if !request.is_ours() || old.is_some_and(|old| old.spec == object.spec) {
         return None;
     }
     match request.kind.kind.as_str() {
@@ -167,19 +157,14 @@ pub fn subject(request: &Request) -> Option<Subject<'_>> {
     }
 }
 
-/// Its spec.
-pub fn spec_of(object: &DynamicObject) -> &Value {
-    object.data.get("spec").unwrap_or(&Value::Null)
-}
-
 impl<'a> GraphChange<'a> {
-    fn of(request: &'a Request, object: &'a DynamicObject, old: Option<&'a DynamicObject>) -> Self {
+    fn of(request: &'a Request, object: &'a Object, old: Option<&'a Object>) -> Self {
         let annotations = object.metadata.annotations.as_ref();
         let revision = annotations.and_then(|all| all.get(crate::api::ANNOTATION_REVISION));
         let old = old.map(|old| Old {
             uid: old.metadata.uid.as_deref().unwrap_or_default(),
-            status: old.data.get("status").unwrap_or(&Value::Null),
-            spec: spec_of(old),
+            status: &old.status,
+            spec: &old.spec,
         });
         Self {
             name: object.metadata.name.as_deref().filter(|name| !name.is_empty()),
@@ -187,7 +172,7 @@ impl<'a> GraphChange<'a> {
             user: request.user_info.username.as_deref().unwrap_or_default(),
             parent: parent_of(&object.metadata).and_then(|owner| Some((owner.uid.clone(), revision?.clone()))),
             old,
-            spec: spec_of(object),
+            spec: &object.spec,
             deleted: object.metadata.deletion_timestamp.is_some(),
         }
     }
@@ -287,13 +272,13 @@ impl<'a> GraphChange<'a> {
 }
 
 impl<'a> TemplateChange<'a> {
-    fn of(request: &'a Request, object: &'a DynamicObject, old: Option<&'a DynamicObject>, kind: TemplateKind) -> Self {
+    fn of(request: &'a Request, object: &'a Object, old: Option<&'a Object>, kind: TemplateKind) -> Self {
         let name = object.metadata.name.clone().unwrap_or_default();
         Self {
             namespace: request.namespace.as_deref().unwrap_or_default(),
             reference: TemplateRef { name, kind },
-            spec: spec_of(object),
-            old: old.map(spec_of),
+            spec: &object.spec,
+            old: old.map(|old| &old.spec),
         }
     }
 

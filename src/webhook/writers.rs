@@ -5,15 +5,12 @@ use std::collections::BTreeMap;
 
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
 use k8s_openapi::api::authentication::v1::UserInfo;
-use kube::core::{
-    DynamicObject,
-    admission::{AdmissionResponse, Operation},
-};
+use kube::core::admission::{AdmissionResponse, Operation};
 use serde_json::{Value, json};
 
 use super::{
     access::{changed_fields, is_operated},
-    review::{Request, spec_of},
+    request::{Object, Request},
 };
 use crate::api::{ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_OPERATED_BY, GROUP};
 
@@ -29,12 +26,12 @@ pub fn is_note(annotation: &str) -> bool {
 
 /// The answer to a request for notes. It is allowed, whatever it is: others judge it.
 pub fn answer(request: &Request) -> AdmissionResponse {
-    let (allowed, patch) = (AdmissionResponse::from(request), notes(request));
+    let (allowed, patch) = (request.allowed(), notes(request));
     if patch.is_empty() {
         return allowed;
     }
     // a patch of texts never fails to be written
-    allowed.with_patch(patch).unwrap_or_else(|_| AdmissionResponse::from(request))
+    allowed.with_patch(patch).unwrap_or_else(|_| request.allowed())
 }
 
 /// What is to be changed of the object in `request`, so that it tells who wrote it; empty where nothing is.
@@ -61,17 +58,13 @@ fn writer(request: &Request) -> String {
 }
 
 /// What was noted before.
-fn kept(old: &DynamicObject) -> impl Iterator<Item = (&'static str, String)> {
+fn kept(old: &Object) -> impl Iterator<Item = (&'static str, String)> {
     ALL.into_iter().filter_map(|note| Some((note, old.metadata.annotations.as_ref()?.get(note)?.clone())))
 }
 
 /// What is noted of a change of the spec. An approval names its giver itself.
-fn changed(
-    request: &Request,
-    old: &DynamicObject,
-    new: &DynamicObject,
-) -> impl Iterator<Item = (&'static str, String)> {
-    let fields = changed_fields(spec_of(old), spec_of(new));
+fn changed(request: &Request, old: &Object, new: &Object) -> impl Iterator<Item = (&'static str, String)> {
+    let fields = changed_fields(&old.spec, &new.spec);
     let operated = fields.iter().any(|field| is_operated(field)).then_some(ANNOTATION_OPERATED_BY);
     let designed = |field: &&str| !is_operated(field) && *field != "approvals";
     let designed = fields.iter().any(designed).then_some(ANNOTATION_DESIGNED_BY);
@@ -79,7 +72,7 @@ fn changed(
 }
 
 /// How the notes of `object` become `wanted`.
-fn difference(object: &DynamicObject, wanted: &BTreeMap<&str, String>) -> Patch {
+fn difference(object: &Object, wanted: &BTreeMap<&str, String>) -> Patch {
     let Some(annotations) = &object.metadata.annotations else {
         let all = if wanted.is_empty() { None } else { Some(add(&["metadata", "annotations"], json!(wanted))) };
         return Patch(all.into_iter().collect());

@@ -1,20 +1,18 @@
-use kube::core::{DynamicObject, admission::AdmissionReview};
 use serde_json::json;
 
 use super::*;
 use crate::webhook::access;
 
 fn request() -> Request {
-    let review: AdmissionReview<DynamicObject> = serde_json::from_value(json!({
+    let review = json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
             "uid": "77", "operation": "CREATE", "namespace": "team",
             "kind": {"group": "taskgraph.dev", "version": "v1alpha1", "kind": "TaskGraph"},
             "resource": {"group": "taskgraph.dev", "version": "v1alpha1", "resource": "taskgraphs"},
             "userInfo": {"username": "ann"}, "object": {"metadata": {"name": "g"}, "spec": {}},
         },
-    }))
-    .unwrap();
-    review.try_into().unwrap()
+    });
+    Request::read(review.to_string().as_bytes()).unwrap()
 }
 
 fn problem(path: &str) -> Problem {
