@@ -8,7 +8,10 @@
 //!
 //! The status names the revision that it was made for, so the two can never be of different edits.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -31,6 +34,8 @@ use crate::{
     engine::{Plan, Problem, Run, Settings, policy::waiting::approvals},
 };
 
+/// How long until an edit is tried again that the cluster did not take.
+pub const EDIT_AGAIN: Duration = Duration::from_secs(5);
 /// How many revisions stay.
 const KEPT_REVISIONS: u32 = 10;
 
@@ -68,8 +73,10 @@ pub async fn follow(ctx: &Context, session: &mut Session, view: &GraphView) -> R
         Verdict::Waiting(..) => session.templates != templates,
         Verdict::Accepted | Verdict::Refused(..) => false,
     };
-    if session.followed != Some(view.generation()) || may_go_on {
+    let is_due = session.postponed.is_some_and(|at| at <= Instant::now());
+    if session.followed != Some(view.generation()) || may_go_on || is_due {
         session.pending = None;
+        session.postponed = None;
         look_at(ctx, session, view).await?;
         session.followed = Some(view.generation());
         session.templates = templates;
@@ -79,7 +86,16 @@ pub async fn follow(ctx: &Context, session: &mut Session, view: &GraphView) -> R
         return Ok(Followed::On);
     }
     match session.pending.take() {
-        Some(pending) => carry_out(ctx, session, view, *pending).await.map(|()| Followed::Anew),
+        Some(pending) => match carry_out(ctx, session, view, *pending).await {
+            Ok(()) => Ok(Followed::Anew),
+            Err(error) => {
+                // the cluster does not take the edit: what runs goes on without it
+                let verdict = error.verdict().ok_or(error)?;
+                session.tell_verdict(verdict, view.generation());
+                session.postponed = Some(Instant::now() + EDIT_AGAIN);
+                Ok(Followed::On)
+            }
+        },
         None => Ok(Followed::On),
     }
 }

@@ -105,8 +105,6 @@ const TICK: Duration = Duration::from_secs(5);
 const WATCH_LAG: Duration = Duration::from_millis(200);
 /// How often a graph is looked at that something not watched stands in the way of.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// How often that is done of one that runs, and whose edit cannot be stored.
-const EDIT_AGAIN: Duration = Duration::from_secs(5);
 /// How long a finished graph is kept beyond its time for `CloudEvents` that are not delivered, in seconds.
 const EVENTS_BEFORE_DELETION: i64 = 3600;
 
@@ -456,8 +454,7 @@ async fn begin(
 async fn tell_error(ctx: &Context, view: &GraphView, error: AcceptError) -> Result<Action, ReconcileError> {
     let Some(verdict) = error.verdict() else { return Err(error.into()) };
     accept::report_refusal(ctx, view, &verdict).await?;
-    // what runs of it is followed meanwhile
-    Ok(Action::requeue(if view.status.revision.is_some() { EDIT_AGAIN } else { LOOK_AGAIN }))
+    Ok(Action::requeue(LOOK_AGAIN))
 }
 
 /// Deletes Jobs of a finished graph that go on: created late, by an operator that was held up, or left by one that was

@@ -52,6 +52,8 @@ pub struct Session {
     pub report: Report,
     /// What is to be done to the graph by its spec.
     pub pending: Option<Box<Pending>>,
+    /// When that is tried again, which the cluster did not take: the graph goes on without it until then.
+    pub postponed: Option<Instant>,
     /// The generation of the spec that was looked at last.
     pub followed: Option<i64>,
     /// The templates that were looked at last.
@@ -163,6 +165,7 @@ impl Session {
         hands.metrics.tasks_ready.inc_by(count(TaskPhase::Ready));
         Self {
             pending: None,
+            postponed: None,
             followed: None,
             templates: 0,
             has_turned: false,
@@ -320,6 +323,7 @@ impl Session {
         }
         if finished
             && !waits
+            && self.postponed.is_none()
             && self.held.is_empty()
             && self.discards.is_empty()
             && self.retired.is_empty()
@@ -333,7 +337,8 @@ impl Session {
         let store = self.report.due(urgent).filter(|_| !waits).map(|at| at.saturating_duration_since(Instant::now()));
         let look = self.looks.next().map(|at| at.saturating_duration_since(Instant::now()));
         let wake = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default().min(LONGEST_SLEEP));
-        Turn::Again([store, look, wake].into_iter().flatten().min())
+        let edit = self.postponed.map(|at| at.saturating_duration_since(Instant::now()));
+        Turn::Again([store, look, wake, edit].into_iter().flatten().min())
     }
 
     fn note(&mut self, transition: &Transition) {
