@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(
             names,
             [
-                format!("Namespaced TaskGraph tg {CATEGORY}: Phase Progress Failed Age Template Message"),
+                format!("Namespaced TaskGraph tg {CATEGORY}: Phase Progress Failed Age Template Created-By Message"),
                 format!("Namespaced TaskTemplate tt {CATEGORY}: Description Age"),
                 format!("Cluster ClusterTaskTemplate ctt {CATEGORY}: Description Age"),
             ]

@@ -8,7 +8,7 @@ use crate::objects::{files_below, read, relative, root};
 
 /// Words of the code that look like reasons and are none: kinds, types, values of fields, words that Kubernetes says.
 const OTHERS: &str = "
-    Accept AlreadyExists Always AppArmorProfile Background BackoffLimitExceeded Cluster
+    Accept AlreadyExists Always AppArmorProfile Background BackoffLimitExceeded CloudEvents Cluster
     ClusterTrustBundleProjection ConfigMap ConfigMapKeySelector ContainerCreating ContainerPort ContainerResizePolicy
     ControllerRevision DeleteOptions DisruptionTarget DownwardAPIVolumeFile Edit Ei EnvVar Event FailJob FailedIndexes
     FallbackToLogsOnError False File Finish Foreground Gi HostAlias HostPathVolumeSource IfNotPresent Ignore Indexed Job

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use taskgraph::api::{self, Condition, TaskGraph, TaskGraphSpec, TaskGraphStatus, TaskPhase, TaskStatus, TaskTemplate};
 
 /// How long anything may take that a test waits for, on a machine with more busy processes than cores.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A namespace of a test's own.
 #[derive(Clone)]
