@@ -112,12 +112,12 @@ pub async fn run(args: &TrialArgs) -> Result<()> {
     let random = std::hash::RandomState::new().hash_one(std::process::id());
     let name = format!("taskgraph-test-{:08x}", random >> 32);
 
-    graphs
-        .create(&PostParams::default(), &graph(&name, args)?)
+    let end = Instant::now() + args.timeout;
+    create(&graphs, &graph(&name, args)?, end)
         .await
         .with_context(|| format!("failed to create a graph in namespace {namespace}"))?;
     println!("created TaskGraph {name} in namespace {namespace}");
-    if let Err(error) = follow(&graphs, &name, args.timeout).await {
+    if let Err(error) = follow(&graphs, &name, args.timeout, end).await {
         println!("the graph stays for {TTL}: kubectl -n {namespace} describe taskgraph {name}");
         return Err(error);
     }
@@ -126,9 +126,34 @@ pub async fn run(args: &TrialArgs) -> Result<()> {
     Ok(())
 }
 
+/// Creates the graph. What is no fault of the graph is tried again until the time is over: so soon after an install the API
+/// server may not reach the operator's webhook yet.
+async fn create(graphs: &Api<TaskGraph>, graph: &TaskGraph, end: Instant) -> Result<(), kube::Error> {
+    let mut again = false;
+    loop {
+        match graphs.create(&PostParams::default(), graph).await {
+            // an answer was lost
+            Err(kube::Error::Api(status)) if again && status.is_already_exists() => return Ok(()),
+            Err(error) if passes(&error) && Instant::now() < end => {
+                println!("trying again: {error}");
+                again = true;
+                sleep(LOOK).await;
+            }
+            result => return result.map(|_| ()),
+        }
+    }
+}
+
+/// Whether a call that failed so may succeed later.
+fn passes(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500 || status.code == 429,
+        _ => true,
+    }
+}
+
 /// Waits until the graph is judged. Calls that fail are tried again until the time is over.
-async fn follow(graphs: &Api<TaskGraph>, name: &str, timeout: Duration) -> Result<()> {
-    let end = Instant::now() + timeout;
+async fn follow(graphs: &Api<TaskGraph>, name: &str, timeout: Duration, end: Instant) -> Result<()> {
     loop {
         let why = match graphs.get(name).await {
             Ok(graph) => match judge(&graph) {

@@ -4,7 +4,7 @@
 # VERBOSE=1 shows all output as it comes.
 
 logs=target/logs
-summary=() failed=0 omitted=0 tests_passed=0 tests_failed=0
+summary=() failures=() failed=0 omitted=0 tests_passed=0 tests_failed=0
 
 die() { # MESSAGE
 	echo "$(basename "$0"): $1" >&2
@@ -35,6 +35,7 @@ step() { # NAME COMMAND...
 	summary+=("$(printf '%-52s%6s  %5d s' "$name" "$result" $((SECONDS - began)))")
 	[[ $result == ok ]] && return
 	failed=$((failed + 1))
+	failures+=("$name" "$log")
 	[[ ${VERBOSE:-} == 1 ]] || tail -n 200 "$log" | sed 's/^/    /'
 	echo "    (all of it: $log)"
 	return 1
@@ -44,6 +45,15 @@ step() { # NAME COMMAND...
 count_tests() { # LOG
 	awk '/^test result:/ { passed += $4; failed += $6 }
 		END { if (passed + failed) printf "  %d passed, %d failed\n", passed, failed }' "$1"
+}
+
+# What the logs of failed steps say, in a few short lines each.
+why() { # NAME LOG ...
+	while [[ $# -gt 0 ]]; do
+		printf '%s:\n' "$1"
+		grep -E -A 2 --no-group-separator 'panicked at|^ *[Ee]rror|FAILED|refused' "$2" | cut -c 1-300 | sed 's/^/  /' | head -n 8 || true
+		shift 2
+	done
 }
 
 # A step that cannot be done, because one before it failed.
@@ -66,6 +76,8 @@ conclude() {
 	if ((failed > 0)); then
 		printf '\n%s\n' "$(basename "$0"):"
 		printf '  %s\n' "${summary[@]}"
+		# last, for who sees no more than the end
+		((${#failures[@]} == 0)) || why "${failures[@]}"
 		printf '%d failed (%d s)\n' "$failed" "$SECONDS"
 		exit 1
 	fi

@@ -19,7 +19,7 @@ use taskgraph::api::TaskGraph;
 use crate::{
     installed::{CHARTS, Installed, SYSTEM, helm, install},
     shapes::Wave,
-    support::Namespace,
+    support::{Namespace, namespace::PATIENCE},
     world::{World, shell},
 };
 
@@ -46,8 +46,23 @@ impl Before {
     }
 
     async fn install(&self) -> Result<()> {
-        install(&self.charts, &["--set", "replicas=2", "--set-string", &format!("image.tag={}", self.tag)]).await
+        install(&self.charts, &["--set", "replicas=2", "--set-string", &format!("image.tag={}", self.tag)]).await?;
+        // its chart says that it is ready before the machine's proxy leads anybody to it
+        let world = World::new("before").await?;
+        let (graphs, (graph, dry)) = (world.namespace.graphs(), asked()?);
+        let answered = async {
+            while graphs.create(&dry, &graph).await.is_err() {
+                tokio::time::sleep(ASK).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, answered).await.context("admission does not answer")
     }
+}
+
+/// A good graph, to be created in no more than appearance.
+fn asked() -> Result<(TaskGraph, PostParams)> {
+    let spec = serde_json::from_value(json!({"tasks": [shell("a", &[], "true")]}))?;
+    Ok((TaskGraph::new("asked", spec), PostParams { dry_run: true, ..PostParams::default() }))
 }
 
 /// Asks admission all the time: each graph that it is shown is good.
@@ -61,8 +76,7 @@ impl Asker {
         let (enough, graphs) = (Arc::new(AtomicBool::new(false)), namespace.graphs());
         let stop = Arc::clone(&enough);
         let asks = tokio::spawn(async move {
-            let spec = serde_json::from_value(json!({"tasks": [shell("a", &[], "true")]}))?;
-            let (graph, dry) = (TaskGraph::new("asked", spec), PostParams { dry_run: true, ..PostParams::default() });
+            let (graph, dry) = asked()?;
             let (mut asked, mut refused) = (0, Vec::new());
             let mut pace = tokio::time::interval(ASK);
             while !stop.load(Ordering::Relaxed) {
