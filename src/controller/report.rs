@@ -267,8 +267,12 @@ pub async fn write(to: Write, status: Value) -> Result<String, StoreError> {
             return Err(StoreError::Overtaken);
         }
         hands.metrics.status_writes.inc();
+        let begin = Instant::now();
         match hands.cluster.put_status(namespace, name, &resource_version, status.clone()).await {
-            Ok(new) => return Ok(new),
+            Ok(new) => {
+                debug!(graph = name, namespace, took = ?begin.elapsed(), "the status is stored");
+                return Ok(new);
+            }
             Err(error) if error.is_not_found() => return Err(StoreError::Deleted),
             Err(error) if error.is_conflict() && conflicts < MAX_CONFLICTS => {
                 conflicts += 1;
