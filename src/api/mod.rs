@@ -7,6 +7,7 @@ pub mod crd;
 pub mod duration;
 pub mod graph;
 pub mod names;
+pub mod opaque;
 #[cfg(feature = "kubernetes")]
 pub mod reference;
 pub mod rerun;
@@ -22,6 +23,7 @@ pub use cloud_events::*;
 pub use duration::{Duration, DurationText};
 pub use graph::*;
 pub use names::*;
+pub use opaque::Opaque;
 pub use rerun::*;
 pub use status::*;
 pub use task::*;

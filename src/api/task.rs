@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     cache::Cache,
     duration::DurationText,
+    opaque::Opaque,
     schema,
     volume::VolumeUse,
     waiting::{ApprovalTask, Delay},
@@ -67,7 +68,7 @@ pub struct Task {
     /// One container, with the fields of a container in a Pod: short for a Job with just it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::opaque_object")]
-    pub container: Option<Map<String, Value>>,
+    pub container: Option<Opaque>,
     /// A Job of your own making.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobTask>,
@@ -148,7 +149,7 @@ pub struct Compensate {
     /// One container, with the fields of a container in a Pod: short for a Job with just it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::opaque_object")]
-    pub container: Option<Map<String, Value>>,
+    pub container: Option<Opaque>,
     /// A Job of your own making.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobTask>,
@@ -195,7 +196,7 @@ pub enum Trigger {
 pub struct JobTask {
     /// The pod template, as in a `batch/v1` Job.
     #[schemars(schema_with = "schema::opaque_object")]
-    pub template: Map<String, Value>,
+    pub template: Opaque,
 }
 
 /// Which template a task runs.

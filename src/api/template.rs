@@ -2,11 +2,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     duration::DurationText,
     graph::TaskGraphSpec,
+    opaque::Opaque,
     schema,
     task::{JobTask, Output, Retry, ValueType},
 };
@@ -49,7 +50,7 @@ pub struct TaskTemplateSpec {
     /// arguments of the task, merged over the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::opaque_object")]
-    pub container: Option<Map<String, Value>>,
+    pub container: Option<Opaque>,
     /// A Job of your own making.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobTask>,

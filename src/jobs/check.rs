@@ -78,12 +78,18 @@ impl<'a> At<'a> {
     /// A member that is there and not `null`.
     fn get(&self, key: &str) -> Option<At<'a>> {
         let value = self.value.get(key).filter(|value| !value.is_null())?;
-        Some(At { value, path: field_path(&self.path, key) })
+        Some(At { value, path: self.at(key) })
     }
 
-    fn members(&self) -> impl Iterator<Item = (&'a str, At<'a>)> {
+    /// The members. Their paths are left to whoever finds something wrong with one: most are right.
+    fn members(&self) -> impl Iterator<Item = (&'a str, &'a Value)> + use<'a> {
         let members = self.value.as_object().into_iter().flatten();
-        members.map(|(key, value)| (key.as_str(), At { value, path: field_path(&self.path, key) }))
+        members.map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// The path of a member.
+    fn at(&self, key: &str) -> String {
+        field_path(&self.path, key)
     }
 
     fn items(&self, key: &str) -> impl Iterator<Item = At<'a>> + use<'a> {
@@ -93,9 +99,12 @@ impl<'a> At<'a> {
         items.iter().enumerate().map(move |(index, value)| At { value, path: format!("{path}[{index}]") })
     }
 
-    fn text(&self, key: &str) -> Option<(&'a str, String)> {
-        let at = self.get(key)?;
-        Some((at.value.as_str()?, at.path))
+    fn has(&self, key: &str) -> bool {
+        self.value.get(key).is_some_and(|value| !value.is_null())
+    }
+
+    fn text(&self, key: &str) -> Option<&'a str> {
+        self.value.get(key)?.as_str()
     }
 }
 
@@ -128,7 +137,7 @@ impl Found {
         let modes = ["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"];
         if spec.items("accessModes").next().is_none() {
             let message = format!("required, but missing: write some of {}", modes.join(", "));
-            self.add(field_path(&spec.path, "accessModes"), message);
+            self.add(spec.at("accessModes"), message);
         }
         for mode in spec.items("accessModes") {
             if let Some(text) = mode.value.as_str().filter(|text| !modes.contains(text)) {
@@ -147,18 +156,18 @@ impl Found {
             self.metadata(&metadata);
         }
         let Some(spec) = template.get("spec") else {
-            self.add(field_path(&template.path, "spec"), "required, but missing");
+            self.add(template.at("spec"), "required, but missing");
             return;
         };
         self.only(&spec, allowed::POD, allowed::NOT_OF_POD);
-        if let Some((policy, path)) = spec.text("restartPolicy").filter(|(policy, _)| *policy != "Never") {
+        if let Some(policy) = spec.text("restartPolicy").filter(|policy| *policy != "Never") {
             self.add(
-                path,
+                spec.at("restartPolicy"),
                 format!("is {policy:?}, but a task's pod is never restarted: leave it out; use the task's retry"),
             );
         }
         if spec.get("containers").is_some_and(|list| list.value.as_array().is_some_and(Vec::is_empty)) {
-            self.add(field_path(&spec.path, "containers"), "needs at least one container");
+            self.add(spec.at("containers"), "needs at least one container");
         }
         let mut names = BTreeSet::new();
         for (key, role) in [("initContainers", Role::Init), ("containers", Role::Main)] {
@@ -177,22 +186,25 @@ impl Found {
     }
 
     fn metadata(&mut self, metadata: &At<'_>) {
-        for (_, at) in metadata.members().filter(|(key, at)| !at.value.is_null() && !allowed::METADATA.contains(key)) {
-            self.refuse(at, "belongs to the operator: of metadata only labels and annotations may be given");
+        for (key, _) in metadata.members().filter(|(key, value)| !value.is_null() && !allowed::METADATA.contains(key)) {
+            self.refuse(
+                metadata.at(key),
+                "belongs to the operator: of metadata only labels and annotations may be given",
+            );
         }
         for key in ["labels", "annotations"] {
             let Some(map) = metadata.get(key) else { continue };
-            for (name, at) in map.members() {
+            for (name, value) in map.members() {
                 let ours = name.contains(LABEL_PREFIX) || name.contains("batch.kubernetes.io/");
                 if ours || matches!(name, "job-name" | "controller-uid") {
                     self.add(
-                        at.path,
+                        map.at(name),
                         "belongs to the operator or to Kubernetes' own Job controller: take another name",
                     );
                 } else if !is_qualified_name(name) {
-                    self.add(at.path, "is no valid key: at most 63 letters, digits, '-', '_' and '.', after a domain and '/' if you like");
-                } else if let Some(text) = at.value.as_str().filter(|_| key == "labels") {
-                    self.label_value(text, &at.path);
+                    self.add(map.at(name), "is no valid key: at most 63 letters, digits, '-', '_' and '.', after a domain and '/' if you like");
+                } else if let Some(text) = value.as_str().filter(|_| key == "labels") {
+                    self.label_value(text, || map.at(name));
                 }
             }
         }
@@ -209,29 +221,29 @@ impl Found {
 
     /// Only these fields; of some others it is said why.
     fn only(&mut self, object: &At<'_>, allowed: &[&str], not: &[(&str, &str)]) {
-        for (key, at) in object.members().filter(|(key, at)| !at.value.is_null() && !allowed.contains(key)) {
+        for (key, _) in object.members().filter(|(key, value)| !value.is_null() && !allowed.contains(key)) {
             let why = not.iter().find(|(field, _)| *field == key).map(|(_, why)| *why);
-            self.refuse(at, why.unwrap_or("is not among the fields that a task may set"));
+            self.refuse(object.at(key), why.unwrap_or("is not among the fields that a task may set"));
         }
     }
 
     /// Adds a problem, unless the field is not even known.
-    fn refuse(&mut self, at: At<'_>, message: &str) {
-        if !self.0.iter().any(|known| known.path == at.path) {
-            self.add(at.path, message);
+    fn refuse(&mut self, path: String, message: &str) {
+        if !self.0.iter().any(|known| known.path == path) {
+            self.add(path, message);
         }
     }
 
-    fn label_value(&mut self, text: &str, path: &str) {
+    fn label_value(&mut self, text: &str, path: impl Fn() -> String) {
         if !text.contains("${{") && !text.is_empty() && !is_label_text(text) {
-            self.add(path, format!("{text:?} is no label value: at most 63 letters, digits, '-', '_' and '.', a letter or digit at both ends"));
+            self.add(path(), format!("{text:?} is no label value: at most 63 letters, digits, '-', '_' and '.', a letter or digit at both ends"));
         }
     }
 
     /// Notes a name that came before.
     fn unique<'a>(&mut self, names: &mut BTreeSet<&'a str>, item: &At<'a>, key: &str, what: &str) {
-        if let Some((name, path)) = item.text(key).filter(|(name, _)| !names.insert(name)) {
-            self.add(path, format!("there is another {what} {name:?}"));
+        if let Some(name) = item.text(key).filter(|name| !names.insert(name)) {
+            self.add(item.at(key), format!("there is another {what} {name:?}"));
         }
     }
 
@@ -241,22 +253,22 @@ impl Found {
         }
         self.only(container, allowed::CONTAINER, allowed::NOT_OF_CONTAINER);
         match container.text("name") {
-            Some((text, path)) => {
+            Some(text) => {
                 if let Some(problem) = name::not_a_label(text) {
-                    self.add(path, problem);
+                    self.add(container.at("name"), problem);
                 }
             }
-            None if role != Role::Short && container.get("name").is_none() => {
-                self.add(field_path(&container.path, "name"), "required, but missing");
+            None if role != Role::Short && !container.has("name") => {
+                self.add(container.at("name"), "required, but missing");
             }
             None => {}
         }
         match container.text("image") {
-            Some((image, path)) if image.trim() != image || image.is_empty() => {
-                self.add(path, format!("{image:?} is no image"));
+            Some(image) if image.trim() != image || image.is_empty() => {
+                self.add(container.at("image"), format!("{image:?} is no image"));
             }
-            None if container.get("image").is_none() => {
-                self.add(field_path(&container.path, "image"), "required, but missing");
+            None if !container.has("image") => {
+                self.add(container.at("image"), "required, but missing");
             }
             _ => {}
         }
@@ -283,33 +295,37 @@ impl Found {
 
     /// Restarts inside a pod would be attempts that nobody counts. Sidecars are no attempts.
     fn restarts(&mut self, container: &At<'_>, role: Role) {
-        let Some((policy, path)) = container.text("restartPolicy") else { return };
+        let Some(policy) = container.text("restartPolicy") else { return };
         let sidecar = role == Role::Init && policy == "Always";
         if !sidecar && policy != "Never" {
-            self.add(path, "a task's container is never restarted: leave it out; use the task's retry");
+            self.add(
+                container.at("restartPolicy"),
+                "a task's container is never restarted: leave it out; use the task's retry",
+            );
         }
     }
 
     fn variable<'a>(&mut self, names: &mut BTreeSet<&'a str>, variable: &At<'a>) {
-        let Some((text, path)) = variable.text("name") else { return };
+        let Some(text) = variable.text("name") else { return };
         let ordinary = text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=');
         if text.is_empty() || !ordinary {
-            self.add(path, format!("{text:?} cannot be the name of a variable"));
+            self.add(variable.at("name"), format!("{text:?} cannot be the name of a variable"));
         } else if !names.insert(text) {
-            self.add(path, format!("there is another variable {text:?}"));
+            self.add(variable.at("name"), format!("there is another variable {text:?}"));
         }
-        if let (Some(_), Some(from)) =
-            (variable.text("value").filter(|(value, _)| !value.is_empty()), variable.get("valueFrom"))
-        {
-            self.add(from.path, "cannot stand beside value");
+        if variable.text("value").is_some_and(|value| !value.is_empty()) && variable.has("valueFrom") {
+            self.add(variable.at("valueFrom"), "cannot stand beside value");
         }
     }
 
     fn choice(&mut self, object: &At<'_>, key: &str, choices: &[&str]) {
-        let Some((text, path)) = object.text(key) else { return };
+        let Some(text) = object.text(key) else { return };
         if !choices.contains(&text) {
             let meant = suggest(text, choices.iter().copied());
-            self.add(path, format!("{text:?} is none of {}{}", choices.join(", "), meant.unwrap_or_default()));
+            self.add(
+                object.at(key),
+                format!("{text:?} is none of {}{}", choices.join(", "), meant.unwrap_or_default()),
+            );
         }
     }
 
@@ -317,11 +333,11 @@ impl Found {
     fn mounts(&mut self, spec: &At<'_>, volumes: &BTreeSet<&str>) {
         for container in spec.items("initContainers").chain(spec.items("containers")) {
             for mount in container.items("volumeMounts") {
-                let Some((text, path)) = mount.text("name").filter(|(text, _)| !volumes.contains(text)) else {
+                let Some(text) = mount.text("name").filter(|text| !volumes.contains(text)) else {
                     continue;
                 };
                 let meant = suggest(text, volumes.iter().copied());
-                self.add(path, format!("no volume {text:?}{}", meant.unwrap_or_default()));
+                self.add(mount.at("name"), format!("no volume {text:?}{}", meant.unwrap_or_default()));
             }
         }
     }
@@ -329,14 +345,12 @@ impl Found {
     /// The annotation that names the output container names one.
     fn default_container(&mut self, template: &At<'_>, spec: &At<'_>) {
         let annotations = template.get("metadata").and_then(|metadata| metadata.get("annotations"));
-        let Some((text, path)) = annotations.and_then(|annotations| annotations.text(DEFAULT_CONTAINER)) else {
-            return;
-        };
-        let names: Vec<_> =
-            spec.items("containers").filter_map(|container| container.text("name")).map(|(name, _)| name).collect();
+        let Some(annotations) = annotations else { return };
+        let Some(text) = annotations.text(DEFAULT_CONTAINER) else { return };
+        let names: Vec<_> = spec.items("containers").filter_map(|container| container.text("name")).collect();
         if !names.contains(&text) && !text.contains("${{") {
             let meant = suggest(text, names);
-            self.add(path, format!("no container {text:?}{}", meant.unwrap_or_default()));
+            self.add(annotations.at(DEFAULT_CONTAINER), format!("no container {text:?}{}", meant.unwrap_or_default()));
         }
     }
 }

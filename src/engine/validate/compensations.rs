@@ -65,9 +65,9 @@ impl Checker<'_> {
             return None;
         }
         let task = as_task(compensate);
-        let timeout = settings::duration(task.timeout.as_ref(), &format!("{path}.timeout"), &mut self.problems);
+        let timeout = settings::duration(task.timeout.as_ref(), format_args!("{path}.timeout"), &mut self.problems);
         let start_timeout =
-            settings::duration(task.start_timeout.as_ref(), &format!("{path}.startTimeout"), &mut self.problems);
+            settings::duration(task.start_timeout.as_ref(), format_args!("{path}.startTimeout"), &mut self.problems);
         let template = self.template(&task, &path);
         let defaults = template.as_ref().map(|template| &*template.spec);
         let retry =

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     expressions::{Expressions, Site},
     problems::Problems,
 };
-use crate::engine::payload::{
-    PayloadKind, Slot,
-    places::{self, Place, Spot},
-    text::{Part, Text},
+use crate::{
+    api::Opaque,
+    engine::payload::{
+        PayloadKind, Slot,
+        places::{self, Place, Spot},
+        text::{Part, Text},
+    },
 };
 
 /// A container or pod template as it was written, for the checks that need Kubernetes' types.
@@ -36,13 +39,13 @@ pub struct Compiled {
 /// Checks and compiles one payload.
 pub fn compile(
     kind: PayloadKind,
-    source: &Map<String, Value>,
+    source: &Opaque,
     path: &str,
     site: Site<'_>,
     expressions: &mut Expressions<'_>,
     problems: &mut Problems,
 ) -> Compiled {
-    let source = Arc::new(Value::Object(source.clone()));
+    let source = Arc::clone(source.value());
     let mut slots = Vec::new();
     for spot in places::spots(kind, &source) {
         let at = format!("{path}{}", spot.path);

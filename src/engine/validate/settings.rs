@@ -1,6 +1,6 @@
 //! Durations, retries and the settings of a graph.
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use super::problems::Problems;
 use crate::{
@@ -43,21 +43,22 @@ pub fn settings(spec: &TaskGraphSpec, problems: &mut Problems) -> Settings {
 }
 
 /// The duration that a text means; a problem at `path` if it means none.
-pub fn duration(text: Option<&DurationText>, path: &str, problems: &mut Problems) -> Option<Duration> {
+pub fn duration(text: Option<&DurationText>, path: impl Display, problems: &mut Problems) -> Option<Duration> {
     match text?.parse() {
         Ok(duration) => Some(duration),
         Err(error) => {
-            problems.add(path, error.to_string());
+            problems.add(path.to_string(), error.to_string());
             None
         }
     }
 }
 
 /// The priority of a task, with its default.
-pub fn priority(priority: Option<u8>, path: &str, problems: &mut Problems) -> u8 {
+pub fn priority(priority: Option<u8>, path: impl Display, problems: &mut Problems) -> u8 {
     match priority {
         Some(priority) if priority > MAX_PRIORITY => {
-            problems.add(path, format!("{priority} is out of range: write 0 (last) to {MAX_PRIORITY} (first)"));
+            problems
+                .add(path.to_string(), format!("{priority} is out of range: write 0 (last) to {MAX_PRIORITY} (first)"));
             DEFAULT_PRIORITY
         }
         priority => priority.unwrap_or(DEFAULT_PRIORITY),
@@ -74,7 +75,7 @@ pub struct Waits {
 }
 
 /// The numbers of `retry`, defaults filled in. A default never contradicts what is written.
-pub fn waits(retry: Option<&Retry>, path: &str, problems: &mut Problems) -> Waits {
+pub fn waits(retry: Option<&Retry>, path: impl Display, problems: &mut Problems) -> Waits {
     let Some(retry) = retry else {
         return Waits { limit: 0, initial: INITIAL_BACKOFF, factor: BACKOFF_FACTOR, max: MAX_BACKOFF };
     };
@@ -83,8 +84,8 @@ pub fn waits(retry: Option<&Retry>, path: &str, problems: &mut Problems) -> Wait
     }
     let none = Backoff::default();
     let backoff = retry.backoff.as_ref().unwrap_or(&none);
-    let initial = duration(backoff.initial.as_ref(), &format!("{path}.backoff.initial"), problems);
-    let max = duration(backoff.max.as_ref(), &format!("{path}.backoff.max"), problems);
+    let initial = duration(backoff.initial.as_ref(), format_args!("{path}.backoff.initial"), problems);
+    let max = duration(backoff.max.as_ref(), format_args!("{path}.backoff.max"), problems);
     if let (Some(initial), Some(max)) = (initial, max)
         && max < initial
     {

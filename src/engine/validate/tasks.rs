@@ -1,6 +1,6 @@
 //! One task: what it is, and everything about it that concerns no other.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use super::{
     Checker,
@@ -15,7 +15,7 @@ use super::{
     waiting,
 };
 use crate::{
-    api::{Decision, Duration, Output, Retry, Task, TaskGraphSpec, TemplateRef},
+    api::{Decision, Duration, Opaque, Output, Retry, Task, TaskGraphSpec, TemplateRef},
     engine::{
         expr::Expression,
         graph::{BranchDef, RetryRule, TaskDef, TriggerRule, Work},
@@ -80,9 +80,9 @@ pub struct Words<'a> {
 }
 
 /// Names and defaults of declared outputs.
-pub fn check_outputs(outputs: &[Output], path: &str, problems: &mut Problems) {
+pub fn check_outputs(outputs: &[Output], path: impl Display, problems: &mut Problems) {
     if outputs.len() > MAX_OUTPUTS {
-        problems.add(path, format!("{} outputs; the limit is {MAX_OUTPUTS}", outputs.len()));
+        problems.add(path.to_string(), format!("{} outputs; the limit is {MAX_OUTPUTS}", outputs.len()));
     }
     let mut seen = BTreeMap::new();
     for (index, output) in outputs.iter().enumerate() {
@@ -109,18 +109,21 @@ impl<'a> Checker<'a> {
         let path = place.path();
         self.check_texts(task, &path);
         let trigger = dependencies::trigger(task, &path, &mut self.problems);
-        let when = self.condition(task.when.as_deref(), number, &format!("{path}.when"));
-        check_outputs(&task.outputs, &format!("{path}.outputs"), &mut self.problems);
-        settings::priority(task.priority, &format!("{path}.priority"), &mut self.problems);
-        let timeout = settings::duration(task.timeout.as_ref(), &format!("{path}.timeout"), &mut self.problems);
+        let when = self.condition(task.when.as_deref(), number, format_args!("{path}.when"));
+        check_outputs(&task.outputs, format_args!("{path}.outputs"), &mut self.problems);
+        settings::priority(task.priority, format_args!("{path}.priority"), &mut self.problems);
+        let timeout = settings::duration(task.timeout.as_ref(), format_args!("{path}.timeout"), &mut self.problems);
         let start_timeout =
-            settings::duration(task.start_timeout.as_ref(), &format!("{path}.startTimeout"), &mut self.problems);
+            settings::duration(task.start_timeout.as_ref(), format_args!("{path}.startTimeout"), &mut self.problems);
 
         let template = self.template(task, &path);
         let defaults = template.as_ref().map(|template| Arc::clone(&template.spec));
         let defaults = defaults.as_deref();
-        let retry_path = format!("{path}.retry");
-        let retry = self.retry(task.retry.as_ref(), defaults.and_then(|defaults| defaults.retry.as_ref()), &retry_path);
+        let retry = self.retry(
+            task.retry.as_ref(),
+            defaults.and_then(|defaults| defaults.retry.as_ref()),
+            format_args!("{path}.retry"),
+        );
         let timeout = timeout.or_else(|| defaults.and_then(|defaults| defaults.timeout.as_ref()?.parse().ok()));
         let work = self.work(number, task, &path, template.as_ref());
         let for_each = self.for_each(number, task, work.as_ref(), &path);
@@ -173,19 +176,29 @@ impl<'a> Checker<'a> {
     }
 
     /// A condition that may be absent.
-    fn condition(&mut self, text: Option<&str>, task: usize, path: &str) -> Result<Option<Expression>, Reported> {
+    fn condition(
+        &mut self,
+        text: Option<&str>,
+        task: usize,
+        path: impl Display,
+    ) -> Result<Option<Expression>, Reported> {
         let Some(text) = text else { return Ok(None) };
         let site = Site::Condition(task);
-        self.expressions.expression(text, site, path, &mut self.problems).map(Some).ok_or(Reported)
+        self.expressions.expression(text, site, &path.to_string(), &mut self.problems).map(Some).ok_or(Reported)
     }
 
     /// The retries of a task, or else those of its template.
-    pub(super) fn retry(&mut self, own: Option<&Retry>, default: Option<&Retry>, path: &str) -> Option<RetryRule> {
+    pub(super) fn retry(
+        &mut self,
+        own: Option<&Retry>,
+        default: Option<&Retry>,
+        path: impl Display,
+    ) -> Option<RetryRule> {
         // a default was reported with its template
         let mut ignored = Problems::default();
         let problems = if own.is_some() { &mut self.problems } else { &mut ignored };
         let retry = own.or(default);
-        let Waits { limit, initial, factor, max } = settings::waits(retry, path, problems);
+        let Waits { limit, initial, factor, max } = settings::waits(retry, &path, problems);
         let when = match retry.and_then(|retry| retry.when.as_deref()) {
             Some(when) => Some(self.expressions.expression(when, Site::Retry, &format!("{path}.when"), problems)?),
             None => None,
@@ -301,13 +314,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn payload(
-        &mut self,
-        kind: PayloadKind,
-        source: &serde_json::Map<String, serde_json::Value>,
-        site: Site<'_>,
-        path: String,
-    ) -> Work {
+    fn payload(&mut self, kind: PayloadKind, source: &Opaque, site: Site<'_>, path: String) -> Work {
         let payload = payloads::compile(kind, source, &path, site, &mut self.expressions, &mut self.problems);
         self.payloads.push(PayloadSource { path, kind, source: Arc::clone(&payload.source) });
         Work::Job(Payload { kind, source: payload.source, slots: payload.slots, arguments: None })
@@ -340,7 +347,7 @@ impl<'a> Checker<'a> {
                     "a branch without `when` is taken if no other is, so it must be the last",
                 );
             }
-            let when = self.condition(branch.when.as_deref(), number, &format!("{path}[{index}].when"));
+            let when = self.condition(branch.when.as_deref(), number, format_args!("{path}[{index}].when"));
             branches.push(when.map(|when| BranchDef { name: branch.name.as_str().into(), when }));
         }
         branches

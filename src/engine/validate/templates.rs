@@ -58,13 +58,13 @@ pub fn compile(
 ) -> Template {
     let path = format!("{}: spec", title(reference));
     check_parameters(&spec.parameters, &path, problems);
-    settings::duration(spec.timeout.as_ref(), &format!("{path}.timeout"), problems);
-    settings::priority(spec.priority, &format!("{path}.priority"), problems);
-    settings::waits(spec.retry.as_ref(), &format!("{path}.retry"), problems);
+    settings::duration(spec.timeout.as_ref(), format_args!("{path}.timeout"), problems);
+    settings::priority(spec.priority, format_args!("{path}.priority"), problems);
+    settings::waits(spec.retry.as_ref(), format_args!("{path}.retry"), problems);
     if let Some(when) = spec.retry.as_ref().and_then(|retry| retry.when.as_deref()) {
         expressions.expression(when, Site::Retry, &format!("{path}.retry.when"), problems);
     }
-    check_outputs(&spec.outputs, &format!("{path}.outputs"), problems);
+    check_outputs(&spec.outputs, format_args!("{path}.outputs"), problems);
 
     let names: Vec<&str> = spec.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
     let mut compiled = Vec::new();

@@ -63,7 +63,7 @@ pub fn delay(delay: &Delay, task: &Task, path: &str, problems: &mut Problems) ->
         problems.add(&path, format!("a delay has exactly one of duration, until, cron; this one has {has}"));
     }
     let zone = time_zone(delay, &path, problems);
-    let duration = settings::duration(delay.duration.as_ref(), &format!("{path}.duration"), problems);
+    let duration = settings::duration(delay.duration.as_ref(), format_args!("{path}.duration"), problems);
     let until = until(delay.until.as_deref(), &format!("{path}.until"), problems);
     let cron = cron(delay.cron.as_deref(), zone.clone(), &format!("{path}.cron"), problems);
     let work = match (duration, until, cron) {
