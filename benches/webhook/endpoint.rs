@@ -134,7 +134,7 @@ pub async fn measure(pace: Pace) -> Result<()> {
     let (port, material) = start(client, Mode::Disabled).await?;
     println!("endpoint, {TASKS} tasks, {} requests a second for {} s, milliseconds:", pace.rate, pace.seconds);
     for (name, expressions) in KINDS {
-        let (spec, config) = (graph(expressions), tls(&material)?);
+        let (spec, config) = (graph(TASKS, expressions), tls(&material)?);
         let driven = tokio::task::spawn_blocking(move || {
             // the first second is not counted
             drive(port, &config, &spec, Pace { seconds: 1, ..pace })?;
