@@ -2,7 +2,7 @@
 
 #![allow(clippy::needless_pass_by_value, reason = "json! gives values")]
 
-use std::{fmt::Debug, pin::pin};
+use std::{fmt::Debug, pin::pin, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -388,33 +388,52 @@ async fn lists_may_be_streamed_and_paged() -> Result<()> {
 #[tokio::test]
 async fn refusals_are_the_same_in_both_encodings() -> Result<()> {
     let namespace = Namespace::new(&ControlPlane::shared().client().await?, "wire-refusals").await?;
-    let pods = Both::<PodView>::in_namespace(&namespace).await?;
+    let both = |mut config: Config| {
+        // neither asks again after a 504
+        config.default_retry = false;
+        let json = Client::try_from(config.clone())?;
+        let protobuf = Api::<PodView>::namespaced(operators(config)?, &namespace.name);
+        anyhow::Ok(Both { protobuf, json: Api::namespaced(json, &namespace.name) })
+    };
+    let pods = both(ControlPlane::shared().config().await?)?;
     let too_new = ListParams::default().at("999999999").matching(VersionMatch::NotOlderThan);
     let status = pods.refused(&too_new).await?;
     let details = status.details.as_ref().context("details")?;
     assert_eq!((status.code, details.retry_after_seconds, details.causes.len()), (504, 1, 1));
     assert_eq!(pods.refused(&ListParams::default().continue_token("nonsense")).await?.code, 400);
 
-    let version_gone = async |api: &Api<PodView>| -> Result<Status> {
-        let event = pin!(api.watch(&WatchParams::default(), "1").await?).try_next().await?;
-        let Some(WatchEvent::Error(status)) = event else { bail!("{event:?}") };
-        Ok(Status { message: status.message.replace(|char: char| char.is_ascii_digit(), ""), ..*status })
-    };
-    let status = version_gone(&pods.protobuf).await?;
-    assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
-    assert_eq!(status, version_gone(&pods.json).await?);
-
     let reader = Kubeconfig::read_from(ControlPlane::shared().readers_kubeconfig()?)?;
     let reader = Config::from_custom_kubeconfig(reader, &KubeConfigOptions::default()).await?;
     let mut nobody = reader.clone();
     nobody.auth_info.token = Some("wrong".to_owned().into());
     for (config, code) in [(reader, 403), (nobody, 401)] {
-        let protobuf = Api::<PodView>::namespaced(operators(config.clone())?, &namespace.name);
-        let both = Both { protobuf, json: Api::namespaced(Client::try_from(config)?, &namespace.name) };
-        assert_eq!(both.refused(&ListParams::default()).await?.code, code);
-        let refused = |api: Api<PodView>| async move { status_of_watch(&api).await };
-        assert_eq!(refused(both.protobuf).await?, refused(both.json).await?);
+        let pods = both(config)?;
+        assert_eq!(pods.refused(&ListParams::default()).await?.code, code);
+        assert_eq!(status_of_watch(&pods.protobuf).await?, status_of_watch(&pods.json).await?);
     }
+    Ok(())
+}
+
+/// What a watch from the first version of all is told.
+async fn told_too_old(api: &Api<PodView>) -> Result<Status> {
+    let event =
+        tokio::time::timeout(PATIENCE, pin!(api.watch(&WatchParams::default(), "1").await?).try_next()).await??;
+    let Some(WatchEvent::Error(status)) = event else { bail!("{event:?}") };
+    Ok(*status)
+}
+
+#[tokio::test]
+async fn a_version_that_is_too_old_is_told_the_same_in_both_encodings() -> Result<()> {
+    let plane = ControlPlane::own();
+    let namespace = Namespace::new(&plane.client().await?, "wire-old").await?;
+    create(&namespace.pods(), pod("any", None), json!({})).await?;
+    // an API server that has just begun knows nothing of what was before
+    plane.restart("kube-apiserver", Duration::ZERO).await?;
+    let pods = Api::<PodView>::namespaced(operators(plane.config().await?)?, &namespace.name);
+    let status = told_too_old(&pods).await?;
+    assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
+    assert_eq!(status, told_too_old(&Api::namespaced(plane.client().await?, &namespace.name)).await?);
+    plane.stop();
     Ok(())
 }
 

@@ -343,6 +343,7 @@ pub struct Terminated {
 
 /// `meta.v1.Status`: why the API server refuses.
 #[derive(Clone, PartialEq, Message, Serialize)]
+#[allow(clippy::struct_field_names, reason = "the names are Kubernetes'")]
 pub struct Status {
     #[prost(message, required, tag = "1")]
     pub metadata: ListMeta,
