@@ -19,7 +19,7 @@ use crate::api::{DEFAULT_CONTAINER, LABEL_ITEM, LABEL_PREFIX, MAIN_CONTAINER};
 pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
 /// A `batch/v1` Job.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct JobView {
     /// Name, namespace, UID, version, times, owners; labels and annotations of ours.
     #[serde(deserialize_with = "lean_metadata")]
@@ -33,7 +33,7 @@ pub struct JobView {
 }
 
 /// Spec of a Job.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobSpecView {
     /// `Indexed` where it has a pod for each item.
@@ -48,7 +48,7 @@ pub struct JobSpecView {
 }
 
 /// Status of a Job.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobStatusView {
     /// `Complete`, `Failed` and their kin.
@@ -69,7 +69,7 @@ pub struct JobStatusView {
 }
 
 /// A `v1` Pod.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct PodView {
     /// Name, namespace, UID, version, times, owners; labels and annotations of ours.
     #[serde(deserialize_with = "lean_metadata")]
@@ -83,7 +83,7 @@ pub struct PodView {
 }
 
 /// Spec of a Pod.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSpecView {
     /// Its containers.
@@ -95,7 +95,7 @@ pub struct PodSpecView {
 }
 
 /// A container as specified.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerView {
     /// Its name.
@@ -107,7 +107,7 @@ pub struct ContainerView {
 }
 
 /// Status of a Pod.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodStatusView {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
@@ -131,7 +131,7 @@ pub struct PodStatusView {
 }
 
 /// State of one container.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerStatusView {
     /// Its name.
@@ -146,7 +146,7 @@ pub struct ContainerStatusView {
 }
 
 /// At most one of the three is there.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct ContainerStateView {
     /// It is not started yet.
     #[serde(default)]
@@ -160,7 +160,7 @@ pub struct ContainerStateView {
 }
 
 /// Why a container waits.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct WaitingView {
     /// A word: `ContainerCreating`, `ErrImagePull`, ...
     #[serde(default)]
@@ -171,11 +171,11 @@ pub struct WaitingView {
 }
 
 /// A container that runs; since when does not matter here.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct RunningView {}
 
 /// A container that ended.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TerminatedView {
     /// 0 if it ended well.
@@ -193,7 +193,7 @@ pub struct TerminatedView {
 }
 
 /// A condition of a Job or Pod.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConditionView {
     /// Which.

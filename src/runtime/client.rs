@@ -18,6 +18,7 @@ use tower::{BoxError, Layer, Service};
 use super::{
     health::Health,
     metrics::{Metrics, RequestLabels, VerbLabel},
+    protobuf::ProtobufLayer,
 };
 
 /// How long the API server may take to begin its answer. Watches begin theirs at once.
@@ -48,6 +49,8 @@ pub enum Error {
 /// POST too, over minutes) are off: whoever sends decides, knowing what has changed in between.
 /// The pool of connections has no upper limit, so that every request in flight has its own
 /// (HTTP/1.1): callers bound how many they send at once.
+///
+/// Lists and watches of Jobs and pods bring only what [`crate::jobs::view`] reads; see [`ProtobufLayer`].
 pub async fn connect(metrics: &Metrics, health: &Health) -> Result<Client, Error> {
     build(Config::infer().await?, metrics, health)
 }
@@ -58,7 +61,7 @@ pub fn build(mut config: Config, metrics: &Metrics, health: &Health) -> Result<C
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.headers.push((USER_AGENT, AGENT.clone()));
     let watched = WatchedLayer { metrics: metrics.clone(), health: health.clone(), patience: ANSWER_TIMEOUT };
-    Ok(ClientBuilder::try_from(config)?.with_layer(&watched).build())
+    Ok(ClientBuilder::try_from(config)?.with_layer(&watched).with_layer(&ProtobufLayer::default()).build())
 }
 
 /// Adds [`Watched`] to a stack.

@@ -8,6 +8,7 @@ pub mod health;
 pub mod lease;
 pub mod metrics;
 pub mod parts;
+pub mod protobuf;
 pub mod seldom;
 pub mod settings;
 pub mod shutdown;

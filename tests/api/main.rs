@@ -27,6 +27,7 @@ mod obstacles;
 mod one_namespace;
 mod per_item;
 mod prometheus;
+mod protobuf;
 mod restore;
 mod rights;
 mod roles;

@@ -21,6 +21,7 @@ pub mod rights;
 pub mod sight;
 pub mod sink;
 pub mod webhook;
+pub mod wire;
 
 pub use auditor::Auditor;
 pub use control_plane::ControlPlane;

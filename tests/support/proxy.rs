@@ -31,6 +31,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::{
     control_plane::{ControlPlane, kubeconfig_yaml},
     rights::Right,
+    wire::Place,
 };
 
 /// More than the API server itself takes.
@@ -260,7 +261,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
     if call.watch && response.status().is_success() {
         let control = shared.watches.subscribe();
-        return response.map(|body| Body::from_stream(relay(call.resource, body, control)));
+        let place = Place::new(response.headers());
+        return response.map(|body| Body::from_stream(relay(call.resource, place, body, control)));
     }
     response
 }
@@ -343,22 +345,23 @@ impl Call {
 /// What a watch tells, as long as it may.
 fn relay(
     resource: String,
+    place: Place,
     body: Body,
     control: watch::Receiver<Watches>,
 ) -> impl Stream<Item = Result<Bytes, axum::Error>> {
     let begin = control.borrow().clone();
-    let state = Some((body.into_data_stream(), control, true));
+    let state = Some((body.into_data_stream(), control, place));
     futures::stream::unfold(state, move |state| {
         let (resource, begin) = (resource.clone(), begin.clone());
         async move {
-            let (mut upstream, mut control, mut between_lines) = state?;
+            let (mut upstream, mut control, mut place) = state?;
             loop {
                 let now = control.borrow_and_update().clone();
                 if now.cut != begin.cut {
                     return None;
                 }
-                if now.gone != begin.gone && between_lines {
-                    return Some((Ok(gone_event()), None));
+                if now.gone != begin.gone && place.is_between_events() {
+                    return Some((Ok(place.gone()), None));
                 }
                 if now.held.as_ref() == Some(&resource) {
                     control.changed().await.ok()?;
@@ -368,19 +371,15 @@ fn relay(
                     changed = control.changed() => changed.ok()?,
                     chunk = upstream.next() => {
                         let chunk = chunk?;
-                        between_lines = chunk.as_ref().is_ok_and(|chunk| chunk.ends_with(b"\n"));
-                        return Some((chunk, Some((upstream, control, between_lines))));
+                        if let Ok(chunk) = &chunk {
+                            place.pass(chunk);
+                        }
+                        return Some((chunk, Some((upstream, control, place))));
                     }
                 }
             }
         }
     })
-}
-
-fn gone_event() -> Bytes {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired",
-        "message": "too old resource version", "code": 410});
-    format!("{}\n", json!({"type": "ERROR", "object": status})).into()
 }
 
 fn refusal(code: u16) -> Response {
