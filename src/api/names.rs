@@ -96,6 +96,14 @@ pub const CONDITION_RECONCILING: &str = "Reconciling";
 /// Condition of kstatus: this generation was refused.
 pub const CONDITION_STALLED: &str = "Stalled";
 
+/// The longest name of a user that is noted, in characters.
+pub const MAX_USER: usize = 253;
+
+/// The name of a user, cut to what is noted of one.
+pub fn noted_user(name: &str) -> &str {
+    name.char_indices().nth(MAX_USER).and_then(|(end, _)| name.get(..end)).unwrap_or(name)
+}
+
 /// Whether a text is a DNS label, as RFC 1123 has it and Kubernetes asks of most names.
 pub fn is_dns_label(text: &str) -> bool {
     let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';

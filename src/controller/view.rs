@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::api::{
     ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_HASH, ANNOTATION_OPERATED_BY, ANNOTATION_RESTORED,
     ANNOTATION_REVISION, ANNOTATION_TRACEPARENT, CONDITION_RECONCILING, CloudEventsStatus, DesiredState, GROUP,
-    TaskGraph,
+    TaskGraph, noted_user,
 };
 use crate::engine::Writers;
 
@@ -171,9 +171,11 @@ impl GraphView {
         self.metadata.annotations.as_ref()?.get(name).map(String::as_str)
     }
 
-    /// Who wrote it, as admission has noted.
+    /// Who wrote it, as admission has noted; where that does not run, as somebody says: at any length, which a status
+    /// would not take.
     pub fn writers(&self) -> Writers {
-        let user = |annotation| self.annotation(annotation).map(str::to_owned);
+        let noted = |annotation| self.annotation(annotation).map(noted_user).filter(|user| !user.is_empty());
+        let user = |annotation| noted(annotation).map(str::to_owned);
         Writers {
             created: user(ANNOTATION_CREATED_BY),
             designed: user(ANNOTATION_DESIGNED_BY),
@@ -219,5 +221,24 @@ impl Resource for GraphView {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::MAX_USER;
+
+    #[test]
+    fn who_wrote_it_fits_into_a_status_whatever_somebody_says() {
+        let long = "ä".repeat(MAX_USER + 1);
+        let notes = json!({"taskgraph.dev/created-by": long, "taskgraph.dev/designed-by": "", "taskgraph.dev/operated-by": "ann"});
+        let mut view: GraphView = serde_json::from_value(json!({"metadata": {"annotations": notes}})).unwrap();
+        view.prune();
+        let expected =
+            Writers { created: Some("ä".repeat(MAX_USER)), designed: None, operated: Some("ann".to_owned()) };
+        assert_eq!(view.writers(), expected);
     }
 }
