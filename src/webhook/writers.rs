@@ -4,76 +4,63 @@
 use std::collections::BTreeMap;
 
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
-use k8s_openapi::api::authentication::v1::UserInfo;
-use kube::core::admission::{AdmissionResponse, Operation};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::admission::AdmissionResponse;
 use serde_json::{Value, json};
 
 use super::{
-    access::{changed_fields, is_operated},
-    request::{Object, Request},
+    access::{Change, Kind, changed, is_operated},
+    request::Request,
 };
-use crate::api::{ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_OPERATED_BY, GROUP};
+use crate::api::{ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_OPERATED_BY, noted_user};
 
 /// The annotations that tell.
 const ALL: [&str; 3] = [ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_OPERATED_BY];
-/// The longest name that is noted, in characters: a longer one of a user is cut to it.
-const LONGEST: usize = 253;
-
-/// Whether an annotation is one of those that tell who wrote a graph.
-pub fn is_note(annotation: &str) -> bool {
-    ALL.contains(&annotation)
-}
 
 /// The answer to a request for notes. It is allowed, whatever it is: others judge it.
 pub fn answer(request: &Request) -> AdmissionResponse {
-    let (allowed, patch) = (request.allowed(), notes(request));
-    if patch.is_empty() {
-        return allowed;
+    match patch(request) {
+        // a patch of texts never fails to be written
+        Some(patch) => request.allowed().with_patch(patch).unwrap_or_else(|_| request.allowed()),
+        None => request.allowed(),
     }
-    // a patch of texts never fails to be written
-    allowed.with_patch(patch).unwrap_or_else(|_| request.allowed())
 }
 
-/// What is to be changed of the object in `request`, so that it tells who wrote it; empty where nothing is.
-fn notes(request: &Request) -> Patch {
-    let none = Patch(Vec::new());
-    let is_graph = request.kind.group == GROUP && request.kind.kind == "TaskGraph";
-    let is_whole = request.sub_resource.as_deref().unwrap_or_default().is_empty();
-    let (true, true, Some(object)) = (is_graph, is_whole, &request.object) else { return none };
-    let wanted = match (&request.operation, &request.old_object) {
-        (Operation::Create, _) => BTreeMap::from([(ANNOTATION_CREATED_BY, writer(request))]),
-        (Operation::Update, Some(old)) => kept(old).chain(changed(request, old, object)).collect(),
-        _ => return none,
-    };
-    difference(object, &wanted)
+/// What is to be changed of the object in `request`, so that it tells who wrote it; `None` where nothing is.
+fn patch(request: &Request) -> Option<Patch> {
+    let change = request.change().filter(|change| change.kind == Kind::Graph)?;
+    Some(difference(change.new.metadata, &notes(&change))).filter(|patch| !patch.0.is_empty())
 }
 
-/// What a user is noted as.
-pub fn name_of(user: &UserInfo) -> String {
-    user.username.iter().flat_map(|name| name.chars()).take(LONGEST).collect()
-}
-
-fn writer(request: &Request) -> String {
-    name_of(&request.user_info)
+/// The notes, by annotation, that an object is to have after a change: those that it had, and what is noted of the change.
+/// None on what is no graph.
+pub fn notes(change: &Change<'_>) -> BTreeMap<&'static str, String> {
+    let writer = || noted_user(change.user.username.as_deref().unwrap_or_default()).to_owned();
+    match (change.kind, &change.old) {
+        (Kind::Graph, None) => BTreeMap::from([(ANNOTATION_CREATED_BY, writer())]),
+        (Kind::Graph, Some(old)) => {
+            kept(old.metadata).chain(noted(&changed(change)).map(|note| (note, writer()))).collect()
+        }
+        (Kind::Template | Kind::ClusterTemplate, _) => BTreeMap::new(),
+    }
 }
 
 /// What was noted before.
-fn kept(old: &Object) -> impl Iterator<Item = (&'static str, String)> {
-    ALL.into_iter().filter_map(|note| Some((note, old.metadata.annotations.as_ref()?.get(note)?.clone())))
+fn kept(old: &ObjectMeta) -> impl Iterator<Item = (&'static str, String)> {
+    ALL.into_iter().filter_map(|note| Some((note, old.annotations.as_ref()?.get(note)?.clone())))
 }
 
-/// What is noted of a change of the spec. An approval names its giver itself.
-fn changed(request: &Request, old: &Object, new: &Object) -> impl Iterator<Item = (&'static str, String)> {
-    let fields = changed_fields(&old.spec, &new.spec);
+/// The notes that speak of a change of these fields of the spec. An approval names its giver itself.
+fn noted(fields: &[&str]) -> impl Iterator<Item = &'static str> + use<> {
     let operated = fields.iter().any(|field| is_operated(field)).then_some(ANNOTATION_OPERATED_BY);
     let designed = |field: &&str| !is_operated(field) && *field != "approvals";
     let designed = fields.iter().any(designed).then_some(ANNOTATION_DESIGNED_BY);
-    [operated, designed].into_iter().flatten().map(|note| (note, writer(request)))
+    [operated, designed].into_iter().flatten()
 }
 
-/// How the notes of `object` become `wanted`.
-fn difference(object: &Object, wanted: &BTreeMap<&str, String>) -> Patch {
-    let Some(annotations) = &object.metadata.annotations else {
+/// How the notes of an object become `wanted`.
+fn difference(metadata: &ObjectMeta, wanted: &BTreeMap<&str, String>) -> Patch {
+    let Some(annotations) = &metadata.annotations else {
         let all = if wanted.is_empty() { None } else { Some(add(&["metadata", "annotations"], json!(wanted))) };
         return Patch(all.into_iter().collect());
     };
@@ -97,6 +84,7 @@ fn add(path: &[&str], value: Value) -> PatchOperation {
 #[allow(clippy::needless_pass_by_value, reason = "json! gives values")]
 mod tests {
     use super::*;
+    use crate::api::GROUP;
 
     fn request(user: &str, old: Option<Value>, new: Value) -> Request {
         let operation = if old.is_some() { "UPDATE" } else { "CREATE" };
@@ -116,8 +104,9 @@ mod tests {
 
     /// The annotations after the request.
     fn noted(user: &str, old: Option<Value>, mut new: Value) -> Value {
-        let patch = notes(&request(user, old, new.clone()));
-        json_patch::patch(&mut new, &patch).unwrap();
+        if let Some(patch) = patch(&request(user, old, new.clone())) {
+            json_patch::patch(&mut new, &patch).unwrap();
+        }
         new["metadata"]["annotations"].clone()
     }
 
@@ -161,12 +150,12 @@ mod tests {
     #[test]
     fn nothing_is_changed_where_nothing_is_to_be_noted() {
         let old = graph(json!({"a": "b"}), json!({"tasks": []}));
-        assert!(notes(&request("eve", Some(old.clone()), old.clone())).0.is_empty());
+        assert_eq!(patch(&request("eve", Some(old.clone()), old.clone())), None);
         let mut status = request("eve", Some(old.clone()), graph(Value::Null, json!({"tasks": [], "parallelism": 1})));
         status.sub_resource = Some("status".to_owned());
-        assert!(notes(&status).0.is_empty());
+        assert_eq!(patch(&status), None);
         let mut template = request("eve", None, old);
         template.kind.kind = "TaskTemplate".to_owned();
-        assert!(notes(&template).0.is_empty());
+        assert_eq!(patch(&template), None);
     }
 }

@@ -396,6 +396,8 @@ async fn replicas_share_their_certificates() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_missing_is_told_and_mended() -> Result<()> {
     let admitted = Admitted::new("missing").await?;
+    // nobody is asked yet
+    admitted.namespace.create("old", good()).await?;
     let kubeconfig = Kubeconfig::read_from(ControlPlane::shared().readers_kubeconfig()?)?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let server = admitted.serve_as(Client::try_from(config)?, admitted.address).await?;
@@ -435,6 +437,10 @@ async fn what_is_missing_is_told_and_mended() -> Result<()> {
     admitted.until_create("refused, as nobody's rights are known", &good(), unknown).await?;
     let fault = server.health.fault("admission, rights").context("it is told")?;
     assert!(!fault.stops && fault.message.contains("subjectaccessreviews"), "{fault:?}");
+    let label = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
+    admitted.namespace.graphs().patch("old", &PatchParams::default(), &label).await?;
+    let fault = server.health.fault("admission, rights");
+    assert!(fault.is_some(), "what needs no right tells nothing of it");
     grant(&admitted, "subjectaccessreviews", &["create"]).await?;
     admitted.until_asked().await?;
     assert_eq!(server.health.fault("admission, rights"), None);
