@@ -272,8 +272,8 @@ fn what_admission_notes_asks_for_nothing() {
     cancelled["desiredState"] = json!("Cancel");
     let cancel = |notes: Value| told(&ask(Kind::Graph, Some(&old), &graph(notes, cancelled.clone())));
     let operate = "operate taskgraphs/g at spec.desiredState".to_owned();
-    assert_eq!(cancel(json!({&created: "bob", &operated: "ann"})), [operate.clone()]);
-    assert_eq!(cancel(json!({&created: "bob"})), [operate.clone()], "nobody noted it");
+    assert_eq!(cancel(json!({&created: "bob", &operated: "ann"})), std::slice::from_ref(&operate));
+    assert_eq!(cancel(json!({&created: "bob"})), std::slice::from_ref(&operate), "nobody noted it");
     for (notes, note) in [
         (json!({&created: "bob", &operated: "bob"}), &operated),
         (json!({&created: "bob", &designed: "ann"}), &designed),
