@@ -45,6 +45,9 @@ pub const ANNOTATION_CREATED_BY: &str = "taskgraph.dev/created-by";
 pub const ANNOTATION_DESIGNED_BY: &str = "taskgraph.dev/designed-by";
 /// Annotation on a graph, written by admission: the user name of whoever changed last its `desiredState` or `rerun`.
 pub const ANNOTATION_OPERATED_BY: &str = "taskgraph.dev/operated-by";
+/// Annotation on a graph, written by admission: the generation that it had when the last note was taken. Where it has
+/// another by now, a change was stored without a note, and nobody knows whose.
+pub const ANNOTATION_NOTED_GENERATION: &str = "taskgraph.dev/noted-generation";
 /// Annotation on a `ConfigMap`: hash of the items that it holds.
 pub const ANNOTATION_ITEMS_HASH: &str = "taskgraph.dev/items-hash";
 /// Annotation on a graph: the W3C trace context of whoever made it; its trace is part of that one.

@@ -137,13 +137,23 @@ fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> 
     struct Known {
         name: Option<String>,
         uid: Option<String>,
+        generation: Option<i64>,
         labels: Option<BTreeMap<String, String>>,
         annotations: Option<BTreeMap<String, String>>,
         owner_references: Option<Vec<OwnerReference>>,
         deletion_timestamp: Option<Time>,
     }
-    let Known { name, uid, labels, annotations, owner_references, deletion_timestamp } = Known::deserialize(from)?;
-    Ok(ObjectMeta { name, uid, labels, annotations, owner_references, deletion_timestamp, ..ObjectMeta::default() })
+    let known = Known::deserialize(from)?;
+    Ok(ObjectMeta {
+        name: known.name,
+        uid: known.uid,
+        generation: known.generation,
+        labels: known.labels,
+        annotations: known.annotations,
+        owner_references: known.owner_references,
+        deletion_timestamp: known.deletion_timestamp,
+        ..ObjectMeta::default()
+    })
 }
 
 #[cfg(test)]

@@ -12,10 +12,13 @@ use super::{
     access::{Change, Kind, changed, is_operated},
     request::Request,
 };
-use crate::api::{ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_OPERATED_BY, noted_user};
+use crate::api::{
+    ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_NOTED_GENERATION, ANNOTATION_OPERATED_BY, noted_user,
+};
 
 /// The annotations that tell.
-const ALL: [&str; 3] = [ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_OPERATED_BY];
+const ALL: [&str; 4] =
+    [ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_OPERATED_BY, ANNOTATION_NOTED_GENERATION];
 
 /// The answer to a request for notes. It is allowed, whatever it is: others judge it.
 pub fn answer(request: &Request) -> AdmissionResponse {
@@ -34,12 +37,24 @@ fn patch(request: &Request) -> Option<Patch> {
 
 /// The notes, by annotation, that an object is to have after a change: those that it had, and what is noted of the change.
 /// None on what is no graph.
+///
+/// The API server goes on without a note that it does not get in time. What was changed since the last one, nobody knows
+/// by whom: so who changed something before is not kept then.
 pub fn notes(change: &Change<'_>) -> BTreeMap<&'static str, String> {
     let writer = || noted_user(change.user.username.as_deref().unwrap_or_default()).to_owned();
     match (change.kind, &change.old) {
-        (Kind::Graph, None) => BTreeMap::from([(ANNOTATION_CREATED_BY, writer())]),
+        (Kind::Graph, None) => {
+            BTreeMap::from([(ANNOTATION_CREATED_BY, writer()), (ANNOTATION_NOTED_GENERATION, "1".to_owned())])
+        }
+        (Kind::Graph, Some(old)) if old.spec == change.new.spec => kept(old.metadata).collect(),
         (Kind::Graph, Some(old)) => {
-            kept(old.metadata).chain(noted(&changed(change)).map(|note| (note, writer()))).collect()
+            let generation = old.metadata.generation.unwrap_or_default();
+            let is_complete = note(old.metadata, ANNOTATION_NOTED_GENERATION) == Some(&generation.to_string());
+            let before = kept(old.metadata).filter(|(note, _)| is_complete || *note == ANNOTATION_CREATED_BY);
+            let now = noted(&changed(change)).map(|note| (note, writer()));
+            // the API server counts each change of the spec
+            let generation = (ANNOTATION_NOTED_GENERATION, generation.saturating_add(1).to_string());
+            before.chain(now).chain([generation]).collect()
         }
         (Kind::Template | Kind::ClusterTemplate, _) => BTreeMap::new(),
     }
@@ -47,7 +62,11 @@ pub fn notes(change: &Change<'_>) -> BTreeMap<&'static str, String> {
 
 /// What was noted before.
 fn kept(old: &ObjectMeta) -> impl Iterator<Item = (&'static str, String)> {
-    ALL.into_iter().filter_map(|note| Some((note, old.annotations.as_ref()?.get(note)?.clone())))
+    ALL.into_iter().filter_map(|name| Some((name, note(old, name)?.clone())))
+}
+
+fn note<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a String> {
+    metadata.annotations.as_ref()?.get(name)
 }
 
 /// The notes that speak of a change of these fields of the spec. An approval names its giver itself.
@@ -111,38 +130,67 @@ mod tests {
     }
 
     const BY: [&str; 3] = ["taskgraph.dev/created-by", "taskgraph.dev/designed-by", "taskgraph.dev/operated-by"];
+    const AT: &str = "taskgraph.dev/noted-generation";
 
     #[test]
     fn who_creates_a_graph_is_noted_whatever_he_says() {
         let spec = json!({"tasks": []});
-        assert_eq!(noted("ann", None, graph(Value::Null, spec.clone())), json!({BY[0]: "ann"}));
-        assert_eq!(noted("ann", None, graph(json!({"a": "b"}), spec.clone())), json!({"a": "b", BY[0]: "ann"}));
-        let forged = json!({BY[0]: "eve", BY[1]: "eve", BY[2]: "eve"});
-        assert_eq!(noted("ann", None, graph(forged, spec.clone())), json!({BY[0]: "ann"}));
+        assert_eq!(noted("ann", None, graph(Value::Null, spec.clone())), json!({BY[0]: "ann", AT: "1"}));
+        let other = graph(json!({"a": "b"}), spec.clone());
+        assert_eq!(noted("ann", None, other), json!({"a": "b", BY[0]: "ann", AT: "1"}));
+        let forged = json!({BY[0]: "eve", BY[1]: "eve", BY[2]: "eve", AT: "7"});
+        assert_eq!(noted("ann", None, graph(forged, spec.clone())), json!({BY[0]: "ann", AT: "1"}));
         let long = noted(&"ä".repeat(300), None, graph(Value::Null, spec));
         assert_eq!(long[BY[0]], "ä".repeat(253));
     }
 
+    /// What is noted of a change that eve makes of the graph with these notes, which is of generation 4.
+    fn changed_by_eve(notes: &Value, change: &Value, said: Value) -> Value {
+        let mut old = graph(notes.clone(), json!({"tasks": [], "desiredState": "Run"}));
+        old["metadata"]["generation"] = json!(4);
+        let mut new = graph(said, old["spec"].clone());
+        new["spec"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        noted("eve", Some(old), new)
+    }
+
     #[test]
     fn who_changes_what_is_noted_and_the_rest_stays() {
-        let before = |more: Value| {
-            let mut spec = json!({"tasks": [], "desiredState": "Run"});
-            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            spec
-        };
-        let old = graph(json!({BY[0]: "ann", BY[2]: "bob"}), before(json!({})));
+        let notes = json!({BY[0]: "ann", BY[2]: "bob", AT: "4"});
         for (change, expected) in [
-            (json!({}), json!({BY[0]: "ann", BY[2]: "bob"})),
-            (json!({"desiredState": "Cancel"}), json!({BY[0]: "ann", BY[2]: "eve"})),
-            (json!({"rerun": {"id": "1"}}), json!({BY[0]: "ann", BY[2]: "eve"})),
-            (json!({"parallelism": 2}), json!({BY[0]: "ann", BY[1]: "eve", BY[2]: "bob"})),
-            (json!({"parallelism": 2, "rerun": {"id": "1"}}), json!({BY[0]: "ann", BY[1]: "eve", BY[2]: "eve"})),
-            (json!({"approvals": [{"task": "a"}]}), json!({BY[0]: "ann", BY[2]: "bob"})),
+            (json!({}), notes.clone()),
+            (json!({"desiredState": "Cancel"}), json!({BY[0]: "ann", BY[2]: "eve", AT: "5"})),
+            (json!({"rerun": {"id": "1"}}), json!({BY[0]: "ann", BY[2]: "eve", AT: "5"})),
+            (json!({"parallelism": 2}), json!({BY[0]: "ann", BY[1]: "eve", BY[2]: "bob", AT: "5"})),
+            (
+                json!({"parallelism": 2, "rerun": {"id": "1"}}),
+                json!({BY[0]: "ann", BY[1]: "eve", BY[2]: "eve", AT: "5"}),
+            ),
+            (json!({"approvals": [{"task": "a"}]}), json!({BY[0]: "ann", BY[2]: "bob", AT: "5"})),
+            // it says nothing, and is counted all the same
+            (json!({"tags": []}), json!({BY[0]: "ann", BY[2]: "bob", AT: "5"})),
         ] {
             // some tools send what they read, some leave annotations out, some lie
-            for said in [json!({BY[0]: "ann", BY[2]: "bob"}), Value::Null, json!({BY[0]: "eve", BY[1]: "mallory"})] {
-                let new = graph(said, before(change.clone()));
-                assert_eq!(noted("eve", Some(old.clone()), new), expected, "{change}");
+            let lie = json!({BY[0]: "eve", BY[1]: "mallory", AT: "9"});
+            for said in [notes.clone(), Value::Null, lie] {
+                assert_eq!(changed_by_eve(&notes, &change, said), expected, "{change}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_what_was_changed_without_a_note_nobody_is_named() {
+        for at in [Value::Null, json!("3"), json!("x")] {
+            let mut notes = json!({BY[0]: "ann", BY[1]: "bob", BY[2]: "bob"});
+            if !at.is_null() {
+                notes[AT] = at;
+            }
+            for (change, expected) in [
+                (json!({"parallelism": 2}), json!({BY[0]: "ann", BY[1]: "eve", AT: "5"})),
+                (json!({"desiredState": "Cancel"}), json!({BY[0]: "ann", BY[2]: "eve", AT: "5"})),
+                // nothing is known better than before
+                (json!({}), notes.clone()),
+            ] {
+                assert_eq!(changed_by_eve(&notes, &change, Value::Null), expected, "{change}");
             }
         }
     }
