@@ -234,7 +234,7 @@ mod tests {
     use super::*;
     use crate::api::MAX_USER;
 
-    fn writers(generation: i64, notes: Value) -> Writers {
+    fn writers(generation: i64, notes: &Value) -> Writers {
         let metadata = json!({"generation": generation, "annotations": notes});
         let mut view: GraphView = serde_json::from_value(json!({"metadata": metadata})).unwrap();
         view.prune();
@@ -251,13 +251,13 @@ mod tests {
         let [created, designed, operated, noted] = ["created-by", "designed-by", "operated-by", "noted-generation"]
             .map(|note| format!("taskgraph.dev/{note}"));
         let all = json!({&created: "ann", &designed: "bob", &operated: "eve", &noted: "3"});
-        assert_eq!(writers(3, all.clone()), expected("ann", Some("bob"), Some("eve")));
-        assert_eq!(writers(4, all), expected("ann", None, None), "somebody changed it since");
-        assert_eq!(writers(1, json!({&created: "ann", &noted: "1"})), expected("ann", None, Some("ann")));
-        assert_eq!(writers(1, json!({&created: "ann"})), expected("ann", None, None));
-        assert_eq!(writers(1, Value::Null), Writers::default());
+        assert_eq!(writers(3, &all), expected("ann", Some("bob"), Some("eve")));
+        assert_eq!(writers(4, &all), expected("ann", None, None), "somebody changed it since");
+        assert_eq!(writers(1, &json!({&created: "ann", &noted: "1"})), expected("ann", None, Some("ann")));
+        assert_eq!(writers(1, &json!({&created: "ann"})), expected("ann", None, None));
+        assert_eq!(writers(1, &Value::Null), Writers::default());
         // whatever somebody says, it fits into a status
         let long = json!({&created: "ä".repeat(MAX_USER + 1), &designed: "", &operated: "eve", &noted: "1"});
-        assert_eq!(writers(1, long), expected(&"ä".repeat(MAX_USER), None, Some("eve")));
+        assert_eq!(writers(1, &long), expected(&"ä".repeat(MAX_USER), None, Some("eve")));
     }
 }
