@@ -50,7 +50,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     health.show_in(&metrics);
     let client = client::connect(&metrics, &health).await?;
     let outlet = Outlet::open(&args.sink).await.context("failed to set up the sink of CloudEvents")?;
+    // what is taken is told before a Lease is held that nobody would give back
     let listener = bind(args.listen, "--listen").await?;
+    let webhook_listener = match args.webhook_listen {
+        Some(address) => Some(bind(address, "--webhook-listen").await?),
+        None => None,
+    };
     let identity = args.identity();
     info!(version = env!("CARGO_PKG_VERSION"), %identity, listen = %listener.local_addr()?, namespace = args.namespace, "starting");
 
@@ -75,28 +80,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let elected = beside("keeping the Lease", elector.run(ended.clone()).boxed());
 
     let templates = Caches::default();
-    let admission = match args.webhook_listen {
-        Some(address) => {
-            let listener = bind(address, "--webhook-listen").await?;
-            let source = webhook::source(&args, &own_namespace(&args, &client));
-            let (metrics, health) = (metrics.clone(), health.clone());
-            let options = webhook::Options {
-                source,
-                templates: templates.reader(),
-                access: args.webhook_access,
-                metrics,
-                health,
-            };
-            let served = webhook::run(listener, client.clone(), options, stop.clone());
-            let told = served.map(|result| {
-                if let Err(error) = result {
-                    warn!(%error, "serving admission ended badly");
-                }
-            });
-            Some(beside("serving admission", told.boxed()))
-        }
-        None => None,
-    };
+    let admission = webhook_listener.map(|listener| {
+        let options = webhook::Options {
+            source: webhook::source(&args, &own_namespace(&args, &client)),
+            templates: templates.reader(),
+            access: args.webhook_access,
+            metrics: metrics.clone(),
+            health: health.clone(),
+        };
+        let served = webhook::run(listener, client.clone(), options, stop.clone());
+        let told = served.map(|result| {
+            if let Err(error) = result {
+                warn!(%error, "serving admission ended badly");
+            }
+        });
+        beside("serving admission", told.boxed())
+    });
     let options = Options { namespace: args.namespace, concurrency: args.concurrency, templates, tracer, outlet };
     controller::run(client, options, leadership, metrics, health, stop).await;
 

@@ -45,6 +45,9 @@ pub const ANNOTATION_CREATED_BY: &str = "taskgraph.dev/created-by";
 pub const ANNOTATION_DESIGNED_BY: &str = "taskgraph.dev/designed-by";
 /// Annotation on a graph, written by admission: the user name of whoever changed last its `desiredState` or `rerun`.
 pub const ANNOTATION_OPERATED_BY: &str = "taskgraph.dev/operated-by";
+/// Annotation on a graph, written by admission: the generation that it had when the last note was taken. Where it has
+/// another by now, a change was stored without a note, and nobody knows whose.
+pub const ANNOTATION_NOTED_GENERATION: &str = "taskgraph.dev/noted-generation";
 /// Annotation on a `ConfigMap`: hash of the items that it holds.
 pub const ANNOTATION_ITEMS_HASH: &str = "taskgraph.dev/items-hash";
 /// Annotation on a graph: the W3C trace context of whoever made it; its trace is part of that one.
@@ -95,6 +98,14 @@ pub const CONDITION_SUSPENDED: &str = "Suspended";
 pub const CONDITION_RECONCILING: &str = "Reconciling";
 /// Condition of kstatus: this generation was refused.
 pub const CONDITION_STALLED: &str = "Stalled";
+
+/// The longest name of a user that is noted, in characters.
+pub const MAX_USER: usize = 253;
+
+/// The name of a user, cut to what is noted of one.
+pub fn noted_user(name: &str) -> &str {
+    name.char_indices().nth(MAX_USER).and_then(|(end, _)| name.get(..end)).unwrap_or(name)
+}
 
 /// Whether a text is a DNS label, as RFC 1123 has it and Kubernetes asks of most names.
 pub fn is_dns_label(text: &str) -> bool {

@@ -283,8 +283,8 @@ pub struct HistoryEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
     pub message: Option<String>,
-    /// Whose doing it is: the user name of whoever wrote that into the spec. Absent where nobody did, and where admission does
-    /// not run.
+    /// Whose doing it is: the user name of whoever wrote that into the spec, as admission noted it. Absent where nobody did,
+    /// and where nobody was noted. Without admission it is what the graph's annotations say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub by: Option<String>,

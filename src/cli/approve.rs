@@ -14,14 +14,12 @@ use super::{
     tree::{ClusterArgs, client::Graphs},
 };
 use crate::{
-    api::{Approval, ApprovalDecision, TaskGraph, TaskPhase},
+    api::{Approval, ApprovalDecision, TaskGraph, TaskPhase, noted_user},
     engine::reason::APPROVAL_PENDING,
 };
 
 /// How often a change of the graph by somebody else is followed by another try.
 const TRIES: usize = 20;
-/// The longest name of who decided, in characters.
-const MAX_BY: usize = 253;
 
 /// Arguments of `approve`.
 #[derive(Args, Clone, Debug)]
@@ -106,7 +104,7 @@ async fn who(graphs: &Graphs) -> Result<String> {
     let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await;
     let user = review.context("cannot ask the cluster who you are")?.status.and_then(|status| status.user_info);
     let name = user.and_then(|user| user.username).context("the cluster does not say who you are")?;
-    Ok(name.chars().take(MAX_BY).collect())
+    Ok(noted_user(&name).to_owned())
 }
 
 /// Adds the entry to those that stand there. Bound to what was read: two who decide at once do not lose each other's.

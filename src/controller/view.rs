@@ -10,14 +10,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::api::{
-    ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_HASH, ANNOTATION_OPERATED_BY, ANNOTATION_RESTORED,
-    ANNOTATION_REVISION, ANNOTATION_TRACEPARENT, CONDITION_RECONCILING, CloudEventsStatus, DesiredState, GROUP,
-    TaskGraph,
+    ANNOTATION_CREATED_BY, ANNOTATION_DESIGNED_BY, ANNOTATION_HASH, ANNOTATION_NOTED_GENERATION,
+    ANNOTATION_OPERATED_BY, ANNOTATION_RESTORED, ANNOTATION_REVISION, ANNOTATION_TRACEPARENT, CONDITION_RECONCILING,
+    CloudEventsStatus, DesiredState, GROUP, TaskGraph, noted_user,
 };
 use crate::engine::Writers;
 
 /// The annotations that are read.
-const READ: [&str; 7] = [
+const READ: [&str; 8] = [
     ANNOTATION_REVISION,
     ANNOTATION_HASH,
     ANNOTATION_RESTORED,
@@ -25,6 +25,7 @@ const READ: [&str; 7] = [
     ANNOTATION_CREATED_BY,
     ANNOTATION_DESIGNED_BY,
     ANNOTATION_OPERATED_BY,
+    ANNOTATION_NOTED_GENERATION,
 ];
 
 /// A `TaskGraph` whose spec is not read yet and of whose status only the head is kept.
@@ -171,14 +172,18 @@ impl GraphView {
         self.metadata.annotations.as_ref()?.get(name).map(String::as_str)
     }
 
-    /// Who wrote it, as admission has noted.
+    /// Who wrote it, as admission has noted; where that does not run, as somebody says: at any length, which a status
+    /// would not take. Who changed it is not known where a change was stored without a note.
     pub fn writers(&self) -> Writers {
-        let user = |annotation| self.annotation(annotation).map(str::to_owned);
-        Writers {
-            created: user(ANNOTATION_CREATED_BY),
-            designed: user(ANNOTATION_DESIGNED_BY),
-            operated: user(ANNOTATION_OPERATED_BY),
+        let noted = |annotation| self.annotation(annotation).map(noted_user).filter(|user| !user.is_empty());
+        let user = |annotation| noted(annotation).map(str::to_owned);
+        let created = user(ANNOTATION_CREATED_BY);
+        let generation = self.annotation(ANNOTATION_NOTED_GENERATION).and_then(|noted| noted.parse().ok());
+        if generation != Some(self.generation()) {
+            return Writers { created, ..Writers::default() };
         }
+        let operated = user(ANNOTATION_OPERATED_BY).or_else(|| created.clone());
+        Writers { created, designed: user(ANNOTATION_DESIGNED_BY), operated }
     }
 
     /// Drops what is never read.
@@ -219,5 +224,40 @@ impl Resource for GraphView {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::MAX_USER;
+
+    fn writers(generation: i64, notes: &Value) -> Writers {
+        let metadata = json!({"generation": generation, "annotations": notes});
+        let mut view: GraphView = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        view.prune();
+        view.writers()
+    }
+
+    fn expected(created: &str, designed: Option<&str>, operated: Option<&str>) -> Writers {
+        let [designed, operated] = [designed, operated].map(|user| user.map(str::to_owned));
+        Writers { created: Some(created.to_owned()), designed, operated }
+    }
+
+    #[test]
+    fn who_wrote_it_is_told_where_it_is_known() {
+        let [created, designed, operated, noted] = ["created-by", "designed-by", "operated-by", "noted-generation"]
+            .map(|note| format!("taskgraph.dev/{note}"));
+        let all = json!({&created: "ann", &designed: "bob", &operated: "eve", &noted: "3"});
+        assert_eq!(writers(3, &all), expected("ann", Some("bob"), Some("eve")));
+        assert_eq!(writers(4, &all), expected("ann", None, None), "somebody changed it since");
+        assert_eq!(writers(1, &json!({&created: "ann", &noted: "1"})), expected("ann", None, Some("ann")));
+        assert_eq!(writers(1, &json!({&created: "ann"})), expected("ann", None, None));
+        assert_eq!(writers(1, &Value::Null), Writers::default());
+        // whatever somebody says, it fits into a status
+        let long = json!({&created: "ä".repeat(MAX_USER + 1), &designed: "", &operated: "eve", &noted: "1"});
+        assert_eq!(writers(1, &long), expected(&"ä".repeat(MAX_USER), None, Some("eve")));
     }
 }

@@ -10,7 +10,7 @@ pub struct Writers {
     pub created: Option<String>,
     /// Who changed last what is run.
     pub designed: Option<String>,
-    /// Who changed last how it is run: `desiredState` or `rerun`.
+    /// Who changed last how it is run, `desiredState` or `rerun`; who created it where nobody has.
     pub operated: Option<String>,
 }
 
@@ -20,10 +20,7 @@ impl Writers {
         let writer = match event {
             reason::ACCEPTED => &self.created,
             reason::EDITED => &self.designed,
-            // a graph may be created suspended
-            reason::RERUN | reason::SUSPENDED | reason::RESUMED | reason::CANCELLED => {
-                self.operated.as_ref().map_or(&self.created, |_| &self.operated)
-            }
+            reason::RERUN | reason::SUSPENDED | reason::RESUMED | reason::CANCELLED => &self.operated,
             _ => &None,
         };
         writer.as_deref()

@@ -90,7 +90,7 @@ pub struct Args {
     #[arg(long, env = "TASKGRAPH_WEBHOOK_SERVICE", value_name = "NAME", default_value = "taskgraph-webhook", value_parser = dns_label)]
     pub webhook_service: String,
 
-    /// Name of the `ValidatingWebhookConfiguration` that is told whom to trust
+    /// Name of the `ValidatingWebhookConfiguration` and the `MutatingWebhookConfiguration` that are told whom to trust
     #[arg(long, env = "TASKGRAPH_WEBHOOK_CONFIGURATION", value_name = "NAME", default_value = "taskgraph")]
     pub webhook_configuration: String,
 

@@ -1,11 +1,11 @@
 //! Answers reviews: reads a request, looks up what its judgement needs, and has it judged away from the threads that serve
-//! everything else. Nothing is ever changed: a dry run is a request like any other.
+//! everything else. A dry run is a request like any other: nothing is changed but the notes on who wrote a graph.
 
 use std::{collections::BTreeSet, sync::Arc, thread, time::Duration};
 
 use axum::body::Bytes;
 use futures::{StreamExt, future, stream};
-use kube::{Api, Client, core::admission::Operation};
+use kube::{Api, Client};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -13,9 +13,9 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    access::{self, Change, Content, Judge, Kind, Mode},
+    access::{self, Judge, Mode},
     answer::{self, Meter},
-    request::{Object, Request},
+    request::Request,
     review::{Cached, Known, Outcome, Subject, subject},
     writers,
 };
@@ -87,7 +87,7 @@ impl Admission {
         let request = Arc::new(self.apart(move |_| read(&body)).await??);
         meter.reads(&request);
         let result = self.review(&request, until).await;
-        let changed = change(&request).map(|change| access::changed(&change)).unwrap_or_default();
+        let changed = request.change().map(|change| access::changed(&change)).unwrap_or_default();
         let own = self.judge.knows_as_own(&request.user_info);
         answer::tell(&request, &changed, &result, own);
         let response = answer::respond(&request, &changed, result);
@@ -112,17 +112,21 @@ impl Admission {
 
     /// What the change needs and whoever asks may not do.
     async fn rights(&self, request: &Request, until: Instant) -> Result<Vec<Problem>, AdmissionError> {
-        let Some(change) = change(request) else { return Ok(Vec::new()) };
+        let Some(change) = request.change() else { return Ok(Vec::new()) };
         let judged = timeout_at(until, self.judge.judge(&change)).await.map_err(|_| AdmissionError::Slow)?;
-        let lacks = judged.as_ref().err().filter(|error| error.is_forbidden()).map(|error| Fault {
-            message: format!(
-                "{}: nobody can create or change a graph until it may (templates/webhook-rbac.yaml of the chart)",
-                chain(error)
-            ),
-            stops: false,
-        });
-        self.health.set_fault(PART, lacks);
-        Ok(judged?)
+        match &judged {
+            Err(error) if error.is_forbidden() => {
+                let message = format!(
+                    "{}: nobody can create or change a graph until it may (templates/webhook-rbac.yaml of the chart)",
+                    chain(error)
+                );
+                self.health.set_fault(PART, Some(Fault { message, stops: false }));
+            }
+            Ok(Some(_)) => self.health.set_fault(PART, None),
+            // nobody was asked, or it failed for another reason: that tells nothing of the operator's rights
+            Ok(None) | Err(_) => {}
+        }
+        Ok(judged?.unwrap_or_default())
     }
 
     /// Whether the object may stand as it is to.
@@ -231,36 +235,6 @@ impl Admission {
         })
         .await
     }
-}
-
-/// What a request writes; `None`: none of our objects.
-fn change(request: &Request) -> Option<Change<'_>> {
-    if !request.is_ours() {
-        return None;
-    }
-    let kind = match request.kind.kind.as_str() {
-        "TaskGraph" => Kind::Graph,
-        "TaskTemplate" => Kind::Template,
-        "ClusterTaskTemplate" => Kind::ClusterTemplate,
-        _ => return None,
-    };
-    let old = match request.operation {
-        Operation::Create => None,
-        Operation::Update => request.old_object.as_ref(),
-        Operation::Delete | Operation::Connect => return None,
-    };
-    Some(Change {
-        kind,
-        namespace: request.namespace.as_deref().unwrap_or_default(),
-        name: answer::name_of(request),
-        old: old.map(content),
-        new: content(request.object.as_ref()?),
-        user: &request.user_info,
-    })
-}
-
-fn content(object: &Object) -> Content<'_> {
-    Content { metadata: &object.metadata, spec: &object.spec }
 }
 
 fn read(body: &[u8]) -> Result<Request, AdmissionError> {

@@ -22,12 +22,6 @@ const CHANGED: &str = "changed";
 /// What came of a judgement.
 type Judged = Result<Outcome, AdmissionError>;
 
-/// An object that is created may only have its name by now.
-pub fn name_of(request: &Request) -> &str {
-    let own = request.object.as_ref().and_then(|object| object.metadata.name.as_deref());
-    if request.name.is_empty() { own.unwrap_or_default() } else { &request.name }
-}
-
 fn user_of(user: &UserInfo) -> &str {
     user.username.as_deref().unwrap_or_default()
 }
@@ -35,7 +29,7 @@ fn user_of(user: &UserInfo) -> &str {
 /// Writes down who changed what, who was refused, and why. `changed`: fields of the spec. `own`: it is a write of the
 /// operator.
 pub fn tell(request: &Request, changed: &[&str], judged: &Judged, own: bool) {
-    let (kind, name, namespace) = (&request.kind.kind, name_of(request), request.namespace.as_deref());
+    let (kind, name, namespace) = (&request.kind.kind, request.name_of_object(), request.namespace.as_deref());
     let (user, dry_run) = (user_of(&request.user_info), request.dry_run);
     let problems = match judged {
         Err(error) => return warn!(kind, name, namespace, user, dry_run, %error, "a request could not be judged"),
@@ -93,7 +87,7 @@ pub fn respond(request: &Request, changed: &[&str], judged: Judged) -> Admission
 
 fn details(request: &Request, causes: Vec<StatusCause>) -> StatusDetails {
     StatusDetails {
-        name: name_of(request).to_owned(),
+        name: request.name_of_object().to_owned(),
         group: request.kind.group.clone(),
         kind: request.kind.kind.clone(),
         uid: String::new(),

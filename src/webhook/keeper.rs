@@ -3,6 +3,7 @@
 //! wrong is told, and tried again.
 
 use std::{
+    borrow::Cow,
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -124,10 +125,10 @@ enum KeepError {
     #[error("there is no MutatingWebhookConfiguration {0}: who writes a graph is not noted on it")]
     NoNotes(String),
     #[error(
-        "somebody else writes caBundle of the ValidatingWebhookConfiguration {0} over and over: a GitOps tool whose manifest \
-         has the field, or another release of this name"
+        "somebody else writes caBundle of the {0} {1} over and over: a GitOps tool whose manifest has the field, or another \
+         release of this name"
     )]
-    Contested(String),
+    Contested(Cow<'static, str>, String),
     #[error("the certificate in {0} expired at {1}: renew it; it is read again when it changes")]
     Expired(PathBuf, Timestamp),
     #[error("failed to read {0}: {1}; it is tried again")]
@@ -159,8 +160,8 @@ pub struct Keeper {
     health: Health,
     trust: Trust,
     in_use: Option<InUse>,
-    /// When whom to trust was told lately.
-    told: Vec<Instant>,
+    /// Which kind of configuration was told lately whom to trust, and when.
+    told: Vec<(Cow<'static, str>, Instant)>,
     complaint: Option<(String, Instant)>,
 }
 
@@ -271,11 +272,22 @@ impl Keeper {
 
     /// Tells the API server whom to trust, where it has been told something else.
     async fn publish(&mut self, own: &Own, authorities: &str) -> Result<(), KeepError> {
-        let name = &own.configuration;
         let bundle = ByteString(authorities.as_bytes().to_vec());
-        let Some(patch) = self.outdated::<ValidatingWebhookConfiguration>(name, &bundle).await? else {
+        let checks = self.publish_for_checks(&own.configuration, &bundle, authorities).await;
+        // whatever becomes of the one, the other is kept
+        let notes = self.publish_for_notes(&own.configuration, &bundle).await;
+        checks.and(notes)
+    }
+
+    async fn publish_for_checks(
+        &mut self,
+        name: &str,
+        bundle: &ByteString,
+        authorities: &str,
+    ) -> Result<(), KeepError> {
+        let Some(patch) = self.outdated::<ValidatingWebhookConfiguration>(name, bundle).await? else {
             self.trust = Trust::NotOurs;
-            return Err(KeepError::NoConfiguration(name.clone()));
+            return Err(KeepError::NoConfiguration(name.to_owned()));
         };
         let told = !patch.is_null();
         if told {
@@ -285,14 +297,18 @@ impl Keeper {
         if !matches!(&self.trust, Trust::Since(_, known) if known == authorities) {
             self.trust = Trust::Since(Instant::now(), authorities.to_owned());
         }
-        if told && self.is_contested(Instant::now()) {
-            return Err(KeepError::Contested(name.clone()));
-        }
-        // requests go on without it
-        match self.outdated::<MutatingWebhookConfiguration>(name, &bundle).await? {
+        if told { self.uncontested::<ValidatingWebhookConfiguration>(name, Instant::now()) } else { Ok(()) }
+    }
+
+    /// Requests go on without it.
+    async fn publish_for_notes(&mut self, name: &str, bundle: &ByteString) -> Result<(), KeepError> {
+        match self.outdated::<MutatingWebhookConfiguration>(name, bundle).await? {
             Some(Value::Null) => Ok(()),
-            Some(patch) => self.tell_whom_to_trust::<MutatingWebhookConfiguration>(name, patch).await,
-            None => Err(KeepError::NoNotes(name.clone())),
+            Some(patch) => {
+                self.tell_whom_to_trust::<MutatingWebhookConfiguration>(name, patch).await?;
+                self.uncontested::<MutatingWebhookConfiguration>(name, Instant::now())
+            }
+            None => Err(KeepError::NoNotes(name.to_owned())),
         }
     }
 
@@ -328,11 +344,13 @@ impl Keeper {
         Api::all_with(self.client.clone(), &ApiResource::erase::<K>(&()))
     }
 
-    /// Whether whom to trust was told too often by `now`, when it was told again.
-    fn is_contested(&mut self, now: Instant) -> bool {
-        self.told.retain(|told| now.saturating_duration_since(*told) < CONTESTED_WITHIN);
-        self.told.push(now);
-        self.told.len() > CONTESTED
+    /// Counts that a configuration was told whom to trust; an error where that was too often by `now`.
+    fn uncontested<K: Configuration>(&mut self, name: &str, now: Instant) -> Result<(), KeepError> {
+        let kind = K::kind(&());
+        self.told.retain(|(_, told)| now.saturating_duration_since(*told) < CONTESTED_WITHIN);
+        self.told.push((kind.clone(), now));
+        let often = self.told.iter().filter(|(told, _)| *told == kind).count();
+        if often > CONTESTED { Err(KeepError::Contested(kind, name.to_owned())) } else { Ok(()) }
     }
 
     async fn keep_files(&mut self, folder: &Path) {

@@ -1,4 +1,4 @@
-//! Admission: a validating webhook that the operator serves, on every replica.
+//! Admission: two webhooks that the operator serves, on every replica. One judges what is to be stored, one notes who wrote it.
 //!
 //! | file | part |
 //! |---|---|

@@ -16,6 +16,7 @@ use kube::core::{
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::access::{Change, Content, Kind};
 use crate::api::GROUP;
 
 /// What somebody wants to store.
@@ -80,6 +81,39 @@ impl Request {
         self.kind.group == GROUP && self.sub_resource.as_deref().unwrap_or_default().is_empty()
     }
 
+    /// Name of the object: one that is created may have it only there by now.
+    pub fn name_of_object(&self) -> &str {
+        let own = self.object.as_ref().and_then(|object| object.metadata.name.as_deref());
+        if self.name.is_empty() { own.unwrap_or_default() } else { &self.name }
+    }
+
+    /// What it writes; `None`: none of our objects.
+    pub fn change(&self) -> Option<Change<'_>> {
+        if !self.is_ours() {
+            return None;
+        }
+        let kind = match self.kind.kind.as_str() {
+            "TaskGraph" => Kind::Graph,
+            "TaskTemplate" => Kind::Template,
+            "ClusterTaskTemplate" => Kind::ClusterTemplate,
+            _ => return None,
+        };
+        let old = match self.operation {
+            Operation::Create => None,
+            // without what it was, all of it is new
+            Operation::Update => self.old_object.as_ref(),
+            Operation::Delete | Operation::Connect => return None,
+        };
+        Some(Change {
+            kind,
+            namespace: self.namespace.as_deref().unwrap_or_default(),
+            name: self.name_of_object(),
+            old: old.map(Object::content),
+            new: self.object.as_ref()?.content(),
+            user: &self.user_info,
+        })
+    }
+
     /// The answer that lets it through.
     pub fn allowed(&self) -> AdmissionResponse {
         let mut response = AdmissionResponse::invalid("");
@@ -90,6 +124,12 @@ impl Request {
     }
 }
 
+impl Object {
+    fn content(&self) -> Content<'_> {
+        Content { metadata: &self.metadata, spec: &self.spec }
+    }
+}
+
 /// Reads metadata without `managedFields`, which are often longer than the spec.
 fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Default, Deserialize)]
@@ -97,13 +137,23 @@ fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> 
     struct Known {
         name: Option<String>,
         uid: Option<String>,
+        generation: Option<i64>,
         labels: Option<BTreeMap<String, String>>,
         annotations: Option<BTreeMap<String, String>>,
         owner_references: Option<Vec<OwnerReference>>,
         deletion_timestamp: Option<Time>,
     }
-    let Known { name, uid, labels, annotations, owner_references, deletion_timestamp } = Known::deserialize(from)?;
-    Ok(ObjectMeta { name, uid, labels, annotations, owner_references, deletion_timestamp, ..ObjectMeta::default() })
+    let known = Known::deserialize(from)?;
+    Ok(ObjectMeta {
+        name: known.name,
+        uid: known.uid,
+        generation: known.generation,
+        labels: known.labels,
+        annotations: known.annotations,
+        owner_references: known.owner_references,
+        deletion_timestamp: known.deletion_timestamp,
+        ..ObjectMeta::default()
+    })
 }
 
 #[cfg(test)]
@@ -123,6 +173,32 @@ mod tests {
         ] {
             let error = Request::read(review.as_bytes()).unwrap_err();
             assert!(error.contains(told), "{review}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_told_as_strictly_as_can_be() {
+        let request = |operation: &str, part: &str, kind: &str, old: Value| -> Request {
+            serde_json::from_value(json!({
+                "uid": "1", "kind": {"group": GROUP, "version": "v1alpha1", "kind": kind}, "operation": operation,
+                "subResource": part, "object": {"metadata": {"name": "g"}, "spec": {"a": 1}}, "oldObject": old,
+            }))
+            .unwrap()
+        };
+        let old = json!({"metadata": {"name": "g"}, "spec": {}});
+        for (operation, part, kind, old, expected) in [
+            ("CREATE", "", "TaskGraph", Value::Null, Some((Kind::Graph, false))),
+            ("UPDATE", "", "TaskTemplate", old.clone(), Some((Kind::Template, true))),
+            // what it was is not told: all of it counts
+            ("UPDATE", "", "ClusterTaskTemplate", Value::Null, Some((Kind::ClusterTemplate, false))),
+            ("UPDATE", "status", "TaskGraph", old.clone(), None),
+            ("DELETE", "", "TaskGraph", old.clone(), None),
+            ("CREATE", "", "Pod", Value::Null, None),
+        ] {
+            let request = request(operation, part, kind, old);
+            let change = request.change();
+            assert_eq!(change.map(|change| (change.kind, change.old.is_some())), expected, "{operation} {part} {kind}");
+            assert!(change.is_none_or(|change| change.name == "g"), "also of an object that is created");
         }
     }
 

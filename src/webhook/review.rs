@@ -7,14 +7,14 @@
 //! - what was wrong before is not held against it: a graph that is not valid any more can still be cancelled, and is
 //!   mended one problem at a time.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use kube::core::admission::Operation;
 use serde_json::Value;
 
 use super::request::{Object, Request};
 use crate::{
-    api::{TaskGraphSpec, TaskGraphStatus, TaskTemplateSpec, TemplateKind, TemplateRef},
+    api::{TaskGraphSpec, TaskGraphStatus, TaskTemplateSpec, TemplateKind, TemplateRef, noted_user},
     controller::{
         accept::{read_spec, read_status, verdict_of},
         edit::{judge, without_past_rerun},
@@ -32,8 +32,6 @@ use crate::{
 const PROBLEMS: usize = 100;
 /// At most so many warnings: the API server cuts them short otherwise.
 const WARNINGS: usize = 10;
-/// The longest name in `by`, in characters: a longer one of a user is cut to it.
-const MAX_BY: usize = 253;
 
 /// What came of judging a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -211,10 +209,7 @@ impl<'a> GraphChange<'a> {
         };
         let before: BTreeMap<_, _> =
             self.old.iter().flat_map(|old| list(old.spec)).map(|entry| (key(entry), entry)).collect();
-        let user: Cow<'_, str> = match self.user.char_indices().nth(MAX_BY) {
-            Some((end, _)) => self.user.get(..end).unwrap_or_default().into(),
-            None => self.user.into(),
-        };
+        let user = noted_user(self.user);
         let added = list(self.spec).enumerate().filter(|(_, entry)| before.get(&key(entry)) != Some(entry));
         let wrong = added.filter_map(|(index, entry)| {
             let by = entry.get("by").and_then(Value::as_str)?;

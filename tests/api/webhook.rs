@@ -1,5 +1,7 @@
 //! Admission against a real API server: the webhook is served in this process, and asked by URL.
 
+mod writers;
+
 use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
@@ -396,6 +398,8 @@ async fn replicas_share_their_certificates() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_missing_is_told_and_mended() -> Result<()> {
     let admitted = Admitted::new("missing").await?;
+    // nobody is asked yet
+    admitted.namespace.create("old", good()).await?;
     let kubeconfig = Kubeconfig::read_from(ControlPlane::shared().readers_kubeconfig()?)?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let server = admitted.serve_as(Client::try_from(config)?, admitted.address).await?;
@@ -435,6 +439,10 @@ async fn what_is_missing_is_told_and_mended() -> Result<()> {
     admitted.until_create("refused, as nobody's rights are known", &good(), unknown).await?;
     let fault = server.health.fault("admission, rights").context("it is told")?;
     assert!(!fault.stops && fault.message.contains("subjectaccessreviews"), "{fault:?}");
+    let label = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
+    admitted.namespace.graphs().patch("old", &PatchParams::default(), &label).await?;
+    let fault = server.health.fault("admission, rights");
+    assert!(fault.is_some(), "what needs no right tells nothing of it");
     grant(&admitted, "subjectaccessreviews", &["create"]).await?;
     admitted.until_asked().await?;
     assert_eq!(server.health.fault("admission, rights"), None);
@@ -472,63 +480,5 @@ async fn grant(admitted: &Admitted, resource: &str, verbs: &[&str]) -> Result<()
             .body(serde_json::to_vec(&object)?)?;
         admitted.client.request_text(request).await?;
     }
-    Ok(())
-}
-
-/// The graphs of a namespace, as a user with all rights sees them.
-async fn as_user(admitted: &Admitted, user: &str) -> Result<Api<TaskGraph>> {
-    let kubeconfig = Kubeconfig::read_from(ControlPlane::shared().kubeconfig())?;
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    config.auth_info.impersonate = Some(user.to_owned());
-    config.auth_info.impersonate_groups = Some(vec!["system:masters".to_owned()]);
-    Ok(Api::namespaced(Client::try_from(config)?, &admitted.namespace.name))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_writes_a_graph_is_noted_and_told() -> Result<()> {
-    let fixture = Fixture::new("writers", |_, _| Play::succeeds("")).await?;
-    let (admitted, _server) = Admitted::over(&fixture.namespace)?.installed().await?;
-    let mut users = Vec::new();
-    for user in ["ann", "bob", "eve"] {
-        users.push(as_user(&admitted, user).await?);
-    }
-    let [ann, bob, eve] = &users[..] else { anyhow::bail!("three users") };
-    let graph = serde_json::from_value(json!({
-        "apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskGraph",
-        "metadata": {"name": "g", "annotations": {"taskgraph.dev/created-by": "eve"}},
-        "spec": {"desiredState": "Suspend", "tasks": [task("a", &[])]},
-    }))?;
-    ann.create(&PostParams::default(), &graph).await?;
-    let suspended = |graph: &TaskGraph| {
-        graph.status.as_ref().is_some_and(|status| status.history.iter().any(|entry| entry.event == "Suspended"))
-    };
-    fixture.namespace.until("g", "suspended", suspended).await;
-    let merge = |patch: Value| Patch::Merge(patch);
-    bob.patch("g", &PatchParams::default(), &merge(json!({"spec": {"desiredState": "Run"}}))).await?;
-    fixture.namespace.until_finished("g").await;
-    let lie =
-        json!({"metadata": {"annotations": {"taskgraph.dev/created-by": "eve", "taskgraph.dev/operated-by": null}}});
-    eve.patch("g", &PatchParams::default(), &merge(lie)).await?;
-    let tasks = json!({"spec": {"tasks": [task("a", &[]), task("b", &[])]}});
-    eve.patch("g", &PatchParams::default(), &merge(tasks)).await?;
-    let edited = |graph: &TaskGraph| {
-        namespace::finished(graph).is_some() && graph.status.as_ref().is_some_and(|status| status.revision_number == 2)
-    };
-    let graph = fixture.namespace.until("g", "edited and finished", edited).await;
-    let notes: Vec<_> = graph.annotations().iter().filter(|(key, _)| key.starts_with("taskgraph.dev/")).collect();
-    let users: Vec<_> = notes.iter().map(|(_, user)| user.as_str()).collect();
-    assert_eq!(users, ["ann", "eve", "bob"], "created, designed, operated: {notes:?}");
-    let history = graph.status.map(|status| status.history).unwrap_or_default();
-    let told: Vec<_> = history.iter().map(|entry| (entry.event.as_str(), entry.by.as_deref())).collect();
-    let expected = [
-        ("Accepted", Some("ann")),
-        ("Suspended", Some("ann")),
-        ("Resumed", Some("bob")),
-        ("Finished", None),
-        ("Edited", Some("eve")),
-        ("Finished", None),
-    ];
-    assert_eq!(told, expected);
-    fixture.judge().await?;
     Ok(())
 }

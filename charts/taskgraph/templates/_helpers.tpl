@@ -105,7 +105,7 @@ seccompProfile: {type: RuntimeDefault}
 - secret: {name: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: token}]}
 {{- end }}{{ end }}
 {{- with .Values.events.loginSecret }}{{ if .name }}
-- secret: {name: {{ .name }}, items: [{key: username, path: login/username}, {key: password, path: login/password}]}
+- secret: {name: {{ .name | quote }}, items: [{key: username, path: login/username}, {key: password, path: login/password}]}
 {{- end }}{{ end }}
 {{- with .Values.events.caSecret }}{{ if .name }}
 - secret: {name: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: ca.crt}]}

@@ -48,19 +48,21 @@ fn each_deed_has_its_doer_also_after_a_restart() {
 }
 
 #[test]
-fn what_nobody_operated_since_is_as_it_was_created() {
+fn suspending_and_cancelling_have_their_doers() {
     let mut driver = Driver::of(json!({"tasks": [{"name": "a", "container": {"image": "localhost/busybox:1"}}]}));
     let want = |driver: &mut Driver, state: DesiredState| {
         let settings = driver.run.settings().clone();
         driver.run.set_settings(Settings { desired_state: state, ..settings });
         driver.step([]);
     };
-    driver.run.set_writers(writers("ann", None, None));
+    driver.run.set_writers(writers("ann", None, Some("ann")));
     want(&mut driver, DesiredState::Suspend);
     driver.run.set_writers(writers("ann", None, Some("eve")));
     want(&mut driver, DesiredState::Run);
+    // nobody was noted
+    driver.run.set_writers(writers("ann", None, None));
     want(&mut driver, DesiredState::Cancel);
     let entries =
-        [("Accepted", Some("ann")), ("Suspended", Some("ann")), ("Resumed", Some("eve")), ("Cancelled", Some("eve"))];
+        [("Accepted", Some("ann")), ("Suspended", Some("ann")), ("Resumed", Some("eve")), ("Cancelled", None)];
     assert_eq!(told(&driver)[..4], expected(&entries));
 }

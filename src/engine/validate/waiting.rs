@@ -10,14 +10,13 @@ use super::{
     settings,
 };
 use crate::{
-    api::{ApprovalTask, Delay, Task, TaskGraphSpec},
+    api::{ApprovalTask, Delay, MAX_USER, Task, TaskGraphSpec},
     engine::{cron::Cron, cron::zone, cron::zones, graph::Work, policy::waiting},
 };
 
 /// Most entries of `spec.approvals`.
 const MAX_APPROVALS: usize = 2000;
-/// Longest name of who decided, and longest message, in characters.
-const MAX_BY: usize = 253;
+/// Longest message, in characters.
 const MAX_MESSAGE: usize = 1024;
 
 /// A field that has no meaning for the work of a task.
@@ -154,8 +153,8 @@ pub fn check_approvals(spec: &TaskGraphSpec, problems: &mut Problems) {
         if approval.by.is_empty() {
             problems.add(format!("{path}.by"), "write who decided");
         }
-        let texts =
-            [("by", approval.by.as_str(), MAX_BY), ("message", approval.message.as_deref().unwrap_or(""), MAX_MESSAGE)];
+        let message = approval.message.as_deref().unwrap_or_default();
+        let texts = [("by", approval.by.as_str(), MAX_USER), ("message", message, MAX_MESSAGE)];
         for (field, text, limit) in texts {
             let length = text.chars().count();
             if length > limit {

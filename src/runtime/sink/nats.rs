@@ -93,7 +93,10 @@ impl NatsSink {
         let mut changes = self.wrong.clone();
         while self.client.connection_state() != State::Connected {
             // the client may drop what it has to tell
-            let _ = tokio::time::timeout(Duration::from_secs(1), changes.changed()).await;
+            if let Ok(Err(_)) = tokio::time::timeout(Duration::from_secs(1), changes.changed()).await {
+                // it has ended, and connects no more
+                return std::future::pending().await;
+            }
         }
     }
 }

@@ -47,7 +47,7 @@ impl Files {
         let read = move || {
             Ok(match files {
                 Self::None => None,
-                Self::Token(file) => Some(Secret::Token(line(&file)?)),
+                Self::Token(file) => Some(Secret::Token(line(&file)?.trim().to_owned())),
                 Self::Login(folder) => {
                     Some(Secret::Login(line(&folder.join("username"))?, line(&folder.join("password"))?))
                 }
@@ -57,13 +57,13 @@ impl Files {
     }
 }
 
-/// What a file holds, without the end of its line.
+/// What a file holds, without the end of its line: a password may begin or end with a space.
 fn line(file: &Path) -> Result<String, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("failed to read {}: {error}", file.display()))?;
-    match text.trim() {
-        "" => Err(format!("{} is empty", file.display())),
-        text => Ok(text.to_owned()),
+    if text.trim().is_empty() {
+        return Err(format!("{} is empty", file.display()));
     }
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 impl Secret {
@@ -120,11 +120,11 @@ mod tests {
 
         write("username", "ann\n");
         assert!(login.read().await.err().unwrap().contains("/password: "));
-        write("password", "pass: word");
+        write("password", "pass: word \r\n");
         let secret = login.read().await.unwrap().unwrap();
-        assert_eq!(secret.header().unwrap(), "Basic YW5uOnBhc3M6IHdvcmQ=");
+        assert_eq!(secret.header().unwrap(), "Basic YW5uOnBhc3M6IHdvcmQg");
         let auth = secret.auth();
-        assert_eq!((auth.username.as_deref(), auth.password.as_deref()), (Some("ann"), Some("pass: word")));
+        assert_eq!((auth.username.as_deref(), auth.password.as_deref()), (Some("ann"), Some("pass: word ")));
         assert!(Secret::Login("a:b".into(), "c".into()).header().is_err());
         assert!(Files::None.read().await.unwrap().is_none());
     }

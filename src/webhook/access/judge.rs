@@ -60,21 +60,22 @@ impl Judge {
         Self { reviews: Reviews(client), mode, own: OnceCell::new(), answers: Answers::new(YES_LASTS, NO_LASTS) }
     }
 
-    /// A problem for each right that the change asks for and the requester has not, in the order of the fields.
-    pub async fn judge(&self, change: &Change<'_>) -> Result<Vec<Problem>, Error> {
+    /// A problem for each right that the change asks for and the requester has not, in the order of the fields. `None`:
+    /// there was nothing to ask the API server about.
+    pub async fn judge(&self, change: &Change<'_>) -> Result<Option<Vec<Problem>>, Error> {
         if self.mode == Mode::Disabled {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let wanted = required(change);
         if wanted.is_empty() || self.is_own(change.user).await? {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         // all that the API server knows of the requester; none of it fails to be written
         let who: Arc<str> = serde_json::to_string(change.user).unwrap_or_default().into();
         let questions: Vec<_> = wanted.iter().map(|access| self.has(&who, change.user, access)).collect();
         let answers: Vec<bool> = stream::iter(questions).buffered(AT_ONCE).try_collect().await?;
         let denied = wanted.iter().zip(answers).filter(|(_, allowed)| !allowed);
-        Ok(denied.map(|(access, _)| access.refused(change.user)).collect())
+        Ok(Some(denied.map(|(access, _)| access.refused(change.user)).collect()))
     }
 
     async fn is_own(&self, user: &UserInfo) -> Result<bool, Error> {

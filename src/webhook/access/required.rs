@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{Access, Change, Content, Kind, Right, accounts, claims};
+use super::{Access, Change, Kind, Right, accounts, claims};
 use crate::api::GROUP;
 
 /// What a graph that only runs a template has in its spec.
@@ -38,7 +38,7 @@ pub fn required(change: &Change<'_>) -> Vec<Access> {
     let mut wanted = Wanted { change, found: Vec::new(), seen: BTreeSet::new() };
     match (change.kind, change.old) {
         (Kind::Graph, None) => wanted.new_graph(),
-        (Kind::Graph, Some(old)) => wanted.changed_graph(old),
+        (Kind::Graph, Some(_)) => wanted.changed_graph(),
         (Kind::Template | Kind::ClusterTemplate, _) => wanted.template(),
     }
     wanted.found
@@ -58,7 +58,7 @@ struct Wanted<'a> {
 impl Wanted<'_> {
     fn new_graph(&mut self) {
         let spec = self.change.new.spec;
-        let claim = claims::first(None, self.change.new.metadata, self.change.user);
+        let claim = claims::first(self.change);
         let fields: Vec<&str> = set_fields(spec).collect();
         let designed = fields.iter().find(|field| !RUNS_TEMPLATE.contains(field) && **field != APPROVALS);
         match (claim, designed) {
@@ -74,8 +74,8 @@ impl Wanted<'_> {
         }
     }
 
-    fn changed_graph(&mut self, old: Content<'_>) {
-        if let Some(path) = claims::first(Some(old.metadata), self.change.new.metadata, self.change.user) {
+    fn changed_graph(&mut self) {
+        if let Some(path) = claims::first(self.change) {
             self.design(path);
         }
         let changed = changed(self.change);

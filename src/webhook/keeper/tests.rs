@@ -63,11 +63,20 @@ async fn a_fault_stops_only_who_cannot_serve() {
 async fn who_takes_out_what_was_written_over_and_over_is_told_of() {
     let (mut keeper, _) = keeper(Path::new("/none"));
     let begin = Instant::now();
-    let mut tell = |seconds| keeper.is_contested(begin + Duration::from_secs(seconds));
-    assert!((0..5).all(|second| !tell(second)));
-    assert!(tell(5));
-    assert!(!tell(64), "some of it was long ago");
-    assert!(!tell(200));
+    let at = |seconds| begin + Duration::from_secs(seconds);
+    for second in 0..5 {
+        keeper.uncontested::<ValidatingWebhookConfiguration>("t", at(second)).unwrap();
+        keeper.uncontested::<MutatingWebhookConfiguration>("t", at(second)).unwrap();
+    }
+    let told = keeper.uncontested::<MutatingWebhookConfiguration>("t", at(5)).unwrap_err().to_string();
+    assert!(
+        told.starts_with("somebody else writes caBundle of the MutatingWebhookConfiguration t over and over"),
+        "{told}"
+    );
+    assert!(keeper.uncontested::<ValidatingWebhookConfiguration>("t", at(5)).is_err());
+    keeper.uncontested::<MutatingWebhookConfiguration>("t", at(64)).expect("some of it was long ago");
+    keeper.uncontested::<MutatingWebhookConfiguration>("t", at(200)).unwrap();
+    assert_eq!(keeper.told.len(), 1, "what was long ago is forgotten");
 }
 
 #[test]

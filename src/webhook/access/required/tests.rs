@@ -2,7 +2,7 @@ use k8s_openapi::{api::authentication::v1::UserInfo, apimachinery::pkg::apis::me
 use serde_json::json;
 
 use super::*;
-use crate::api::TaskGraphSpec;
+use crate::{api::TaskGraphSpec, webhook::access::Content};
 
 /// `metadata` and `spec` of an object.
 struct Object(ObjectMeta, Value);
@@ -180,6 +180,12 @@ fn changing_a_graph_asks_by_what_changes() {
     );
 }
 
+const CREATED_BY: &str = "metadata.annotations[\"taskgraph.dev/created-by\"]";
+
+fn created_by(user: Option<&str>) -> Value {
+    json!({"annotations": user.map(|user| json!({"taskgraph.dev/created-by": user}))})
+}
+
 #[test]
 fn metadata_asks_nothing_unless_it_claims_to_be_the_operators() {
     let spec = json!({"tasks": tasks()});
@@ -204,13 +210,12 @@ fn metadata_asks_nothing_unless_it_claims_to_be_the_operators() {
             json!({"annotations": {"taskgraph.dev/revision": "r"}}),
             Some("metadata.annotations[\"taskgraph.dev/revision\"]"),
         ),
-        // what admission notes, and what somebody says in its place
-        (json!({}), json!({"annotations": {"taskgraph.dev/created-by": "ann"}}), None),
-        (
-            json!({"annotations": {"taskgraph.dev/created-by": "bob"}}),
-            json!({"annotations": {"taskgraph.dev/created-by": "eve"}}),
-            Some("metadata.annotations[\"taskgraph.dev/created-by\"]"),
-        ),
+        // nothing is noted of a change of metadata: somebody says it in admission's place, also of himself
+        (created_by(None), created_by(Some("ann")), Some(CREATED_BY)),
+        (created_by(Some("bob")), created_by(Some("eve")), Some(CREATED_BY)),
+        (created_by(Some("bob")), created_by(Some("ann")), Some(CREATED_BY)),
+        (created_by(Some("bob")), created_by(None), Some(CREATED_BY)),
+        (created_by(Some("bob")), created_by(Some("bob")), None),
         (json!({}), json!({"ownerReferences": owner("1", ours)}), Some("metadata.ownerReferences[0]")),
         (
             json!({"ownerReferences": owner("2", ours)}),
@@ -247,6 +252,35 @@ fn metadata_asks_nothing_unless_it_claims_to_be_the_operators() {
     // another's object may own what is new
     let child = json!({"metadata": {"ownerReferences": owner("1", "apps/v1")}, "spec": {"templateRef": {"name": "t"}}});
     assert_eq!(told(&ask(Kind::Graph, None, &child)), ["operate or design taskgraphs/g at spec.templateRef"]);
+}
+
+#[test]
+fn what_admission_notes_asks_for_nothing() {
+    let graph = |notes: Value, spec: Value| json!({"metadata": {"annotations": notes}, "spec": spec});
+    let [created, designed, operated] =
+        ["created", "designed", "operated"].map(|what| format!("taskgraph.dev/{what}-by"));
+    let spec = json!({"templateRef": {"name": "t"}});
+    let run = ["operate or design taskgraphs/g at spec.templateRef"];
+    let claim = |note: &str| vec![format!("design taskgraphs/g at metadata.annotations[{note:?}]")];
+    let new = |notes: Value| told(&ask(Kind::Graph, None, &graph(notes, spec.clone())));
+    assert_eq!(new(json!({&created: "ann"})), run);
+    assert_eq!(new(json!({&created: "bob"})), claim(&created));
+    assert_eq!(new(json!({&created: "ann", &operated: "ann"})), claim(&operated));
+
+    let old = graph(json!({&created: "bob"}), spec.clone());
+    let mut cancelled = spec.clone();
+    cancelled["desiredState"] = json!("Cancel");
+    let cancel = |notes: Value| told(&ask(Kind::Graph, Some(&old), &graph(notes, cancelled.clone())));
+    let operate = "operate taskgraphs/g at spec.desiredState".to_owned();
+    assert_eq!(cancel(json!({&created: "bob", &operated: "ann"})), std::slice::from_ref(&operate));
+    assert_eq!(cancel(json!({&created: "bob"})), std::slice::from_ref(&operate), "nobody noted it");
+    for (notes, note) in [
+        (json!({&created: "bob", &operated: "bob"}), &operated),
+        (json!({&created: "bob", &designed: "ann"}), &designed),
+        (json!({&created: "ann", &operated: "ann"}), &created),
+    ] {
+        assert_eq!(cancel(notes), [claim(note), vec![operate.clone()]].concat());
+    }
 }
 
 #[test]
