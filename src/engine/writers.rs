@@ -3,6 +3,9 @@
 use super::{reason, state::Run};
 use crate::api::HistoryEntry;
 
+/// The longest name that a status takes, in characters.
+const LONGEST: usize = 253;
+
 /// Who wrote the spec of a graph: names of users, as the API server knows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writers {
@@ -18,16 +21,21 @@ impl Writers {
     /// Whose doing an event of the history is; nobody's, of what comes about by itself.
     pub fn of(&self, event: &str) -> Option<&str> {
         let writer = match event {
-            reason::ACCEPTED => &self.created,
-            reason::EDITED => &self.designed,
+            reason::ACCEPTED => self.created.as_deref(),
+            reason::EDITED => self.designed.as_deref(),
             // a graph may be created suspended
             reason::RERUN | reason::SUSPENDED | reason::RESUMED | reason::CANCELLED => {
-                self.operated.as_ref().map_or(&self.created, |_| &self.operated)
+                self.operated.as_deref().or(self.created.as_deref())
             }
-            _ => &None,
+            _ => None,
         };
-        writer.as_deref()
+        writer.map(bounded)
     }
+}
+
+/// A name, as far as it is kept: where admission does not run, anybody may have written anything.
+fn bounded(name: &str) -> &str {
+    name.char_indices().nth(LONGEST).map_or(name, |(end, _)| &name[..end])
 }
 
 impl Run {

@@ -64,3 +64,14 @@ fn what_nobody_operated_since_is_as_it_was_created() {
         [("Accepted", Some("ann")), ("Suspended", Some("ann")), ("Resumed", Some("eve")), ("Cancelled", Some("eve"))];
     assert_eq!(told(&driver)[..4], expected(&entries));
 }
+
+/// Without admission a user may write there what he likes; a status that the API server refuses would keep the graph from its end.
+#[test]
+fn a_name_is_cut_to_what_a_status_takes() {
+    let mut driver = Driver::of(json!({"tasks": [{"name": "a", "container": {"image": "localhost/busybox:1"}}]}));
+    let long = "ä".repeat(300);
+    driver.run.set_writers(writers(&long, Some(&long), Some(&long)));
+    driver.rerun(json!({"id": "1", "scope": "All"}));
+    let names: Vec<_> = driver.status().history.into_iter().filter_map(|entry| entry.by).collect();
+    assert_eq!(names, vec!["ä".repeat(253); 2]);
+}
