@@ -15,6 +15,7 @@ use crate::{
         Play,
         namespace::{condition, finished, holds, line, status, task as task_of},
         proxy::{Fate, Side},
+        sight::{Object, Sighting},
     },
 };
 
@@ -90,7 +91,12 @@ async fn a_rerun_waits_for_a_job_that_is_being_created() -> Result<()> {
     fixture.namespace.edit("g", json!({"rerun": {"id": "1", "scope": "All"}})).await?;
     let ended = |graph: &TaskGraph| line(graph) == "a=Succeeded/2";
     fixture.namespace.until("g", "run once more", ended).await;
-    fixture.judge().await?;
+    let seen = fixture.judge().await?;
+    let began = |attempt: u32| {
+        let is_it = |one: &&Sighting| matches!(&one.object, Object::Job(key) if key.attempt == attempt);
+        seen.iter().find(is_it).map(|one| one.version)
+    };
+    assert!(began(1).is_some() && began(1) < began(2), "{:?} {:?}", began(1), began(2));
     Ok(())
 }
 
