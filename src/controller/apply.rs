@@ -275,9 +275,9 @@ impl Hold {
         }
         let created = {
             // closed never: both live as long as `self`
-            let _own = self.creates.acquire().await;
-            let _all = self.hands.creates.acquire().await;
-            if !self.may_act() {
+            let turn = async { (self.creates.acquire().await, self.hands.creates.acquire().await) };
+            let turn = self.cancel.run_until_cancelled(turn).await;
+            if turn.is_none() || !self.may_act() {
                 return Try::Again;
             }
             self.create(job).await

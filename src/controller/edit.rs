@@ -34,8 +34,10 @@ use crate::{
     engine::{Plan, Problem, Run, Settings, policy::waiting::approvals},
 };
 
-/// How long until an edit is tried again that the cluster did not take.
-pub const EDIT_AGAIN: Duration = Duration::from_secs(5);
+/// How long until an edit is tried again that the cluster did not take: the first time, doubled each time,
+const EDIT_SOON: Duration = Duration::from_millis(100);
+/// and at most. At once so long, if somebody must mend something first.
+const EDIT_AGAIN: Duration = Duration::from_secs(5);
 /// How many revisions stay.
 const KEPT_REVISIONS: u32 = 10;
 
@@ -90,9 +92,13 @@ pub async fn follow(ctx: &Context, session: &mut Session, view: &GraphView) -> R
             Ok(()) => Ok(Followed::Anew),
             Err(error) => {
                 // the cluster does not take the edit: what runs goes on without it
-                let verdict = error.verdict().ok_or(error)?;
-                session.tell_verdict(verdict, view.generation());
-                session.postponed = Some(Instant::now() + EDIT_AGAIN);
+                let soon = (session.edit_pause * 2).clamp(EDIT_SOON, EDIT_AGAIN);
+                session.edit_pause = if error.verdict().is_some() { EDIT_AGAIN } else { soon };
+                session.postponed = Some(Instant::now() + session.edit_pause);
+                warn!(graph = view.name(), namespace = view.namespace(), %error, pause = ?session.edit_pause, "the edit waits");
+                if let Some(verdict) = error.verdict() {
+                    session.tell_verdict(verdict, view.generation());
+                }
                 Ok(Followed::On)
             }
         },

@@ -377,12 +377,8 @@ async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<
     match edit::follow(ctx, session, view).await {
         Ok(Followed::On) => {}
         followed => {
-            *place = None;
-            ctx.registry.renew(view.uid());
-            return match followed {
-                Ok(_) => Ok(Action::requeue(Duration::from_millis(1))),
-                Err(error) => tell_error(ctx, view, error).await,
-            };
+            begin_anew(&mut place, view, ctx).await;
+            return followed.map(|_| Action::requeue(Duration::from_millis(1))).map_err(Into::into);
         }
     }
     let around = Surroundings { index: &ctx.index, view, recorder: &ctx.recorder, courier: &ctx.courier };
@@ -401,12 +397,19 @@ async fn look(view: &Arc<GraphView>, ctx: &Context, slot: &Arc<Slot>) -> Result<
         }
         Turn::OutOfDate => {
             debug!(graph = view.name(), namespace = view.namespace(), "somebody else went on with it; beginning anew");
-            *place = None;
-            // with its slot, so that what is still left for this session never reaches the next one
-            ctx.registry.renew(view.uid());
+            begin_anew(&mut place, view, ctx).await;
             Ok(Action::requeue(Duration::from_millis(50)))
         }
     }
+}
+
+/// Ends the session of a graph; the next look begins another one.
+async fn begin_anew(place: &mut Option<Session>, view: &GraphView, ctx: &Context) {
+    if let Some(session) = place.take() {
+        session.wind_up().await;
+    }
+    // with its slot, so that what is still left for this session never reaches the next one
+    ctx.registry.renew(view.uid());
 }
 
 /// Takes up a graph that has no session; `Err`: when to look again at one that is to have none.

@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Creates in flight at once of one graph.
-const CREATES: usize = 32;
+const CREATES: u32 = 32;
 /// A timer counts the time that passed, not the hour: over months the two may drift apart.
 const LONGEST_SLEEP: Duration = Duration::from_hours(24);
 
@@ -54,6 +54,8 @@ pub struct Session {
     pub pending: Option<Box<Pending>>,
     /// When that is tried again, which the cluster did not take: the graph goes on without it until then.
     pub postponed: Option<Instant>,
+    /// How long it was put off last.
+    pub edit_pause: Duration,
     /// The generation of the spec that was looked at last.
     pub followed: Option<i64>,
     /// The templates that were looked at last.
@@ -166,6 +168,7 @@ impl Session {
         Self {
             pending: None,
             postponed: None,
+            edit_pause: Duration::ZERO,
             followed: None,
             templates: 0,
             has_turned: false,
@@ -176,7 +179,7 @@ impl Session {
             report,
             hands,
             mailbox,
-            creates: Arc::new(Semaphore::new(CREATES)),
+            creates: Arc::new(Semaphore::new(CREATES as usize)),
             ended: CancellationToken::new(),
             holds: BTreeMap::new(),
             held: Vec::new(),
@@ -195,6 +198,14 @@ impl Session {
             started,
             ended_before,
         }
+    }
+
+    /// Ends once no create is under way: who goes on with the graph must not find that nothing is there of an attempt which
+    /// comes into being afterwards.
+    pub async fn wind_up(self) {
+        self.holds.values().for_each(|(cancel, _)| cancel.cancel());
+        // closed never
+        let _all = self.creates.acquire_many(CREATES).await;
     }
 
     /// What all graphs share.

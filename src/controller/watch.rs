@@ -194,6 +194,8 @@ pub async fn templates<K>(
                 Err(error) if optional && is_forbidden(error) => {
                     ctx.hands.health.watches().passed_over(&kind, error);
                     ctx.templates.set_cluster_forbidden(true);
+                    // who may list and not watch would be asked without end
+                    tokio::time::sleep(ASK_AGAIN).await;
                     // a watch that is let again tells of nothing until something changes; a list tells at once
                     break;
                 }

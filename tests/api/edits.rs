@@ -14,7 +14,8 @@ use crate::{
     support::{
         Play,
         namespace::{condition, finished, holds, line, status, task as task_of},
-        proxy::Side,
+        proxy::{Fate, Side},
+        sight::{Object, Sighting},
     },
 };
 
@@ -74,6 +75,28 @@ async fn tasks_are_added_removed_and_changed_while_the_graph_runs() -> Result<()
     let events: Vec<_> = status(&graph).history.into_iter().map(|entry| entry.event).collect();
     assert_eq!(events, ["Accepted", "Edited", "Finished"]);
     fixture.judge().await?;
+    Ok(())
+}
+
+/// What was asked for before a rerun comes into being after it: the task must not be launched once more beside that.
+#[tokio::test]
+async fn a_rerun_waits_for_a_job_that_is_being_created() -> Result<()> {
+    let fixture =
+        Fixture::new("slow-create", |_, attempt| if attempt == 1 { Play::runs_on() } else { slow(500) }).await?;
+    let late = Fate::Delayed(Duration::from_secs(3));
+    fixture.proxy.inject_times(1, late, |call| call.resource == "jobs" && call.verb == http::Method::POST);
+    fixture.namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;
+    let asked = |graph: &TaskGraph| told(graph, "a").attempts == 1;
+    fixture.namespace.until("g", "launched", |graph| status(graph).start_time.is_some() && asked(graph)).await;
+    fixture.namespace.edit("g", json!({"rerun": {"id": "1", "scope": "All"}})).await?;
+    let ended = |graph: &TaskGraph| line(graph) == "a=Succeeded/2";
+    fixture.namespace.until("g", "run once more", ended).await;
+    let seen = fixture.judge().await?;
+    let began = |attempt: u32| {
+        let is_it = |one: &&Sighting| matches!(&one.object, Object::Job(key) if key.attempt == attempt);
+        seen.iter().find(is_it).map(|one| one.version)
+    };
+    assert!(began(1).is_some() && began(1) < began(2), "{:?} {:?}", began(1), began(2));
     Ok(())
 }
 

@@ -138,6 +138,30 @@ async fn the_auditor_sees_a_final_task_run_again() -> Result<()> {
     Ok(())
 }
 
+/// What runs two tasks before: it must have ended if the task between has begun, and need not if that was skipped since a
+/// branch was not taken.
+#[test]
+fn the_auditor_knows_what_a_task_that_did_not_begin_waits_for() {
+    for (phase, expected) in [("Succeeded", vec!["B: c began before a had ended".to_owned()]), ("Skipped", vec![])] {
+        let object = json!({"metadata": {"name": "g", "uid": "u"},
+            "spec": {"tasks": [task("a", &[]), task("b", &["a"]), task("c", &["b"])]},
+            "status": {"tasks": [{"name": "b", "phase": phase}]}});
+        let graph: TaskGraph = serde_json::from_value(object).expect("a graph");
+        let key =
+            |task: &str| Key { graph: "u".into(), role: ROLE_TASK.into(), task: task.into(), attempt: 1, item: None };
+        let pod = Object::Pod(key("a"), PodState { phase: "Running".into(), ..PodState::default() });
+        let objects = [Object::Graph(Arc::new(graph)), Object::Job(key("a")), pod, Object::Job(key("c"))];
+        let all: Vec<_> = (10..).zip(objects).map(|(version, object)| seen(version, object)).collect();
+        assert_eq!(violations(&all), expected, "{phase}");
+    }
+}
+
+/// One of a kind, made by hand.
+fn seen(version: u64, object: Object) -> Sighting {
+    let uid = if matches!(object, Object::Graph(_)) { "u".to_owned() } else { format!("u-{version}") };
+    Sighting { version, since: version, at: Instant::now(), name: uid.clone(), uid, gone: false, object }
+}
+
 /// An API server that was restarted does not remember what a watch had not told yet: what is found in a list then may have
 /// come to be so long before.
 #[test]

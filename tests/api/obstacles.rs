@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,13 +17,13 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use serde_json::{Value, json};
-use taskgraph::api::TaskGraph;
+use taskgraph::api::{TaskGraph, TaskPhase};
 
 use crate::{
     fixture::{Fixture, task},
     support::{
         Operator, Play, Proxy,
-        namespace::{PATIENCE, condition, finished, line},
+        namespace::{PATIENCE, condition, finished, line, task as task_of},
         operator::Settings,
         proxy::{Call, Fate},
     },
@@ -164,5 +164,63 @@ async fn a_revision_that_the_cluster_does_not_take_is_told_and_tried_again() -> 
     let joined = |graph: &TaskGraph| line(graph) == "b=Succeeded/1 c=Succeeded/1";
     fixture.namespace.until("runs", "edited", joined).await;
     assert_eq!(finished(&fixture.namespace.until_finished("g").await), Some("Complete"));
+    Ok(())
+}
+
+/// What passes by itself is not told, and holds up as little: what ended is stored while the edit is tried again.
+#[tokio::test]
+async fn an_edit_that_cannot_be_stored_holds_up_nothing_of_what_runs() -> Result<()> {
+    let script = |task: &str, _: u32| Play::succeeds("").after(Duration::from_secs(u64::from(task == "b")));
+    let fixture = Fixture::new("edit-fails", script).await?;
+    fixture.namespace.create("g", json!({"tasks": [task("b", &[])]})).await?;
+    fixture.until_job("b", 1).await;
+    let stored = |call: &Call| call.resource == "controllerrevisions" && call.verb == http::Method::POST;
+    let fails = obstacle(&fixture.proxy, Fate::Refused(500), stored);
+    fixture.namespace.edit("g", json!({"tasks": [task("b", &[]), task("c", &["b"])]})).await?;
+    fixture.namespace.until("g", "gone on", |graph| line(graph) == "b=Succeeded/1").await;
+    fails.store(false, Ordering::SeqCst);
+    fixture.namespace.until("g", "edited", |graph| line(graph) == "b=Succeeded/1 c=Succeeded/1").await;
+    fixture.judge().await?;
+    Ok(())
+}
+
+/// A policy, say, or a right that is missing.
+#[tokio::test]
+async fn a_job_that_the_cluster_forbids_is_told_and_tried_again() -> Result<()> {
+    let fixture = Fixture::new("job-forbidden", at_once).await?;
+    let created = |call: &Call| call.resource == "jobs" && call.verb == http::Method::POST;
+    let forbids = obstacle(&fixture.proxy, Fate::Refused(403), created);
+    fixture.namespace.create("g", json!({"tasks": [task("a", &[]), task("b", &["a"])]})).await?;
+    let told = |graph: &TaskGraph| {
+        task_of(graph, "a").is_some_and(|a| {
+            (a.phase, a.reason.as_deref()) == (TaskPhase::Running, Some("JobForbidden"))
+                && a.message.is_some_and(|message| message.contains("made by the test"))
+        })
+    };
+    fixture.namespace.until("g", "told", told).await;
+    forbids.store(false, Ordering::SeqCst);
+    let graph = fixture.namespace.until_finished("g").await;
+    assert_eq!((finished(&graph), line(&graph).as_str()), (Some("Complete"), "a=Succeeded/1 b=Succeeded/1"));
+    fixture.judge().await?;
+    Ok(())
+}
+
+/// An operator of one namespace goes on without `ClusterTaskTemplates`, and asks for them now and then.
+#[tokio::test]
+async fn who_may_list_and_not_watch_does_not_ask_without_end() -> Result<()> {
+    let fixture = Fixture::new("list-only", at_once).await?;
+    until_ready(&fixture.operator, 200, "ok").await?;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    fixture.proxy.inject(move |call| {
+        let is_it = call.resource == "clustertasktemplates";
+        count.fetch_add(usize::from(is_it), Ordering::SeqCst);
+        (is_it && call.watch).then_some(Fate::Refused(403))
+    });
+    fixture.proxy.cut();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let asked = asked.load(Ordering::SeqCst);
+    assert!((1..10).contains(&asked), "asked {asked} times");
+    fixture.run("g", json!({"tasks": [task("a", &[])]})).await?;
     Ok(())
 }

@@ -199,7 +199,7 @@ fn none_too_early(graph: &TaskGraph, jobs: &[&Life], pods: &[&Life]) -> Vec<Stri
 fn undone_in_reverse(graph: &TaskGraph, undoing: &[&Life], pods: &[&Life]) -> Vec<String> {
     let mut broken = Vec::new();
     let main: BTreeSet<&str> = graph.spec.tasks.iter().map(|task| task.name.as_str()).collect();
-    let before = ancestors(graph, |_| true);
+    let before = ancestors(graph, |_| true, |_| true);
     for job in undoing {
         let task = job.key.task.as_str();
         let phase = status(graph).tasks.into_iter().find(|known| known.name == task).map(|known| known.phase);
@@ -235,26 +235,33 @@ fn certain_ancestors(graph: &TaskGraph) -> BTreeMap<&str, BTreeSet<&str>> {
     for task in &graph.spec.tasks {
         before.insert(&task.name, BTreeSet::new());
     }
-    for (task, more) in
-        ancestors(graph, |task| task.min_succeeded.is_none() && task.trigger != Some(Trigger::AnySucceeded))
-    {
+    // a task that did not begin may have been final before what it waits for: a branch was not taken, a failure stopped it
+    let begun = |task: &TaskStatus| match task.phase {
+        TaskPhase::Skipped | TaskPhase::Omitted => false,
+        TaskPhase::Cancelled => task.attempts > 0,
+        _ => true,
+    };
+    let begun: BTreeSet<String> = status(graph).tasks.into_iter().filter(begun).map(|task| task.name).collect();
+    let counts = |task: &Task| task.min_succeeded.is_none() && task.trigger != Some(Trigger::AnySucceeded);
+    for (task, more) in ancestors(graph, counts, |task| begun.contains(task)) {
         before.entry(task).or_default().extend(more);
     }
     before
 }
 
-/// For each task those before it, as far as `counts` says of the tasks behind them.
-fn ancestors(graph: &TaskGraph, counts: impl Fn(&Task) -> bool) -> BTreeMap<&str, BTreeSet<&str>> {
+/// For each task those before it, as far as `counts` says of the tasks behind them; across those that `passes` holds for.
+fn ancestors(
+    graph: &TaskGraph,
+    counts: impl Fn(&Task) -> bool,
+    passes: impl Fn(&str) -> bool,
+) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut before = BTreeMap::<&str, BTreeSet<&str>>::new();
     let all: Vec<&Task> = graph.spec.tasks.iter().chain(&graph.spec.finally).collect();
     // as often as the longest path may ask for; the graphs of tests are small
     for _ in 0..all.len() {
-        for task in &all {
-            if !counts(task) {
-                continue;
-            }
+        for task in all.iter().filter(|task| counts(task)) {
             for dependency in task.depends_on.iter().map(|text| text.split('/').next().unwrap_or_default()) {
-                let mut more = before.get(dependency).cloned().unwrap_or_default();
+                let mut more = before.get(dependency).filter(|_| passes(dependency)).cloned().unwrap_or_default();
                 more.insert(dependency);
                 before.entry(&task.name).or_default().extend(more);
             }

@@ -1,6 +1,10 @@
 //! What an independent watch sees of a namespace's graphs, Jobs and pods: never what the operator says it did.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
@@ -204,22 +208,31 @@ impl Sight {
         }
     }
 
-    /// Waits until everything that exists now was seen in its present version; all sightings then.
+    /// Waits until everything that exists now was seen in its present version, and what is gone was seen to be; all
+    /// sightings then.
     pub async fn caught_up(&self) -> Result<Vec<Sighting>> {
+        let mut gone: BTreeSet<String> = self.seen.lock().iter().map(|one| one.uid.clone()).collect();
         let mut wanted = versions(self.namespace.api::<Job>()).await?;
         wanted.extend(versions(self.namespace.api::<Pod>()).await?);
         wanted.extend(versions(self.namespace.api::<TaskGraph>()).await?);
+        gone.retain(|uid| !wanted.contains_key(uid));
         self.until("all that exists", |seen| {
-            let is_seen =
-                |(uid, version): &(String, u64)| seen.iter().any(|one| one.uid == *uid && one.version >= *version);
-            wanted.iter().all(is_seen).then_some(())
+            let ended: BTreeSet<&String> = seen.iter().filter(|one| one.gone).map(|one| &one.uid).collect();
+            let mut newest = BTreeMap::<&String, u64>::new();
+            for one in seen {
+                let known = newest.entry(&one.uid).or_default();
+                *known = one.version.max(*known);
+            }
+            let is_seen = |(uid, version): (&String, &u64)| newest.get(uid).is_some_and(|seen| seen >= version);
+            (gone.iter().all(|uid| ended.contains(uid)) && wanted.iter().all(is_seen)).then_some(())
         })
         .await;
         Ok(self.so_far())
     }
 }
 
-async fn versions<K>(api: Api<K>) -> Result<Vec<(String, u64)>>
+/// By UID.
+async fn versions<K>(api: Api<K>) -> Result<BTreeMap<String, u64>>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
 {

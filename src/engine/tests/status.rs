@@ -236,7 +236,12 @@ fn rest() -> TaskGraphStatus {
         reason: "Invalid".into(),
         message: "a line of sixty-four bytes with \"quotes\" and its end, to be sure\n".repeat(240),
     };
-    let entry = HistoryEntry { time: at(0), event: "Edited".into(), message: Some("added ".repeat(42)), by: None };
+    let entry = HistoryEntry {
+        time: at(0),
+        event: "Edited".into(),
+        message: Some("added ".repeat(42)),
+        by: Some("\"".repeat(253)),
+    };
     let template = TemplateStatus { name: "t".repeat(253), generation: Some(7), ..TemplateStatus::default() };
     let volume = VolumeStatus { name: "v".repeat(63), claim: "c".repeat(63), uid: "u".repeat(36) };
     TaskGraphStatus {
