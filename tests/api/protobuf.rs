@@ -347,7 +347,7 @@ async fn watches_tell_the_same_in_both_encodings() -> Result<()> {
     for (r#type, name) in
         [("ADDED", "a-rich"), ("MODIFIED", "a-rich"), ("DELETED", "d-gone"), ("MODIFIED", "c-deleted")]
     {
-        assert!(told.iter().any(|(told, pod)| *told == r#type && pod.name_any() == name), "{type} {name}", type = r#type);
+        assert!(told.iter().any(|(told, pod)| *told == r#type && pod.name_any() == name), "{type} {name}");
     }
     let labelled = pods.watch(&WatchParams::default().labels("taskgraph.dev/graph-uid=g"), &begin).await?;
     assert_eq!(labelled.len() + 1, told.len(), "one has no labels");
