@@ -70,8 +70,11 @@ impl Checker<'_> {
             settings::duration(task.start_timeout.as_ref(), format_args!("{path}.startTimeout"), &mut self.problems);
         let template = self.template(&task, &path);
         let defaults = template.as_ref().map(|template| &*template.spec);
-        let retry =
-            self.retry(task.retry.as_ref(), defaults.and_then(|known| known.retry.as_ref()), format_args!("{path}.retry"));
+        let retry = self.retry(
+            task.retry.as_ref(),
+            defaults.and_then(|known| known.retry.as_ref()),
+            format_args!("{path}.retry"),
+        );
         let timeout = timeout.or_else(|| defaults.and_then(|defaults| defaults.timeout.as_ref()?.parse().ok()));
         let work = self.work(number, &task, &path, template.as_ref())?;
         self.volumes(&task, &path, Some(&work));
