@@ -107,6 +107,9 @@ async fn a_job_deleted_by_hand_is_lost_and_tried_again() -> Result<()> {
     fixture.namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;
     let job = fixture.until_job("a", 1).await;
     fixture.until_pod_runs("a").await;
+    // stored: a Job that vanishes before anything tells of it cannot be missed by anyone
+    let stored = |graph: &TaskGraph| task_status(graph, "a").is_some_and(|task| task.job.is_some());
+    fixture.namespace.until("g", "stored", stored).await;
     fixture.namespace.jobs().delete(&job, &DeleteParams::background()).await?;
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Complete"));
