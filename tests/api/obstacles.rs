@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Namespace as CoreNamespace;
 use kube::{
@@ -218,9 +218,16 @@ async fn who_may_list_and_not_watch_does_not_ask_without_end() -> Result<()> {
         (is_it && call.watch).then_some(Fate::Refused(403))
     });
     fixture.proxy.cut();
+    let begun = async {
+        while asked.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, begun).await.context("it does not ask at all")?;
+    // long enough for a loop to show
     tokio::time::sleep(Duration::from_secs(3)).await;
     let asked = asked.load(Ordering::SeqCst);
-    assert!((1..10).contains(&asked), "asked {asked} times");
+    assert!(asked < 10, "asked {asked} times");
     fixture.run("g", json!({"tasks": [task("a", &[])]})).await?;
     Ok(())
 }
