@@ -205,6 +205,7 @@ impl Report {
         match result {
             Ok(resource_version) => {
                 let took = self.last.map(|last| last.elapsed()).unwrap_or_default();
+                debug!(graph = view.name(), namespace = view.namespace(), ?took, "the status is stored");
                 self.interval = (took * SHARE).clamp(INTERVAL, MAX_INTERVAL);
                 self.resource_version = resource_version;
                 self.stored = sequence;
@@ -267,12 +268,8 @@ pub async fn write(to: Write, status: Value) -> Result<String, StoreError> {
             return Err(StoreError::Overtaken);
         }
         hands.metrics.status_writes.inc();
-        let begin = Instant::now();
         match hands.cluster.put_status(namespace, name, &resource_version, status.clone()).await {
-            Ok(new) => {
-                debug!(graph = name, namespace, took = ?begin.elapsed(), "the status is stored");
-                return Ok(new);
-            }
+            Ok(new) => return Ok(new),
             Err(error) if error.is_not_found() => return Err(StoreError::Deleted),
             Err(error) if error.is_conflict() && conflicts < MAX_CONFLICTS => {
                 conflicts += 1;

@@ -76,9 +76,13 @@ struct At<'a> {
 
 impl<'a> At<'a> {
     /// A member that is there and not `null`.
+    fn member(&self, key: &str) -> Option<&'a Value> {
+        self.value.get(key).filter(|value| !value.is_null())
+    }
+
+    /// The same, and where it stands.
     fn get(&self, key: &str) -> Option<At<'a>> {
-        let value = self.value.get(key).filter(|value| !value.is_null())?;
-        Some(At { value, path: self.at(key) })
+        Some(At { value: self.member(key)?, path: self.at(key) })
     }
 
     /// The members. Their paths are left to whoever finds something wrong with one: most are right.
@@ -100,11 +104,11 @@ impl<'a> At<'a> {
     }
 
     fn has(&self, key: &str) -> bool {
-        self.value.get(key).is_some_and(|value| !value.is_null())
+        self.member(key).is_some()
     }
 
     fn text(&self, key: &str) -> Option<&'a str> {
-        self.value.get(key)?.as_str()
+        self.member(key)?.as_str()
     }
 }
 

@@ -1,5 +1,7 @@
 //! What was found wrong so far.
 
+use std::fmt::Display;
+
 use super::{Problem, names::suggest};
 use crate::engine::expr::cut;
 
@@ -24,8 +26,8 @@ impl Default for Problems {
 
 impl Problems {
     /// Something is wrong at `path`.
-    pub fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        let (path, message) = (path.into(), message.into());
+    pub fn add(&mut self, path: impl Display, message: impl Into<String>) {
+        let (path, message) = (path.to_string(), message.into());
         self.list.push(Problem {
             path: cut(&path, MAX_PATH).into_owned(),
             message: cut(&message, MAX_MESSAGE).into_owned(),

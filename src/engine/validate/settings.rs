@@ -47,7 +47,7 @@ pub fn duration(text: Option<&DurationText>, path: impl Display, problems: &mut 
     match text?.parse() {
         Ok(duration) => Some(duration),
         Err(error) => {
-            problems.add(path.to_string(), error.to_string());
+            problems.add(path, error.to_string());
             None
         }
     }
@@ -57,8 +57,7 @@ pub fn duration(text: Option<&DurationText>, path: impl Display, problems: &mut 
 pub fn priority(priority: Option<u8>, path: impl Display, problems: &mut Problems) -> u8 {
     match priority {
         Some(priority) if priority > MAX_PRIORITY => {
-            problems
-                .add(path.to_string(), format!("{priority} is out of range: write 0 (last) to {MAX_PRIORITY} (first)"));
+            problems.add(path, format!("{priority} is out of range: write 0 (last) to {MAX_PRIORITY} (first)"));
             DEFAULT_PRIORITY
         }
         priority => priority.unwrap_or(DEFAULT_PRIORITY),

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{compensations::compensated, problems::Problems, tasks::all_tasks};
 use crate::{
-    api::{JobTask, Opaque, TaskGraphSpec},
+    api::{JobTask, TaskGraphSpec},
     engine::policy::outputs,
 };
 
@@ -53,23 +53,22 @@ pub fn check(spec: &TaskGraphSpec, problems: &mut Problems) {
 
 /// The paths of what nests deeper than may be.
 fn nested_too_deep(spec: &TaskGraphSpec) -> Vec<String> {
-    let deep = |object: &Option<Map<String, Value>>| object.as_ref().is_some_and(too_deep);
-    let opaque = |object: &Option<Opaque>| object.as_ref().is_some_and(|object| too_deep(object));
+    let deep = |object: Option<&Map<String, Value>>| object.is_some_and(too_deep);
+    let template = |job: &JobTask| too_deep(&job.template);
     let claims = spec.volume_claim_templates.iter().enumerate();
     let claims =
         claims.map(|(index, claim)| (format!("spec.volumeClaimTemplates[{index}].spec"), too_deep(&claim.spec)));
-    let whole = std::iter::once(("spec.arguments".to_owned(), deep(&spec.arguments))).chain(claims);
+    let whole = std::iter::once(("spec.arguments".to_owned(), deep(spec.arguments.as_ref()))).chain(claims);
     let parts = all_tasks(spec).flat_map(|(place, task)| {
-        let in_job = |job: &Option<JobTask>| job.as_ref().is_some_and(|job| too_deep(&job.template));
         let items = task.for_each.as_ref().is_some_and(|rule| deeper(&rule.items, MAX_DEPTH));
         let undo = task.compensate.as_ref();
         [
-            ("arguments", deep(&task.arguments)),
-            ("container", opaque(&task.container)),
-            ("job.template", in_job(&task.job)),
-            ("compensate.arguments", undo.is_some_and(|undo| deep(&undo.arguments))),
-            ("compensate.container", undo.is_some_and(|undo| opaque(&undo.container))),
-            ("compensate.job.template", undo.is_some_and(|undo| in_job(&undo.job))),
+            ("arguments", deep(task.arguments.as_ref())),
+            ("container", deep(task.container.as_deref())),
+            ("job.template", task.job.as_ref().is_some_and(template)),
+            ("compensate.arguments", deep(undo.and_then(|undo| undo.arguments.as_ref()))),
+            ("compensate.container", deep(undo.and_then(|undo| undo.container.as_deref()))),
+            ("compensate.job.template", undo.and_then(|undo| undo.job.as_ref()).is_some_and(template)),
             ("forEach.items", items),
         ]
         .into_iter()

@@ -82,7 +82,7 @@ pub struct Words<'a> {
 /// Names and defaults of declared outputs.
 pub fn check_outputs(outputs: &[Output], path: impl Display, problems: &mut Problems) {
     if outputs.len() > MAX_OUTPUTS {
-        problems.add(path.to_string(), format!("{} outputs; the limit is {MAX_OUTPUTS}", outputs.len()));
+        problems.add(&path, format!("{} outputs; the limit is {MAX_OUTPUTS}", outputs.len()));
     }
     let mut seen = BTreeMap::new();
     for (index, output) in outputs.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! What an object says of itself that only the operator should: labels and annotations with our prefix, and owners. The
 //! operator knows the child graphs of a task by them, and the garbage collector deletes what has lost its owners.
 
-use std::collections::BTreeMap;
+use std::{cell::LazyCell, collections::BTreeMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
@@ -17,7 +17,9 @@ pub fn first(change: &Change<'_>) -> Option<String> {
     let (old, new) = (change.old.map(|old| old.metadata), change.new.metadata);
     let labels = (old.and_then(|old| old.labels.as_ref()), new.labels.as_ref());
     let annotations = (old.and_then(|old| old.annotations.as_ref()), new.annotations.as_ref());
-    let is_note = |key: &str, value: &str| writers::notes(change).get(key).is_some_and(|note| note == value);
+    // compares whole specs, and most changes write no note
+    let notes = LazyCell::new(|| writers::notes(change));
+    let is_note = |key: &str, value: &str| notes.get(key).is_some_and(|note| note == value);
     let label = || Some(format!("metadata.labels[{:?}]", first_key(labels, |_, _| false)?));
     let annotation = || Some(format!("metadata.annotations[{:?}]", first_key(annotations, is_note)?));
     let owner = || {
