@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use self::{
     operator::{Chaos, Outcome, operate},
-    plan::{Plan, plan},
+    plan::{Plan, TaskPlan, plan},
 };
 use crate::api::FailurePolicy;
 
@@ -53,6 +53,7 @@ proptest! {
         plan.changes.clear();
         plan.timeout = None;
         plan.lossy = false;
+        plan.tasks.iter_mut().for_each(TaskPlan::stop_no_items);
         let noisy = operate(&plan, &Chaos { crashes: 6, noise: true, restart_each_step: false });
         let calm = calm(&plan);
         prop_assert_eq!(calm.results(), noisy.results());

@@ -114,6 +114,14 @@ impl TaskPlan {
         self.per_item.or((self.kind == Kind::Child).then_some((None, None)))
     }
 
+    /// Takes away a `maxFailures` that may stop items: which of them failed first would say whose fault the attempt was.
+    pub fn stop_no_items(&mut self) {
+        let items = self.items.unwrap_or(0);
+        if let Some((_, max_failures)) = &mut self.per_item {
+            *max_failures = max_failures.filter(|limit| *limit as usize + 1 >= items);
+        }
+    }
+
     /// What of it an attempt is made from, as a number.
     fn definition(&self) -> u64 {
         xxh3_64(format!("{:?} {:?} {:?} {}", self.kind, self.items, self.per_item(), self.variant).as_bytes())
