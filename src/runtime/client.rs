@@ -8,14 +8,12 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{HeaderValue, Method, Request, Response, header::USER_AGENT};
-use kube::{
-    Client, Config,
-    client::{Body, ClientBuilder},
-};
+use kube::{Client, Config, client::Body};
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
 use super::{
+    connections::stack,
     health::Health,
     metrics::{Metrics, RequestLabels, VerbLabel},
     protobuf::ProtobufLayer,
@@ -61,7 +59,7 @@ pub fn build(mut config: Config, metrics: &Metrics, health: &Health) -> Result<C
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.headers.push((USER_AGENT, AGENT.clone()));
     let watched = WatchedLayer { metrics: metrics.clone(), health: health.clone(), patience: ANSWER_TIMEOUT };
-    Ok(ClientBuilder::try_from(config)?.with_layer(&watched).with_layer(&ProtobufLayer::default()).build())
+    Ok(stack(&config)?.with_layer(&watched).with_layer(&ProtobufLayer::default()).build())
 }
 
 /// Adds [`Watched`] to a stack.

@@ -4,6 +4,7 @@
 pub mod args;
 pub mod chart;
 pub mod client;
+pub mod connections;
 pub mod health;
 pub mod lease;
 pub mod metrics;

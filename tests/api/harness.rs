@@ -18,7 +18,10 @@ use kube::{
     runtime::watcher,
 };
 use serde_json::{Value, json};
-use taskgraph::api::{ROLE_TASK, TaskGraph};
+use taskgraph::{
+    api::{ROLE_TASK, TaskGraph},
+    runtime::connections::stack,
+};
 
 use crate::{
     fixture::task,
@@ -204,7 +207,7 @@ async fn through(proxy: &Proxy) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(proxy.kubeconfig())?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.default_retry = false;
-    Ok(Client::try_from(config)?)
+    Ok(stack(&config)?.build())
 }
 
 fn config_map(name: &str) -> ConfigMap {

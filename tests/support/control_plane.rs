@@ -21,6 +21,7 @@ use kube::{
 };
 
 use parking_lot::Mutex;
+use taskgraph::runtime::connections::stack;
 
 use super::{crds, embedded::script, guarded, process::Program};
 
@@ -130,7 +131,7 @@ impl ControlPlane {
 
     /// A client with all rights. Each runtime needs its own: connections live in the runtime that opened them.
     pub async fn client(&self) -> Result<Client> {
-        Ok(Client::try_from(self.config().await?)?)
+        Ok(stack(&self.config().await?)?.build())
     }
 
     fn start(guarded: bool) -> Result<Self> {

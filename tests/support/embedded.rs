@@ -11,6 +11,7 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use taskgraph::runtime::connections::stack;
 
 /// The kubeconfig of the cluster to work on: `TASKGRAPH_E2E_KUBECONFIG`, or the embedded cluster's.
 pub fn kubeconfig() -> Result<PathBuf> {
@@ -26,7 +27,7 @@ pub fn kubeconfig() -> Result<PathBuf> {
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let config =
         Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
+    Ok(stack(&config)?.build())
 }
 
 /// Runs a verb of `hack/cluster/cluster`; what it prints.

@@ -21,6 +21,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
+use taskgraph::runtime::connections::stack;
 
 use super::{ControlPlane, Namespace, namespace::PATIENCE};
 
@@ -122,7 +123,7 @@ pub struct User {
 
 impl User {
     async fn new(config: Config) -> Result<Self> {
-        let client = Client::try_from(config.clone())?;
+        let client = stack(&config)?.build();
         let review: Api<SelfSubjectReview> = Api::all(client.clone());
         let answer = review.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
         let info = answer.status.and_then(|status| status.user_info).context("nobody")?;

@@ -26,6 +26,7 @@ use kube::{Client, Config};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use taskgraph::runtime::connections::stack;
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
@@ -134,7 +135,7 @@ impl Proxy {
         // what the API server says goes through: the operator is to cope with it
         config.default_retry = false;
         let shared = Arc::new(Shared {
-            client: Client::try_from(config)?,
+            client: stack(&config)?.build(),
             writes: Mutex::default(),
             used: Mutex::default(),
             faults: Mutex::default(),

@@ -9,7 +9,7 @@ use kube::{
 };
 
 use super::ClusterArgs;
-use crate::{api::TaskGraph, cli::suggest};
+use crate::{api::TaskGraph, cli::suggest, runtime::connections::stack};
 
 /// Names of other graphs that are looked at for a suggestion.
 const MAX_NAMES: u32 = 500;
@@ -42,7 +42,7 @@ impl Graphs {
             }
         };
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).context("cannot use the kubeconfig")?;
+        let client = stack(&config).context("cannot use the kubeconfig")?.build();
         let api = Api::namespaced(client.clone(), &namespace);
         Ok(Self { api, client, default_namespace: namespace.clone(), namespace })
     }
