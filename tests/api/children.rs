@@ -16,6 +16,7 @@ use crate::{
     support::{
         Play,
         namespace::{condition, finished, holds, status, task as task_status},
+        player::is_terminal,
     },
 };
 
@@ -147,7 +148,7 @@ async fn a_template_as_the_whole_of_a_graph() -> Result<()> {
 #[tokio::test]
 async fn templates_that_change_while_a_graph_runs_change_nothing() -> Result<()> {
     let fixture = with_load("pinned", |task, _| match task {
-        "first" => Play::succeeds("").after(Duration::from_secs(1)),
+        "first" => Play::succeeds("").held(),
         _ => reads(task),
     })
     .await?;
@@ -158,6 +159,7 @@ async fn templates_that_change_while_a_graph_runs_change_nothing() -> Result<()>
     let other = json!({"spec": {"graph": {"tasks": [task("other", &[])], "outputs": null}}});
     templates.patch("load", &PatchParams::default(), &Patch::Merge(other)).await?;
     templates.delete("write", &DeleteParams::default()).await?;
+    fixture.player.let_end();
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Complete"), "{:?}", status(&graph).message);
     assert_eq!(task_status(&graph, "child").map(|task| task.outputs["rows"].clone()), Some(json!(7)));
@@ -219,11 +221,13 @@ async fn cancel_passes_to_a_child_which_still_runs_its_finally() -> Result<()> {
 
 #[tokio::test]
 async fn suspend_and_resume_pass_to_a_child() -> Result<()> {
-    let fixture = with_load("childsuspend", |task, _| reads(task).after(Duration::from_millis(500))).await?;
+    let fixture = with_load("childsuspend", |task, _| reads(task).held()).await?;
     fixture.namespace.create("g", json!({"tasks": [child(json!({}))]})).await?;
     fixture.until_job("read", 1).await;
     fixture.namespace.edit("g", json!({"desiredState": "Suspend"})).await?;
-    let name = until_child(&fixture, "suspended", |child| {
+    until_child(&fixture, "suspended", |child| holds(child, "Suspended")).await;
+    fixture.player.let_end();
+    let name = until_child(&fixture, "suspended, what ran has ended", |child| {
         holds(child, "Suspended") && task_status(child, "read").is_some_and(|task| task.phase == TaskPhase::Succeeded)
     })
     .await;
@@ -239,7 +243,7 @@ async fn suspend_and_resume_pass_to_a_child() -> Result<()> {
 #[tokio::test]
 async fn a_child_deleted_by_hand_is_a_lost_attempt() -> Result<()> {
     let fixture = with_load("childlost", |task, _| match task {
-        "read" => reads(task).after(Duration::from_millis(700)).lingering(Duration::from_millis(300)),
+        "read" => reads(task).held().lingering(Duration::from_millis(300)),
         _ => Play::succeeds(""),
     })
     .await?;
@@ -247,6 +251,7 @@ async fn a_child_deleted_by_hand_is_a_lost_attempt() -> Result<()> {
     fixture.until_pod_runs("read").await;
     let first = until_child(&fixture, "running", |child| status(child).phase == Some(GraphPhase::Running)).await;
     fixture.namespace.graphs().delete(&first, &DeleteParams::default()).await?;
+    fixture.player.let_end();
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Complete"));
     let told = task_status(&graph, "child").expect("it is there");
@@ -260,7 +265,7 @@ async fn a_child_deleted_by_hand_is_a_lost_attempt() -> Result<()> {
 #[tokio::test]
 async fn a_graph_of_that_name_which_is_no_child_stands_in_the_way() -> Result<()> {
     let fixture = with_load("childname", |task, _| match task {
-        "first" => Play::succeeds("").after(Duration::from_secs(1)),
+        "first" => Play::succeeds("").held(),
         _ => reads(task),
     })
     .await?;
@@ -268,6 +273,7 @@ async fn a_graph_of_that_name_which_is_no_child_stands_in_the_way() -> Result<()
     let graph = fixture.namespace.create("g", spec).await?;
     let name = taskgraph::jobs::job_name("g", &graph.uid().unwrap_or_default(), "task", "child", 1);
     fixture.namespace.create(&name, json!({"tasks": [task("mine", &[])]})).await?;
+    fixture.player.let_end();
     let graph = fixture.namespace.until_finished("g").await;
     let told = task_status(&graph, "child").expect("it is there");
     assert_eq!((told.phase, told.reason.as_deref()), (TaskPhase::Failed, Some("NameTaken")));
@@ -279,16 +285,16 @@ async fn a_graph_of_that_name_which_is_no_child_stands_in_the_way() -> Result<()
 #[tokio::test]
 async fn an_operator_that_was_away_takes_children_up_again() -> Result<()> {
     let mut fixture = with_load("childaway", |task, _| match task {
-        "read" => reads(task).after(Duration::from_millis(400)),
+        "read" => reads(task).held(),
         _ => Play::succeeds(""),
     })
     .await?;
     let tasks = json!([child(json!({})), task_with("end", &["child"], json!({}))]);
     fixture.namespace.create("g", json!({"tasks": tasks})).await?;
-    fixture.until_job("read", 1).await;
+    fixture.until_pod_runs("read").await;
     fixture.operator.kill().await?;
-    // the pod of `read` ends meanwhile
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    fixture.player.let_end();
+    fixture.namespace.until_all::<Pod>("ended", |pods| pods.iter().all(is_terminal)).await;
     fixture.restart().await?;
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Complete"));

@@ -121,7 +121,7 @@ async fn a_graph_is_deleted_between_two_attempts() -> Result<()> {
 #[tokio::test]
 async fn suspend_and_cancel_in_finally() -> Result<()> {
     let fixture = Fixture::new("control-finally", |task, _| match task {
-        "second" => Play::succeeds("").after(Duration::from_millis(800)),
+        "second" => Play::succeeds("").held(),
         _ => Play::succeeds(""),
     })
     .await?;
@@ -130,6 +130,8 @@ async fn suspend_and_cancel_in_finally() -> Result<()> {
     fixture.namespace.create("g", spec).await?;
     fixture.until_job("second", 1).await;
     fixture.namespace.edit("g", json!({"desiredState": "Suspend"})).await?;
+    fixture.namespace.until("g", "suspended", |graph| holds(graph, "Suspended")).await;
+    fixture.player.let_end();
     let waits = |graph: &TaskGraph| {
         holds(graph, "Suspended") && task_status(graph, "last").is_some_and(|task| task.phase == TaskPhase::Ready)
     };

@@ -48,7 +48,7 @@ fn slow(millis: u64) -> Play {
 async fn tasks_are_added_removed_and_changed_while_the_graph_runs() -> Result<()> {
     let fixture = Fixture::new("edit", |task, _| match task {
         "gone" => Play::runs_on().lingering(Duration::from_millis(100)),
-        "first" => slow(1500),
+        "first" => Play::succeeds("").held(),
         _ => Play::succeeds(""),
     })
     .await?;
@@ -61,6 +61,8 @@ async fn tasks_are_added_removed_and_changed_while_the_graph_runs() -> Result<()
     let edit = json!({"tasks": [
         task_with("first", &[], changed.clone()), task("new", &[]), task_with("later", &["first", "new"], changed)]});
     fixture.namespace.edit("g", edit).await?;
+    fixture.namespace.until("g", "edited", |graph| status(graph).revision_number == 2).await;
+    fixture.player.let_end();
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Complete"));
     assert_eq!(line(&graph), "first=Succeeded/1 new=Succeeded/1 later=Succeeded/1 gone=Cancelled/1");
@@ -144,12 +146,17 @@ async fn a_task_is_removed_and_added_again_while_its_pod_is_on_its_way_out() -> 
 
 #[tokio::test]
 async fn an_edit_that_is_not_valid_stops_launching_until_it_is_mended() -> Result<()> {
-    let fixture = Fixture::new("invalid", |task, _| slow(if task == "a" { 1500 } else { 0 })).await?;
+    let fixture = Fixture::new("invalid", |task, _| match task {
+        "a" => Play::succeeds("").held(),
+        _ => Play::succeeds(""),
+    })
+    .await?;
     fixture.namespace.create("g", json!({"tasks": [task("a", &[]), task("b", &["a"])]})).await?;
     fixture.until_job("a", 1).await;
     fixture.namespace.edit("g", json!({"tasks": [task("a", &[]), task("b", &["a", "nobody"])]})).await?;
     let graph = fixture.namespace.until("g", "refused", refused).await;
     assert_eq!(condition(&graph, "Accepted").map(|one| one.reason.as_str()), Some("Invalid"));
+    fixture.player.let_end();
     let ended = |graph: &TaskGraph| told(graph, "a").phase == TaskPhase::Succeeded;
     let graph = fixture.namespace.until("g", "done with what ran", ended).await;
     tokio::time::sleep(Duration::from_millis(700)).await;
@@ -296,7 +303,7 @@ async fn what_failed_is_run_once_more() -> Result<()> {
 async fn two_operators_around_an_edit() -> Result<()> {
     let fixture = Fixture::new("edit-two", |task, _| match task {
         "gone" => Play::runs_on().lingering(Duration::from_millis(100)),
-        "first" => slow(1500),
+        "first" => Play::succeeds("").held(),
         _ => slow(100),
     })
     .await?;
@@ -312,6 +319,8 @@ async fn two_operators_around_an_edit() -> Result<()> {
     let edit = json!({"tasks": [task("first", &[]), task("new", &[]), task("last", &["later"]),
         task_with("later", &["first", "new"], changed)], "rerun": {"id": "1", "scope": "Tasks", "tasks": ["new"]}});
     fixture.namespace.edit("g", edit).await?;
+    fixture.namespace.until("g", "edited twice", |graph| status(graph).revision_number == 3).await;
+    fixture.player.let_end();
     let done = |graph: &TaskGraph| accepted(graph) && finished(graph).is_some();
     let graph = fixture.namespace.until("g", "accepted and finished", done).await;
     assert_eq!(line(&graph), "first=Succeeded/1 new=Succeeded/2 last=Succeeded/1 later=Succeeded/1 gone=Cancelled/1");
@@ -326,7 +335,7 @@ async fn two_operators_around_an_edit() -> Result<()> {
 async fn an_edit_and_a_rerun_wait_while_the_graph_undoes_what_it_did() -> Result<()> {
     let fixture = Fixture::new("edit-saga", |task, attempt| match (task, attempt) {
         ("ship", 1) => Play::fails(1),
-        ("undo:charge", _) => slow(6000),
+        ("undo:charge", _) => Play::succeeds("").held(),
         _ => Play::succeeds(""),
     })
     .await?;
@@ -341,6 +350,7 @@ async fn an_edit_and_a_rerun_wait_while_the_graph_undoes_what_it_did() -> Result
         |graph: &TaskGraph| condition(graph, "Accepted").is_some_and(|accepted| accepted.reason == "Compensating");
     let graph = fixture.namespace.until("g", "waiting until it is undone", waits).await;
     assert_eq!((finished(&graph), told(&graph, "ship").attempts), (None, 1));
+    fixture.player.let_end();
     let done = |graph: &TaskGraph| accepted(graph) && finished(graph).is_some();
     let graph = fixture.namespace.until("g", "edited and finished", done).await;
     assert_eq!(line(&graph), "charge=Succeeded/2 undo:charge=Pending/1 ship=Succeeded/2 extra=Succeeded/1");

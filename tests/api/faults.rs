@@ -328,12 +328,17 @@ async fn a_broken_object_stops_no_other() -> Result<()> {
 
 #[tokio::test]
 async fn a_job_of_ours_with_labels_edited_by_hand() -> Result<()> {
-    let fixture = Fixture::new("labels", |_, _| Play::succeeds("").after(Duration::from_secs(1))).await?;
+    let fixture = Fixture::new("labels", |task, _| match task {
+        "a" => Play::succeeds("").held(),
+        _ => Play::succeeds(""),
+    })
+    .await?;
     fixture.namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;
     let job = fixture.until_job("a", 1).await;
     fixture.until_pod_runs("a").await;
     let labels = json!({"metadata": {"labels": {"taskgraph.dev/attempt": "seven", "taskgraph.dev/task": null}}});
     fixture.namespace.jobs().patch(&job, &PatchParams::default(), &Patch::Merge(labels)).await?;
+    fixture.player.let_end();
     let graph = fixture.run("other", chain(2)).await?;
     assert_eq!(finished(&graph), Some("Complete"));
     fixture.namespace.until_finished("g").await;
@@ -343,7 +348,7 @@ async fn a_job_of_ours_with_labels_edited_by_hand() -> Result<()> {
 #[tokio::test]
 async fn a_restart_with_a_finished_a_running_and_a_suspended_graph() -> Result<()> {
     let mut fixture = Fixture::new("restart", |task, _| match task {
-        "long" => Play::succeeds("").after(Duration::from_secs(4)),
+        "long" => Play::succeeds("").held(),
         _ => quick(task, 1),
     })
     .await?;
@@ -358,6 +363,7 @@ async fn a_restart_with_a_finished_a_running_and_a_suspended_graph() -> Result<(
     let ended = fixture.operator.terminate().await?;
     assert!(ended.success(), "SIGTERM is a clean end: {ended}");
     fixture.restart().await?;
+    fixture.player.let_end();
     let graph = fixture.namespace.until_finished("running").await;
     ran_well(&fixture, &graph).await?;
     let after = fixture.namespace.graphs().get("done").await?;

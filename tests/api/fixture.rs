@@ -18,8 +18,7 @@ pub struct Fixture {
     // dropped in this order: the operator before what it talks to
     pub operator: Operator,
     pub proxy: Proxy,
-    #[expect(dead_code, reason = "held: it plays as long as it lives")]
-    player: Player,
+    pub player: Player,
     pub auditor: Auditor,
     pub namespace: Namespace,
     control_plane: &'static ControlPlane,

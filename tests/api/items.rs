@@ -146,10 +146,11 @@ async fn faults_on_the_way_to_the_items() -> Result<()> {
 
 #[tokio::test]
 async fn a_watch_of_pods_that_lags_costs_no_outputs() -> Result<()> {
-    let fixture = Fixture::new("items-lag", |_, _| Play::succeeds(r#"{"n": 1}"#).after(Duration::from_secs(1))).await?;
+    let fixture = Fixture::new("items-lag", |_, _| Play::succeeds(r#"{"n": 1}"#).held()).await?;
     fixture.namespace.create("g", json!({"tasks": [each(json!({"items": [1, 2, 3]}), json!({}))]})).await?;
     fixture.until_job("each", 1).await;
     fixture.proxy.hold("pods");
+    fixture.player.let_end();
     let graph = fixture.namespace.until_finished("g").await;
     fixture.proxy.release();
     assert_eq!(Value::Object(status_of(&graph, "each").outputs), json!({"n": [1, 1, 1]}));

@@ -37,7 +37,7 @@ async fn a_copied_pod_neither_blocks_a_retry_nor_is_deleted() -> Result<()> {
     let fixture = Fixture::new("copy", move |task, attempt| match attempt {
         _ if task != "a" => Play::succeeds(""),
         1 if is_copied.load(Ordering::Relaxed) => Play::runs_on(),
-        1 => Play::fails(1).after(Duration::from_secs(1)),
+        1 => Play::fails(1).held(),
         _ => Play::succeeds(""),
     })
     .await?;
@@ -58,6 +58,7 @@ async fn a_copied_pod_neither_blocks_a_retry_nor_is_deleted() -> Result<()> {
         copy.labels_mut().remove(label);
     }
     fixture.namespace.pods().create(&PostParams::default(), &copy).await?;
+    fixture.player.let_end();
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Complete"));
     assert_eq!(task_status(&graph, "a").map(|task| task.attempts), Some(2));

@@ -18,6 +18,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use taskgraph::api::{TaskGraph, TaskPhase};
+use tokio::sync::watch;
 
 use crate::{
     fixture::{Fixture, task},
@@ -137,7 +138,7 @@ async fn an_operator_that_is_started_too_early_says_what_it_waits_for() -> Resul
 #[tokio::test]
 async fn a_revision_that_the_cluster_does_not_take_is_told_and_tried_again() -> Result<()> {
     let fixture = Fixture::new("revision", |task, _| match task {
-        "b" => Play::succeeds("").after(Duration::from_secs(1)),
+        "b" => Play::succeeds("").held(),
         _ => Play::succeeds(""),
     })
     .await?;
@@ -158,6 +159,8 @@ async fn a_revision_that_the_cluster_does_not_take_is_told_and_tried_again() -> 
     fixture.until_job("b", 1).await;
     full.store(true, Ordering::SeqCst);
     fixture.namespace.edit("runs", json!({"tasks": [task("b", &[]), task("c", &["b"])]})).await?;
+    fixture.namespace.until("runs", "told", told).await;
+    fixture.player.let_end();
     let ended = |graph: &TaskGraph| told(graph) && line(graph).starts_with("b=Succeeded/1");
     fixture.namespace.until("runs", "told, and gone on", ended).await;
     full.store(false, Ordering::SeqCst);
@@ -170,13 +173,19 @@ async fn a_revision_that_the_cluster_does_not_take_is_told_and_tried_again() -> 
 /// What passes by itself is not told, and holds up as little: what ended is stored while the edit is tried again.
 #[tokio::test]
 async fn an_edit_that_cannot_be_stored_holds_up_nothing_of_what_runs() -> Result<()> {
-    let script = |task: &str, _: u32| Play::succeeds("").after(Duration::from_secs(u64::from(task == "b")));
-    let fixture = Fixture::new("edit-fails", script).await?;
+    let fixture = Fixture::new("edit-fails", |_, _| Play::succeeds("").held()).await?;
     fixture.namespace.create("g", json!({"tasks": [task("b", &[])]})).await?;
     fixture.until_job("b", 1).await;
-    let stored = |call: &Call| call.resource == "controllerrevisions" && call.verb == http::Method::POST;
+    let (count, mut tried) = watch::channel(0);
+    let stored = move |call: &Call| {
+        let is_it = call.resource == "controllerrevisions" && call.verb == http::Method::POST;
+        count.send_modify(|count| *count += u32::from(is_it));
+        is_it
+    };
     let fails = obstacle(&fixture.proxy, Fate::Refused(500), stored);
     fixture.namespace.edit("g", json!({"tasks": [task("b", &[]), task("c", &["b"])]})).await?;
+    tried.wait_for(|count| *count > 0).await?;
+    fixture.player.let_end();
     fixture.namespace.until("g", "gone on", |graph| line(graph) == "b=Succeeded/1").await;
     fails.store(false, Ordering::SeqCst);
     fixture.namespace.until("g", "edited", |graph| line(graph) == "b=Succeeded/1 c=Succeeded/1").await;

@@ -21,6 +21,7 @@ use crate::{
     support::{
         Play,
         namespace::{finished, holds, status, task as task_status},
+        player::is_terminal,
     },
 };
 
@@ -172,10 +173,12 @@ async fn each_item_has_a_child_graph() -> Result<()> {
 
 #[tokio::test]
 async fn suspend_holds_children_and_further_items_back() -> Result<()> {
-    let fixture = with_load("each-suspend", |_, _| Play::succeeds("").after(Duration::from_millis(500))).await?;
+    let fixture = with_load("each-suspend", |_, _| Play::succeeds("").held()).await?;
     fixture.namespace.create("g", json!({"tasks": [each_child(json!({"items": [1, 2], "parallelism": 1}))]})).await?;
     fixture.until_job("read", 1).await;
     fixture.namespace.edit("g", json!({"desiredState": "Suspend"})).await?;
+    fixture.namespace.until("g", "suspended", |graph| holds(graph, "Suspended")).await;
+    fixture.player.let_end();
     let suspended = |graphs: &[TaskGraph]| {
         graphs.iter().any(|graph| {
             let read = task_status(graph, "read").is_some_and(|task| task.phase == TaskPhase::Succeeded);
@@ -264,16 +267,15 @@ async fn an_item_deleted_by_hand_costs_the_attempt() -> Result<()> {
 
 #[tokio::test]
 async fn an_operator_that_was_away_launches_no_item_twice() -> Result<()> {
-    let mut fixture =
-        with_load("each-away", |_, _| Play::succeeds(r#"{"n": 1}"#).after(Duration::from_millis(400))).await?;
+    let mut fixture = with_load("each-away", |_, _| Play::succeeds(r#"{"n": 1}"#).held()).await?;
     let mut children = each_child(json!({"items": [1, 2, 3], "parallelism": 2}));
     children["name"] = "children".into();
     let spec = json!({"tasks": [each(json!({"items": [1, 2, 3], "parallelism": 2}), json!({})), children]});
     fixture.namespace.create("g", spec).await?;
     fixture.until_pod_runs("each").await;
     fixture.operator.kill().await?;
-    // pods end meanwhile
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    fixture.player.let_end();
+    fixture.namespace.until_all::<Pod>("ended", |pods| pods.iter().all(is_terminal)).await;
     fixture.restart().await?;
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Complete"));
@@ -380,8 +382,7 @@ async fn a_hundred_child_graphs() -> Result<()> {
 
 #[tokio::test]
 async fn suspended_no_further_item_has_a_job_after_a_restart_either() -> Result<()> {
-    let mut fixture =
-        Fixture::new("each-held", |_, _| Play::succeeds(r#"{"n": 1}"#).after(Duration::from_millis(300))).await?;
+    let mut fixture = Fixture::new("each-held", |_, _| Play::succeeds(r#"{"n": 1}"#).held()).await?;
     let spec = json!({"tasks": [each(json!({"items": [1, 2, 3], "parallelism": 1}), json!({}))]});
     fixture.namespace.create("g", spec).await?;
     fixture.until_pod_runs("each").await;
@@ -390,6 +391,8 @@ async fn suspended_no_further_item_has_a_job_after_a_restart_either() -> Result<
         let items = task_status(graph, "each").and_then(|each| each.items);
         holds(graph, "Suspended") && items.is_some_and(|items| items.succeeded == 1 && items.active == 0)
     };
+    fixture.namespace.until("g", "suspended", |graph| holds(graph, "Suspended")).await;
+    fixture.player.let_end();
     fixture.namespace.until("g", "suspended, one item done", one_done).await;
     fixture.operator.kill().await?;
     fixture.restart().await?;

@@ -176,10 +176,12 @@ async fn cancel_stops_what_runs_and_runs_finally() -> Result<()> {
 
 #[tokio::test]
 async fn suspend_starts_nothing_new_and_resume_goes_on() -> Result<()> {
-    let fixture = Fixture::new("suspend", |_, _| Play::succeeds("").after(Duration::from_millis(500))).await?;
+    let fixture = Fixture::new("suspend", |_, _| Play::succeeds("").held()).await?;
     fixture.namespace.create("g", json!({"tasks": [task("a", &[]), task("b", &["a"])]})).await?;
     fixture.until_job("a", 1).await;
     fixture.namespace.edit("g", json!({"desiredState": "Suspend"})).await?;
+    fixture.namespace.until("g", "suspended", |graph| holds(graph, "Suspended")).await;
+    fixture.player.let_end();
     let suspended = |graph: &TaskGraph| holds(graph, "Suspended") && phase_of(graph, "a") == Some(TaskPhase::Succeeded);
     let graph = fixture.namespace.until("g", "suspended", suspended).await;
     assert_eq!(task_status(&graph, "b").map(|task| task.attempts), Some(0));

@@ -102,11 +102,13 @@ async fn a_failed_compensation_is_told_and_the_others_run() -> Result<()> {
 
 #[tokio::test]
 async fn suspend_and_cancel_while_compensating() -> Result<()> {
-    let slow = |task: &str, _| (task == "undo:charge").then(|| Play::succeeds("").after(Duration::from_secs(2)));
+    let slow = |task: &str, _| (task == "undo:charge").then(|| Play::succeeds("").held());
     let fixture = Fixture::new("saga-suspend", shipping_fails(slow)).await?;
     fixture.namespace.create("g", order()).await?;
     fixture.until_job("undo:charge", 1).await;
     fixture.namespace.edit("g", json!({"desiredState": "Suspend"})).await?;
+    fixture.namespace.until("g", "suspended", |graph| holds(graph, "Suspended")).await;
+    fixture.player.let_end();
     let waits = |graph: &TaskGraph| holds(graph, "Suspended") && undone(graph, "charge") == Some(TaskPhase::Succeeded);
     let graph = fixture.namespace.until("g", "suspended", waits).await;
     assert_eq!(undone(&graph, "reserve"), Some(TaskPhase::Ready));

@@ -173,7 +173,7 @@ async fn judge(fixture: &Fixture, collector: &Collector, graph: &TaskGraph) -> R
 fn script(task: &str, attempt: u32) -> Play {
     match (task, attempt) {
         ("flaky", 1) => Play::fails(3),
-        ("slow", _) => Play::succeeds("").after(Duration::from_secs(10)),
+        ("slow", _) => Play::succeeds("").held(),
         _ => Play::succeeds(""),
     }
 }
@@ -191,6 +191,7 @@ async fn a_graph_is_one_trace_through_a_restart() -> Result<()> {
     fixture.until_pod_runs("slow").await;
     fixture.operator.kill().await?;
     fixture.restart().await?;
+    fixture.player.let_end();
     let graph = fixture.namespace.until_finished("g").await;
     let spans = judge(&fixture, &collector, &graph).await?;
     assert_eq!(spans.len(), 5);

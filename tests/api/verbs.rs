@@ -3,7 +3,6 @@
 use std::{
     io::Write,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use anyhow::Result;
@@ -46,7 +45,7 @@ async fn output(mut command: Command, input: Value) -> Result<(String, String, O
 #[tokio::test]
 async fn suspend_resume_and_cancel() -> Result<()> {
     let fixture = Fixture::new("verbs", |task, _| match task {
-        "first" => Play::succeeds("").after(Duration::from_millis(500)),
+        "first" => Play::succeeds("").held(),
         _ => Play::runs_on(),
     })
     .await?;
@@ -57,6 +56,7 @@ async fn suspend_resume_and_cancel() -> Result<()> {
         assert_eq!((out.starts_with("Suspended"), err.as_str(), code), (true, "", Some(0)));
     }
     fixture.namespace.until("g", "suspended", |graph| holds(graph, "Suspended")).await;
+    fixture.player.let_end();
     assert_eq!(plugin(&fixture, &["resume", "g"], Value::Null).await?.0, "Resumed\n");
     fixture.until_pod_runs("long").await;
     assert_eq!(plugin(&fixture, &["cancel", "g"], Value::Null).await?.2, Some(0));

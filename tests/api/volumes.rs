@@ -1,7 +1,5 @@
 //! Files that tasks share: the claims of a graph.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use k8s_openapi::api::{batch::v1::Job, core::v1::PersistentVolumeClaim};
 use kube::{
@@ -136,7 +134,7 @@ async fn a_claim_that_the_cluster_refuses_can_be_mended() -> Result<()> {
 #[tokio::test]
 async fn a_claim_that_is_deleted_in_mid_run_is_never_made_anew() -> Result<()> {
     let fixture = Fixture::new("volume-deleted", |task, _| match task {
-        "between" => Play::succeeds("").after(Duration::from_secs(2)),
+        "between" => Play::succeeds("").held(),
         _ => Play::succeeds(""),
     })
     .await?;
@@ -151,6 +149,7 @@ async fn a_claim_that_is_deleted_in_mid_run_is_never_made_anew() -> Result<()> {
     fixture.until_job("between", 1).await;
     let claim = stored_claims(&fixture).await?.first().map(ResourceExt::name_any).unwrap_or_default();
     fixture.namespace.api::<PersistentVolumeClaim>().delete(&claim, &DeleteParams::default()).await?;
+    fixture.player.let_end();
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Failed"));
     let read = task_status(&graph, "read").expect("its status");
@@ -164,7 +163,7 @@ async fn a_claim_that_is_deleted_in_mid_run_is_never_made_anew() -> Result<()> {
 
 #[tokio::test]
 async fn claims_stay_as_they_are_once_the_graph_is_accepted() -> Result<()> {
-    let fixture = Fixture::new("volume-edit", |_, _| Play::succeeds("").after(Duration::from_secs(1))).await?;
+    let fixture = Fixture::new("volume-edit", |_, _| Play::succeeds("").held()).await?;
     fixture.namespace.create("g", two_tasks()).await?;
     fixture.until_job("write", 1).await;
     fixture.namespace.edit("g", json!({"volumeClaimTemplates": claims("2Mi")})).await?;
@@ -174,6 +173,7 @@ async fn claims_stay_as_they_are_once_the_graph_is_accepted() -> Result<()> {
         })
     };
     fixture.namespace.until("g", "refused", refused).await;
+    fixture.player.let_end();
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Complete"));
     Ok(())

@@ -13,6 +13,7 @@ use kube::{
 use serde_json::{Value, json};
 use taskgraph::api::{LABEL_ATTEMPT, LABEL_GRAPH_UID, LABEL_ITEM, LABEL_ROLE, LABEL_TASK, ROLE_COMPENSATION};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::namespace::Namespace;
 
@@ -27,6 +28,8 @@ const TRIES: usize = 60;
 pub struct Play {
     /// How long its container runs. Zero: it was never seen running.
     pub runs: Duration,
+    /// Whether it then runs on until the player lets pods end.
+    pub held: bool,
     /// How it ends.
     pub ending: Ending,
     /// On a machine: it lasts this long after it was deleted. Otherwise it is gone at once.
@@ -71,12 +74,18 @@ impl Play {
 
     /// Ends at once.
     pub fn ends(ending: Ending) -> Self {
-        Self { runs: Duration::ZERO, ending, lingers: None }
+        Self { runs: Duration::ZERO, held: false, ending, lingers: None }
     }
 
     /// The same, but it runs for a time.
     pub fn after(self, runs: Duration) -> Self {
         Self { runs, ..self }
+    }
+
+    /// The same, but it is seen running, and ends only when [`Player::let_end`] is called: for what is to happen
+    /// meanwhile, however slow the machine.
+    pub fn held(self) -> Self {
+        Self { runs: Duration::from_millis(1), held: true, ..self }
     }
 
     /// The same, but it lasts for a time after it was deleted.
@@ -90,7 +99,10 @@ type Script = Arc<dyn Fn(&Pod) -> Play + Send + Sync>;
 
 /// Plays the pods of a namespace as long as it lives.
 #[derive(Debug)]
-pub struct Player(JoinHandle<()>);
+pub struct Player {
+    playing: JoinHandle<()>,
+    let_end: CancellationToken,
+}
 
 impl Player {
     /// Begins. The script is by tasks and attempts; what undoes a task is named `undo:TASK`, the pod of an item `TASK/PLACE`.
@@ -106,7 +118,13 @@ impl Player {
 
     /// Begins.
     pub fn of_pods(namespace: &Namespace, script: impl Fn(&Pod) -> Play + Send + Sync + 'static) -> Self {
-        Self(tokio::spawn(play(namespace.pods(), Arc::new(script))))
+        let let_end = CancellationToken::new();
+        Self { playing: tokio::spawn(play(namespace.pods(), Arc::new(script), let_end.clone())), let_end }
+    }
+
+    /// Lets pods end that are held, and all that come.
+    pub fn let_end(&self) {
+        self.let_end.cancel();
     }
 
     /// All pods succeed at once and leave nothing.
@@ -117,11 +135,11 @@ impl Player {
 
 impl Drop for Player {
     fn drop(&mut self) {
-        self.0.abort();
+        self.playing.abort();
     }
 }
 
-async fn play(pods: Api<Pod>, script: Script) {
+async fn play(pods: Api<Pod>, script: Script, let_end: CancellationToken) {
     let config = watcher::Config::default().labels(LABEL_GRAPH_UID);
     let mut stream = watcher(pods.clone(), config).default_backoff().applied_objects().boxed();
     let (mut begun, mut deleted) = (BTreeSet::new(), BTreeSet::new());
@@ -144,7 +162,7 @@ async fn play(pods: Api<Pod>, script: Script) {
                 plays.spawn(let_go(pods.clone(), pod, part.lingers.unwrap_or_default()));
             }
         } else if begun.insert(uid) && !is_terminal(&pod) {
-            plays.spawn(act(pods.clone(), pod, part));
+            plays.spawn(act(pods.clone(), pod, part, let_end.clone()));
         }
     }
 }
@@ -169,7 +187,7 @@ async fn let_go(pods: Api<Pod>, pod: Pod, lingers: Duration) {
     let _ = pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
 }
 
-async fn act(pods: Api<Pod>, pod: Pod, part: Play) {
+async fn act(pods: Api<Pod>, pod: Pod, part: Play, let_end: CancellationToken) {
     let name = pod.name_any();
     if part.lingers.is_some() {
         bind(&pods, &name).await;
@@ -179,6 +197,9 @@ async fn act(pods: Api<Pod>, pod: Pod, part: Play) {
         let state = json!({"running": {"startedAt": seconds(begin)}});
         set_status(&pods, &pod, "Running", state, &json!([])).await;
         tokio::time::sleep(part.runs).await;
+        if part.held {
+            let_end.cancelled().await;
+        }
     }
     match part.ending {
         Ending::Exit { code, reason, message } => {
