@@ -388,7 +388,7 @@ mod tests {
         assert_eq!((health.sick().len(), health.unready().len()), (0, 0));
         let health = silent_for(Duration::from_secs(40));
         assert_eq!((health.sick().len(), health.unready().len()), (0, 1));
-        let health = silent_for(Duration::from_secs(90));
+        let health = silent_for(Duration::from_millis(89_500));
         assert_eq!(health.sick(), ["the main loop has been silent for 89s"]);
         health.tick();
         health.api_answered();

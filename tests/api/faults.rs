@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
     ResourceExt,
@@ -21,7 +21,7 @@ use crate::{
     fixture::{Fixture, task, task_with},
     support::{
         ControlPlane, Operator, Play, Proxy,
-        namespace::{finished, line, status, task as task_status},
+        namespace::{PATIENCE, finished, line, status, task as task_status},
         operator::Settings,
         proxy::Fate,
     },
@@ -396,7 +396,7 @@ async fn until_gone(fixture: &Fixture, name: &str) -> Result<()> {
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(Duration::from_secs(30), gone).await?
+    tokio::time::timeout(PATIENCE, gone).await?
 }
 
 #[tokio::test]
@@ -413,12 +413,12 @@ async fn a_graph_deleted_while_its_job_is_refused_is_forgotten() -> Result<()> {
     }
     fixture.namespace.graphs().delete("g", &DeleteParams::default()).await?;
     until_gone(&fixture, "g").await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    while names.try_recv().is_ok() {}
-    // longer than the longest pause between two tries
-    tokio::time::sleep(Duration::from_secs(11)).await;
-    assert!(names.try_recv().is_err(), "nobody creates Jobs of a graph that is gone");
-    Ok(())
+    // until the watch tells of it; nobody creates Jobs of a graph that is gone
+    let silence = async {
+        // longer than the longest pause between two tries
+        while tokio::time::timeout(Duration::from_secs(11), names.recv()).await.is_ok() {}
+    };
+    tokio::time::timeout(PATIENCE, silence).await.context("it goes on creating Jobs of a graph that is gone")
 }
 
 #[tokio::test]

@@ -206,6 +206,8 @@ async fn many_items_are_one_job_and_few_writes() -> Result<()> {
     assert_eq!(status_of(&graph, "each").outputs["n"], json!(vec![1; count]));
     assert_eq!(fixture.namespace.jobs().list(&ListParams::default()).await?.items.len(), 1);
     let writes = fixture.proxy.writes().len();
-    assert!(writes < 200, "{writes} writes");
+    // besides, one status each half second
+    let told = usize::try_from(began.elapsed().as_secs())? * 2;
+    assert!(writes < 150 + told, "{writes} writes");
     Ok(())
 }

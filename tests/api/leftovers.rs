@@ -15,7 +15,7 @@ use kube::{
     api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, PropagationPolicy},
 };
 use serde_json::json;
-use taskgraph::api::LABEL_GRAPH;
+use taskgraph::api::{LABEL_GRAPH, TaskGraph};
 
 use crate::{
     fixture::{Fixture, task, task_with},
@@ -77,6 +77,9 @@ async fn a_pod_that_outlives_its_job_is_ended_before_the_next_attempt() -> Resul
     fixture.namespace.create("g", json!({"tasks": [task("a", &[])]})).await?;
     let job = fixture.until_job("a", 1).await;
     fixture.until_pod_runs("a").await;
+    // stored: a Job that vanishes before anything tells of it cannot be missed by anyone
+    let stored = |graph: &TaskGraph| task_status(graph, "a").is_some_and(|task| task.job.is_some());
+    fixture.namespace.until("g", "stored", stored).await;
     fixture.namespace.jobs().delete(&job, &orphan()).await?;
     let graph = fixture.namespace.until_finished("g").await;
     assert_eq!(finished(&graph), Some("Complete"));

@@ -19,6 +19,7 @@ use crate::{
     fixture::{Fixture, container, task},
     support::{
         ControlPlane, Operator, Play, Proxy,
+        guarded::until_may,
         namespace::{PATIENCE, condition, finished, task as task_of},
         operator::Settings,
     },
@@ -73,11 +74,16 @@ async fn an_operator_of_one_namespace_needs_no_rights_in_the_cluster() -> Result
     let mut fixture = Fixture::new("one-namespace", |_, _| Play::succeeds("")).await?;
     fixture.operator.kill().await?;
     give_rights(&fixture).await?;
+    let namespace = &fixture.namespace;
+    for right in [("list", "taskgraph.dev", "taskgraphs"), ("create", "coordination.k8s.io", "leases")] {
+        until_may(&namespace.client, "reader", right, Some(&namespace.name)).await;
+    }
     let kubeconfig = Kubeconfig::read_from(ControlPlane::shared().readers_kubeconfig()?)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     fixture.proxy = Proxy::start_as(ControlPlane::shared(), config).await?;
     let settings = Settings::new(fixture.proxy.kubeconfig(), &fixture.namespace.name);
-    fixture.operator = Operator::start(Settings { identity: "limited".into(), ..settings })?;
+    let identity = fixture.operator.identity().to_owned();
+    fixture.operator = Operator::start(Settings { identity, ..settings })?;
 
     fixture.namespace.create_template("own", json!({"container": container()})).await?;
     let each = json!({"name": "each", "forEach": {"items": [1, 2]}, "container": container()});

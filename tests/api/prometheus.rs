@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use taskgraph::webhook::certificates::{Material, Policy};
 
 use crate::{
     fixture::{Fixture, container, task, task_with},
-    support::{Namespace, Play, namespace::PATIENCE, operator::fetch, process::Program, webhook::configuration},
+    support::{Namespace, Play, namespace::PATIENCE, operator::fetch, ports, process::Program, webhook::configuration},
 };
 
 /// How far rates look back: at several scrapes, one a second, on a busy machine too.
@@ -42,8 +42,7 @@ impl Prometheus {
     /// Scrapes `target` every second.
     async fn start(target: SocketAddr) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?));
         let labels = json!({"namespace": "system", "pod": "operator"});
         let scrape = json!({"job_name": "taskgraph-metrics", "static_configs": [{"targets": [target.to_string()], "labels": labels}]});
         let alerts = root().join("charts/taskgraph/alerts/taskgraph.yaml");
@@ -186,7 +185,7 @@ impl Admission {
         let folder = tempfile::tempdir()?;
         fs::write(folder.path().join("tls.crt"), &made.certificate)?;
         fs::write(folder.path().join("tls.key"), &made.key)?;
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?));
         Ok(Self { address, authorities: made.authorities, folder })
     }
 

@@ -202,6 +202,12 @@ async fn make_jobs(namespace: &Namespace) -> Result<Job> {
         .await?;
     create(&api, job("d-deleted", json!({"suspend": true})), json!({})).await?;
     api.delete("d-deleted", &DeleteParams::foreground()).await?;
+    // the garbage collector takes its own finalizer away, some time
+    let kept = |jobs: &[Job]| {
+        let deleted = jobs.iter().find(|job| job.name_any() == "d-deleted");
+        deleted.is_some_and(|job| job.finalizers() == ["example.com/kept"])
+    };
+    namespace.until_all("left by the garbage collector", kept).await;
     create(&api, job(LAST, json!({})), json!({})).await?;
     Ok(owner)
 }

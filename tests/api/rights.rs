@@ -1,7 +1,10 @@
 //! The operator's own rights are exactly those that it uses: it runs as a service account with the chart's role, and what
 //! it asks of the API server is written down.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use k8s_openapi::api::{
@@ -26,7 +29,7 @@ use crate::{
     support::{
         ControlPlane, Namespace, Operator, Play, Player, Proxy,
         guarded::{User, until_may},
-        namespace::{finished, task as task_of},
+        namespace::{PATIENCE, finished, task as task_of},
         operator::Settings,
         player::phase,
         proxy::Fate,
@@ -176,10 +179,8 @@ async fn the_operator_has_the_rights_that_it_uses_and_no_others() -> Result<()> 
         given.iter().filter(|right| !used.contains_key(*right) && !is_known(right)).map(ToString::to_string).collect()
     };
     // what is tidied up comes after the last that can be seen from outside
-    for _ in 0..40 {
-        if unused(&proxy.used()).is_empty() {
-            break;
-        }
+    let begin = Instant::now();
+    while !unused(&proxy.used()).is_empty() && begin.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     let used = proxy.used();

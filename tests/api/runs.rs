@@ -210,14 +210,17 @@ async fn a_disruption_uses_up_no_retry() -> Result<()> {
 async fn an_image_that_is_missing_shows_and_ends_at_the_start_timeout() -> Result<()> {
     let fixture =
         Fixture::new("image", |_, _| Play::ends(crate::support::player::Ending::Waits("ErrImageNeverPull"))).await?;
-    fixture.namespace.create("g", json!({"tasks": [task_with("a", &[], json!({"startTimeout": "10s"}))]})).await?;
+    let spec = |timeout: &str| json!({"tasks": [task_with("a", &[], json!({"startTimeout": timeout}))]});
+    fixture.namespace.create("waits", spec("1h")).await?;
     let shows = |graph: &TaskGraph| {
         task_status(graph, "a")
             .is_some_and(|task| task.phase == TaskPhase::Running && task.reason.as_deref() == Some("ErrImageNeverPull"))
     };
-    fixture.namespace.until("g", "showing the missing image", shows).await;
-    let graph = fixture.namespace.until_finished("g").await;
+    fixture.namespace.until("waits", "showing the missing image", shows).await;
+    let graph = fixture.run("ends", spec("5s")).await?;
     assert_eq!(finished(&graph), Some("Failed"));
+    let a = task_status(&graph, "a").expect("its status");
+    assert_eq!((a.phase, a.reason.as_deref()), (TaskPhase::Failed, Some("StartTimeout")));
     fixture.judge().await?;
     Ok(())
 }

@@ -61,8 +61,8 @@ async fn another_operator_takes_over_at_once_from_one_that_ended_in_order() -> R
             holder == Some(identity)
         };
         fixture.namespace.until_all::<Lease>("taken over", |leases| leases.iter().any(held)).await;
-        // one that was not given back stands for 12 seconds
-        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+        // one that was not given back stands for a minute
+        assert!(begin.elapsed() < Duration::from_secs(50), "{:?}", begin.elapsed());
     }
     went_on(&fixture).await
 }
@@ -84,7 +84,8 @@ async fn the_api_server_and_etcd_restart_in_mid_run() -> Result<()> {
 #[tokio::test]
 async fn an_operator_that_is_told_to_end_before_it_saw_a_graph_ends() -> Result<()> {
     let mut fixture = Fixture::new("early-end", script).await?;
-    fixture.operator.kill().await?;
+    // its Lease is given back
+    fixture.operator.terminate().await?;
     // the watch of graphs never begins, all others do
     fixture.proxy.inject(|call| (call.resource == "taskgraphs").then_some(Fate::Refused(503)));
     let settings = Settings::new(fixture.proxy.kubeconfig(), &fixture.namespace.name);

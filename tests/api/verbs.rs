@@ -15,6 +15,7 @@ use crate::{
     fixture::{Fixture, task},
     support::{
         ControlPlane, Play,
+        guarded::until_may,
         namespace::{condition, finished, holds, status, task as task_status},
     },
 };
@@ -156,6 +157,8 @@ async fn what_somebody_may_not_do_is_said() -> Result<()> {
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "reader"}],
     }))?;
     fixture.namespace.api().create(&PostParams::default(), &binding).await?;
+    let namespace = &fixture.namespace;
+    until_may(&namespace.client, "reader", ("get", "taskgraph.dev", "taskgraphs"), Some(&namespace.name)).await;
     for (verb, arguments) in [("cancel", &[][..]), ("rerun", &["--all"])] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-taskgraph"));
         command.args([verb, "g"]).args(arguments).args(["--namespace", &fixture.namespace.name, "--kubeconfig"]);

@@ -2,7 +2,12 @@
 
 mod writers;
 
-use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::{
@@ -37,6 +42,7 @@ use crate::{
     support::{
         ControlPlane, Namespace, Play, control_plane,
         namespace::{self, PATIENCE},
+        ports,
         webhook::configuration,
     },
 };
@@ -78,8 +84,8 @@ impl Server {
 
 impl Admitted {
     fn over(namespace: &Namespace) -> Result<Self> {
-        let free = std::net::TcpListener::bind("127.0.0.1:0")?;
-        Ok(Self { namespace: namespace.clone(), address: free.local_addr()?, client: namespace.client.clone() })
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?));
+        Ok(Self { namespace: namespace.clone(), address, client: namespace.client.clone() })
     }
 
     async fn new(test: &str) -> Result<Self> {

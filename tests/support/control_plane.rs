@@ -7,7 +7,6 @@ use std::{
     env,
     ffi::OsStr,
     fs, io,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -23,10 +22,10 @@ use kube::{
 use parking_lot::Mutex;
 use taskgraph::runtime::connections::stack;
 
-use super::{crds, embedded::script, guarded, process::Program};
+use super::{crds, embedded::script, guarded, ports, process::Program};
 
-/// How long the whole control plane may take to come up on a busy machine.
-const START: Duration = Duration::from_secs(90);
+/// How long the whole control plane may take to come up on a busy machine; a program that ends is noticed at once.
+const START: Duration = Duration::from_mins(5);
 /// Controllers that a Job's life needs; no machines, no service accounts.
 const CONTROLLERS: &str = "job-controller,garbage-collector-controller,namespace-controller,resourcequota-controller,ttl-after-finished-controller,persistentvolumeclaim-protection-controller";
 
@@ -138,7 +137,7 @@ impl ControlPlane {
         let bin = bin_dir()?;
         let dir = scratch_dir()?;
         let begin = Instant::now();
-        let [etcd, peer, api] = free_ports()?;
+        let [etcd, peer, api] = [ports::free()?, ports::free()?, ports::free()?];
         fs::write(dir.join("tokens.csv"), "secret,admin,admin,system:masters\nreader,reader,reader\n")?;
         let status = Command::new("openssl")
             .args(["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out"])
@@ -217,16 +216,6 @@ fn scratch_dir() -> Result<PathBuf> {
     // its standard input must stay open as long as this process lives
     std::mem::forget(child);
     Ok(dir)
-}
-
-fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
-    // all bound at once, so that no two are the same
-    let listeners: Vec<TcpListener> = (0..N).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<_>>()?;
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
 }
 
 fn launch(path: &Path, args: &[String], dir: &Path, name: &str) -> Result<Program> {

@@ -1,7 +1,5 @@
 //! The CRDs, installed as users do.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
@@ -9,6 +7,8 @@ use kube::{
     api::{Patch, PatchParams},
     runtime::{conditions, wait},
 };
+
+use super::namespace::PATIENCE;
 
 /// Applies ours, and waits until they are served.
 pub async fn install(client: &Client) -> Result<()> {
@@ -24,7 +24,7 @@ pub async fn apply(client: &Client, crds: &[CustomResourceDefinition]) -> Result
     for crd in crds {
         let name = crd.name_any();
         let established = wait::await_condition(api.clone(), &name, conditions::is_crd_established());
-        tokio::time::timeout(Duration::from_secs(30), established).await.context("CRD not established")??;
+        tokio::time::timeout(PATIENCE, established).await.context("CRD not established")??;
         // established, and yet "storage is (re)initializing" for a moment: the client tries again
         let version = crd.spec.versions.iter().find(|version| version.served).context("no version is served")?;
         let path = format!("/apis/{}/{}/{}", crd.spec.group, version.name, crd.spec.names.plural);

@@ -14,6 +14,7 @@ pub mod guarded;
 pub mod namespace;
 pub mod operator;
 pub mod player;
+pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod replay;

@@ -20,9 +20,6 @@ use super::namespace::Namespace;
 /// Kubernetes' label for the place of a pod's item.
 pub const LABEL_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
-/// How often a pod's status is tried to be told.
-const TRIES: usize = 60;
-
 /// What one pod does.
 #[derive(Clone, Debug)]
 pub struct Play {
@@ -250,7 +247,7 @@ async fn set_status(pods: &Api<Pod>, pod: &Pod, phase: &str, state: Value, condi
     let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
     let name = pod.name_any();
     // as a kubelet does while the API server is away
-    for _ in 0..TRIES {
+    loop {
         match pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
             Ok(_) => return,
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return,

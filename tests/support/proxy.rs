@@ -73,6 +73,14 @@ impl fmt::Display for Write {
     }
 }
 
+impl Write {
+    /// Whether it is made in every run of the same graph: what tells of something that changes is coalesced with what
+    /// comes soon after it.
+    pub fn is_certain(&self) -> bool {
+        self.call.verb == Method::POST && self.call.resource != "events"
+    }
+}
+
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -237,6 +245,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if *shared.crashed.borrow() {
         return pending().await;
     }
+    // before faults are looked up: what a test made then ends watches that it left alone
+    let begin = shared.watches.borrow().clone();
     let number = shared.begin(&call);
     let crash = number.and_then(|number| shared.crash.lock().filter(|crash| crash.0 == number));
     if let Some((_, Side::Before, process)) = crash {
@@ -263,7 +273,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if call.watch && response.status().is_success() {
         let control = shared.watches.subscribe();
         let place = Place::new(response.headers());
-        return response.map(|body| Body::from_stream(relay(call.resource, place, body, control)));
+        return response.map(|body| Body::from_stream(relay(call.resource, place, body, control, begin)));
     }
     response
 }
@@ -343,14 +353,14 @@ impl Call {
     }
 }
 
-/// What a watch tells, as long as it may.
+/// What a watch tells, as long as it may. `begin`: what there was to say of watches when it was asked for.
 fn relay(
     resource: String,
     place: Place,
     body: Body,
     control: watch::Receiver<Watches>,
+    begin: Watches,
 ) -> impl Stream<Item = Result<Bytes, axum::Error>> {
-    let begin = control.borrow().clone();
     let state = Some((body.into_data_stream(), control, place));
     futures::stream::unfold(state, move |state| {
         let (resource, begin) = (resource.clone(), begin.clone());

@@ -1,7 +1,7 @@
 //! What takes CloudEvents: an HTTP server of the test's own, and a real NATS server.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -24,7 +24,7 @@ use taskgraph::webhook::{
 };
 use tokio::task::JoinHandle;
 
-use super::{ControlPlane, namespace::PATIENCE, process::Program};
+use super::{ControlPlane, namespace::PATIENCE, ports, process::Program};
 
 /// What came in.
 #[derive(Clone, Debug)]
@@ -79,16 +79,11 @@ impl Tls {
     }
 }
 
-/// A port that nobody listens on.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
 impl HttpSink {
     /// One that nobody can reach yet.
     pub fn away() -> Result<Self> {
         let shared = Shared { received: Mutex::default(), answer: Mutex::new(Box::new(|_| (202, Duration::ZERO))) };
-        Ok(Self { port: free_port()?, shared: Arc::new(shared), server: None, tls: None })
+        Ok(Self { port: ports::free()?, shared: Arc::new(shared), server: None, tls: None })
     }
 
     /// One that takes everything.
@@ -191,7 +186,7 @@ pub enum Entry {
 impl Nats {
     /// One that does not run yet.
     pub fn away(entry: Entry) -> Result<Self> {
-        let port = free_port()?;
+        let port = ports::free()?;
         let dir = ControlPlane::shared().dir().join(format!("nats-{port}"));
         std::fs::create_dir_all(&dir)?;
         Ok(Self { port, dir, entry, program: None })
