@@ -113,33 +113,43 @@ pub async fn run(args: &TrialArgs) -> Result<()> {
     let name = format!("taskgraph-test-{:08x}", random >> 32);
 
     let end = Instant::now() + args.timeout;
-    create(&graphs, &graph(&name, args)?, end)
-        .await
-        .with_context(|| format!("failed to create a graph in namespace {namespace}"))?;
+    let graph = graph(&name, args)?;
+    let (creation, deletion) = (PostParams::default(), DeleteParams::foreground());
+    match tried(end, || graphs.create(&creation, &graph)).await {
+        // nobody else has the name: an answer was lost
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+        result => {
+            result.with_context(|| format!("failed to create a graph in namespace {namespace}"))?;
+        }
+    }
     println!("created TaskGraph {name} in namespace {namespace}");
     if let Err(error) = follow(&graphs, &name, args.timeout, end).await {
         println!("the graph stays for {TTL}: kubectl -n {namespace} describe taskgraph {name}");
         return Err(error);
     }
-    graphs.delete(&name, &DeleteParams::foreground()).await.context("failed to delete the graph")?;
+    match tried(end, || graphs.delete(&name, &deletion)).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => {}
+        result => {
+            result.context("failed to delete the graph")?;
+        }
+    }
     println!("all went as it should; the graph is deleted");
     Ok(())
 }
 
-/// Creates the graph. What is no fault of the graph is tried again until the time is over: so soon after an install the API
+/// What a call comes to. What is no fault of the call is tried again until the time is over: so soon after an install the API
 /// server may not reach the operator's webhook yet.
-async fn create(graphs: &Api<TaskGraph>, graph: &TaskGraph, end: Instant) -> Result<(), kube::Error> {
-    let mut again = false;
+async fn tried<T, F>(end: Instant, call: impl Fn() -> F) -> Result<T, kube::Error>
+where
+    F: Future<Output = Result<T, kube::Error>>,
+{
     loop {
-        match graphs.create(&PostParams::default(), graph).await {
-            // an answer was lost
-            Err(kube::Error::Api(status)) if again && status.is_already_exists() => return Ok(()),
+        match call().await {
             Err(error) if passes(&error) && Instant::now() < end => {
                 println!("trying again: {error}");
-                again = true;
                 sleep(LOOK).await;
             }
-            result => return result.map(|_| ()),
+            result => return result,
         }
     }
 }

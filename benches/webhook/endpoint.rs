@@ -28,6 +28,7 @@ use taskgraph::{
     },
 };
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::{KINDS, Pace, TASKS, graph, print};
 
@@ -123,7 +124,7 @@ pub async fn start(client: Client, access: Mode) -> Result<(u16, Material)> {
     let port = listener.local_addr()?.port();
     let templates = Caches::default().reader();
     let admission = Admission::new(client, templates, access, Metrics::new().0, Health::default());
-    tokio::spawn(serve(listener, served, admission, std::future::pending()));
+    tokio::spawn(serve(listener, served, admission, CancellationToken::new(), Duration::ZERO));
     Ok((port, material))
 }
 

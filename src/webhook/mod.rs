@@ -25,13 +25,17 @@ pub mod review;
 pub mod tls;
 pub mod writers;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{future::ready, io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Bytes,
     extract::{DefaultBodyLimit, RawQuery, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONNECTION, CONTENT_TYPE},
+    },
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -59,7 +63,7 @@ const MAX_BODY: usize = 16 << 20;
 /// How long an API server waits for an answer if it does not say (it does).
 const WAITS: Duration = Duration::from_secs(10);
 /// How long reviews are still answered after the program was told to end: until then no API server knows of it.
-const LINGER: Duration = Duration::from_secs(3);
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Where the certificate comes from, as the arguments say. `namespace`: the operator's own.
 pub fn source(args: &Args, namespace: &str) -> Source {
@@ -101,30 +105,44 @@ pub fn run(
     async move {
         let ended = CancellationToken::new();
         let kept = tokio::spawn(keeper::keep(keeper, ended.clone()));
-        let last = async move {
-            stop.cancelled().await;
-            tokio::time::sleep(LINGER).await;
-        };
-        let result = serve(listener, served, admission, last).await;
+        let result = serve(listener, served, admission, stop, LINGER).await;
         ended.cancel();
         let _ = kept.await;
         result
     }
 }
 
-/// Serves reviews with the certificate in `served` until `stop`, then lets open requests end.
+/// Serves reviews with the certificate in `served` until `stop`, and for `linger` longer; then lets open requests end.
 pub async fn serve(
     listener: TcpListener,
     served: Served,
     admission: Arc<Admission>,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: CancellationToken,
+    linger: Duration,
 ) -> io::Result<()> {
-    let router = Router::new()
+    let router = router(admission, stop.clone());
+    let last = async move {
+        stop.cancelled().await;
+        tokio::time::sleep(linger).await;
+    };
+    axum::serve(Connections::on(listener, served)?, router).with_graceful_shutdown(last).await
+}
+
+/// From `stop` on each answer ends its connection. API servers keep theirs for the next review, and would be cut off in the
+/// midst of it when all connections are closed; so they come over new ones, which lead to those that stay.
+fn router(admission: Arc<Admission>, stop: CancellationToken) -> Router {
+    let leave = move |mut answer: Response| {
+        if stop.is_cancelled() {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        ready(answer)
+    };
+    Router::new()
         .route(PATH, post(admit))
         .route(PATH_OF_WRITERS, post(note))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(admission);
-    axum::serve(Connections::on(listener, served)?, router).with_graceful_shutdown(stop).await
+        .layer(map_response(leave))
+        .with_state(admission)
 }
 
 async fn note(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {

@@ -125,7 +125,7 @@ impl Admitted {
             "metadata": {"name": self.namespace.name},
             "webhooks": [{
                 "name": "writers.taskgraph.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None",
-                "failurePolicy": "Ignore", "matchPolicy": "Equivalent", "timeoutSeconds": 2,
+                "failurePolicy": "Ignore", "matchPolicy": "Equivalent", "timeoutSeconds": 30,
                 "clientConfig": {"url": format!("https://{}{}", self.address, webhook::PATH_OF_WRITERS)},
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.namespace.name}},
                 "rules": [{"apiGroups": ["taskgraph.dev"], "apiVersions": ["v1alpha1"], "operations": ["CREATE", "UPDATE"],

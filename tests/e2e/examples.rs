@@ -2,9 +2,11 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::PersistentVolumeClaim};
+use kube::ResourceExt;
 use serde_json::{Value, json};
-use taskgraph::api::{TaskGraph, TaskPhase};
+use taskgraph::api::{LABEL_ROLE, ROLE_CACHE, TaskGraph, TaskPhase};
 
 use crate::{
     support::namespace::{status, task},
@@ -55,8 +57,16 @@ async fn shared_files() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_figure_that_is_reused() -> Result<()> {
     let world = World::new("cache").await?;
-    world.apply(&file("examples/cache.yaml")?).await?;
+    let file = file("examples/cache.yaml")?;
+    let (first, again) = file.rsplit_once("\n---\n").context("two graphs")?;
+    world.apply(first).await?;
     let first = world.wait("figures", "complete").await?;
+    // stored beside the status
+    let remembered = |revisions: &[ControllerRevision]| {
+        revisions.iter().any(|revision| revision.labels().get(LABEL_ROLE).is_some_and(|role| role == ROLE_CACHE))
+    };
+    world.namespace.until_all::<ControllerRevision>("remembered", remembered).await;
+    world.apply(again).await?;
     let second = world.wait("figures-again", "complete").await?;
     assert_eq!((outputs(&first, "count"), outputs(&second, "count")), (json!({"primes": 669}), json!({"primes": 669})));
     let ran = |graph: &TaskGraph, name: &str| task(graph, name).map(|task| (task.attempts, task.reason));
@@ -132,7 +142,8 @@ async fn waits() -> Result<()> {
     assert_eq!(review.failed_attempts[0].message.as_deref(), Some("by admin: the notes lack a date"));
     let settle = task(&graph, "settle").expect("its status");
     let took = settle.completion_time.zip(settle.start_time).map(|(end, start)| end.duration_since(start).as_secs());
-    assert_eq!(took, Some(3));
+    // as soon as time comes to it
+    assert!(took.is_some_and(|took| took >= 3), "{took:?}");
     world.judge().await
 }
 
@@ -187,6 +198,11 @@ async fn pipeline(data: &str) -> Result<(World, TaskGraph)> {
         .replace("taskgraph-demo-orders", &format!("{name}-orders"))
         .replace("namespace: taskgraph-demo", &format!("namespace: {name}"));
     world.apply(&volume).await?;
+    // a claim that Kubernetes sees before its volume waits for up to 15 s, of the 60 that fetch-data has
+    let bound = |claims: &[PersistentVolumeClaim]| {
+        claims.iter().any(|claim| claim.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Bound")))
+    };
+    world.namespace.until_all::<PersistentVolumeClaim>("bound", bound).await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data-processing/make-orders");
     let orders = Command::new(script).arg(data).output()?;
     ensure!(orders.status.success(), "{script}: {}", String::from_utf8_lossy(&orders.stderr));

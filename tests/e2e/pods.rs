@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use serde_json::json;
 use taskgraph::api::{TaskGraph, TaskPhase, TaskStatus};
 
@@ -11,7 +12,7 @@ use crate::{
     world::{World, shell},
 };
 
-/// A cause that only the user can mend shows within this.
+/// A cause that only the user can mend shows within this, once Kubernetes tells of it.
 const SECONDS: Duration = Duration::from_secs(20);
 
 /// The first failed attempt of a task.
@@ -23,6 +24,12 @@ fn first_failure(graph: &TaskGraph, name: &str) -> (String, Option<i32>, String)
 
 fn says(task: &TaskStatus, word: &str) -> bool {
     [&task.reason, &task.message].into_iter().flatten().any(|text| text.contains(word))
+}
+
+fn lacks_its_image(pod: &Pod) -> bool {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    waiting.into_iter().any(|reason| reason == "ErrImageNeverPull")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,8 +69,9 @@ async fn a_missing_image_shows_within_seconds() -> Result<()> {
     let mut missing = shell("missing", &[], "true");
     missing["container"]["image"] = json!("localhost/no-such-image:1");
     missing["container"]["imagePullPolicy"] = json!("Never");
-    let begin = Instant::now();
     world.apply_graph("g", json!({"tasks": [missing]})).await?;
+    world.namespace.until_all::<Pod>("told by the kubelet", |pods| pods.iter().any(lacks_its_image)).await;
+    let begin = Instant::now();
     let shows = |graph: &TaskGraph| task(graph, "missing").is_some_and(|task| says(&task, "ErrImageNeverPull"));
     world.namespace.until("g", "showing the missing image", shows).await;
     assert!(begin.elapsed() < SECONDS, "{:?}", begin.elapsed());
@@ -75,8 +83,10 @@ async fn a_pod_refused_by_pod_security_shows_within_seconds() -> Result<()> {
     let world = World::new("refused").await?;
     let name = world.namespace.name.clone();
     world.kubectl(&["label", "namespace", &name, "pod-security.kubernetes.io/enforce=restricted"]).await?;
-    let begin = Instant::now();
     world.apply_graph("g", json!({"tasks": [shell("a", &[], "true")]})).await?;
+    let refused = |event: &Event| event.reason.as_deref() == Some("FailedCreate");
+    world.namespace.until_all::<Event>("told by Kubernetes", |events| events.iter().any(refused)).await;
+    let begin = Instant::now();
     let shows = |graph: &TaskGraph| {
         task(graph, "a").is_some_and(|task| says(&task, "PodSecurity") || says(&task, "restricted"))
     };

@@ -127,12 +127,16 @@ async fn each_role_may_what_it_is_for_and_nothing_else() -> Result<()> {
 async fn until_noted(person: &Person, graph: &str) -> Result<()> {
     let shown = "jsonpath={.metadata.annotations.taskgraph\\.dev/created-by}";
     let noted = async {
-        while person.kubectl.run(&["create", "--dry-run=server", "-o", shown, "-f", "-"], graph).await? != person.name {
+        loop {
+            match person.kubectl.run(&["create", "--dry-run=server", "-o", shown, "-f", "-"], graph).await {
+                Ok(name) if name == person.name => return,
+                Ok(_) => {}
+                Err(error) => eprintln!("{}: {error:#}", person.name),
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Ok(())
     };
-    tokio::time::timeout(PATIENCE, noted).await.context("who creates a graph is not noted")?
+    tokio::time::timeout(PATIENCE, noted).await.context("who creates a graph is not noted")
 }
 
 /// A release, from its template to its end, by the people whose work it is.

@@ -100,9 +100,9 @@ fn restricted(mut tasks: Vec<Value>) -> Value {
     json!({"podDefaults": {"securityContext": context}, "tasks": tasks})
 }
 
-/// One after the other; the first takes some seconds.
+/// One after the other; the first takes longer than it takes to end an operator.
 fn graph() -> Value {
-    restricted(vec![shell("a", &[], "sleep 5"), shell("b", &["a"], "id")])
+    restricted(vec![shell("a", &[], "sleep 8"), shell("b", &["a"], "id")])
 }
 
 async fn runs_to_its_end(team: &Team, name: &str) -> Result<()> {
@@ -117,7 +117,7 @@ async fn the_webhook_is_out_of_reach(team: &Team) -> Result<()> {
     let template = json!({"apiVersion": "taskgraph.dev/v1alpha1", "kind": "TaskTemplate", "metadata": {"name": "inner"}, "spec": inner});
     team.served.apply(&template.to_string()).await?;
     let child = json!({"name": "child", "dependsOn": ["a"], "templateRef": {"name": "inner"}});
-    team.served.apply_graph("parent", restricted(vec![shell("a", &[], "sleep 3"), child])).await?;
+    team.served.apply_graph("parent", restricted(vec![shell("a", &[], "sleep 8"), child])).await?;
     let lead_to = async |service: &str| {
         let name = format!("taskgraph-{}", team.system.namespace.name);
         let patch = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/service/name", "value": service}]);

@@ -12,7 +12,7 @@ use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 use taskgraph::api::TaskGraph;
 
-use crate::support::{Auditor, Namespace, control_plane, embedded, replay};
+use crate::support::{Auditor, Namespace, control_plane, embedded, namespace::PATIENCE, replay};
 
 /// What one test has.
 pub struct World {
@@ -70,7 +70,9 @@ impl World {
     /// Waits with `kubectl wait` for a condition of a graph; gives the graph.
     pub async fn wait(&self, name: &str, condition: &str) -> Result<TaskGraph> {
         let (graph, wanted) = (format!("taskgraph/{name}"), format!("--for=condition={condition}"));
-        self.kubectl(&["wait", &graph, &wanted, "--timeout=180s"]).await?;
+        // all that a graph does, on a machine on which each step may take so long
+        let timeout = format!("--timeout={}s", (3 * PATIENCE).as_secs());
+        self.kubectl(&["wait", &graph, &wanted, &timeout]).await?;
         Ok(self.namespace.graphs().get(name).await?)
     }
 

@@ -117,8 +117,10 @@ impl ControlPlane {
 
     /// How to reach it as the user `reader`, who has no rights but those that a test gives.
     pub fn readers_kubeconfig(&self) -> Result<PathBuf> {
-        let path = self.dir.join("reader.yaml");
-        fs::write(&path, fs::read_to_string(&self.kubeconfig)?.replace("token: secret", "token: reader"))?;
+        let (path, whole) = (self.dir.join("reader.yaml"), tempfile::NamedTempFile::new_in(&self.dir)?);
+        fs::write(whole.path(), fs::read_to_string(&self.kubeconfig)?.replace("token: secret", "token: reader"))?;
+        // tests side by side read it
+        whole.persist(&path)?;
         Ok(path)
     }
 

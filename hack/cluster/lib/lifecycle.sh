@@ -17,14 +17,14 @@ up() {
 	check_free
 	stake_claim
 	attempt converge
-	if [[ $result != 0 && -z $fresh ]]; then
-		# something hangs, or has lost its socket: the data may still be sound
-		say 'that did not repair it, restarting all programs'
+	if [[ $result != 0 ]]; then
+		# something hangs, has lost its socket, or was only late: the data may still be sound
+		say 'it does not work yet, restarting all programs'
 		for name in "${programs[@]}"; do
 			[[ ! -e $run/$name.pid ]] || stop "$name" kill
 		done
 		attempt converge
-		if [[ $result != 0 ]]; then
+		if [[ $result != 0 && -z $fresh ]]; then
 			say 'nor did that, starting from a clean state'
 			wipe "$state"
 			stake_claim

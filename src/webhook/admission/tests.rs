@@ -10,14 +10,15 @@ use rustls::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use super::*;
 use crate::{
     controller::templates::Caches,
     webhook::{
-        PATH, access,
+        PATH, PATH_OF_WRITERS, access,
         certificates::{Material, Policy},
-        serve,
+        router, serve,
         tls::Served,
     },
 };
@@ -123,12 +124,30 @@ async fn ask(port: u16, authorities: &str, body: &str) -> io::Result<String> {
     .await?
 }
 
+/// What an API server reads of an answer to know whether it may ask again over the same connection.
+#[tokio::test]
+async fn who_asks_while_it_ends_is_told_to_go_elsewhere() {
+    let stop = CancellationToken::new();
+    let router = router(admission(), stop.clone());
+    for (ends, expected) in [(false, None), (true, Some("close"))] {
+        if ends {
+            stop.cancel();
+        }
+        for (path, body) in [(PATH, review(&json!({"tasks": []}), false).to_string()), (PATH_OF_WRITERS, "{".into())] {
+            let request = axum::http::Request::post(path).body(body).unwrap();
+            let answer = router.clone().oneshot(request).await.unwrap();
+            let told = answer.headers().get(axum::http::header::CONNECTION).map(|value| value.to_str().unwrap());
+            assert_eq!(told, expected, "{path}, {}", answer.status());
+        }
+    }
+}
+
 #[tokio::test]
 async fn certificates_are_changed_while_it_serves() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (served, stop) = (Served::default(), CancellationToken::new());
-    let serving = tokio::spawn(serve(listener, served.clone(), admission(), stop.clone().cancelled_owned()));
+    let serving = tokio::spawn(serve(listener, served.clone(), admission(), stop.clone(), Duration::ZERO));
     let now = jiff::Timestamp::now();
     let first = policy().renew(&Material::default(), false, now).unwrap().unwrap();
     let body = review(&json!({"tasks": [{"name": "a", "container": {"image": "i"}}]}), false).to_string();
