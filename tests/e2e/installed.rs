@@ -60,14 +60,16 @@ impl Installed {
     /// Its pods of one image, those that are about to end left out.
     pub async fn pods_of(&self, image: &str) -> Result<Vec<Pod>> {
         let labelled = ListParams::default().labels("app.kubernetes.io/name=taskgraph");
-        let runs = |pod: &Pod| {
-            let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-            pod.metadata.deletion_timestamp.is_none()
-                && containers.clone().any(|container| container.image.as_deref() == Some(image))
-        };
         let mut pods = self.namespace.pods().list(&labelled).await?.items;
-        pods.retain(runs);
+        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none() && runs(pod, image));
         Ok(pods)
+    }
+
+    /// Waits until no pod of another image is left.
+    pub async fn until_all_of(&self, image: &str) {
+        let is_ours = |pod: &&Pod| pod.labels().get("app.kubernetes.io/name").is_some_and(|name| name == "taskgraph");
+        let alone = |pods: &[Pod]| pods.iter().filter(is_ours).all(|pod| runs(pod, image));
+        self.namespace.until_all::<Pod>(&format!("all of {image}"), alone).await;
     }
 
     /// Waits until a replica of an image leads; its pod.
@@ -110,6 +112,10 @@ impl Installed {
         self.leader("another", |holder| !holder.is_empty() && holder != name).await;
         Ok(begin.elapsed())
     }
+}
+
+fn runs(pod: &Pod, image: &str) -> bool {
+    pod.spec.iter().flat_map(|spec| &spec.containers).any(|container| container.image.as_deref() == Some(image))
 }
 
 fn restarts(pod: &Pod) -> i32 {
