@@ -116,7 +116,7 @@ pub async fn run(args: &TrialArgs) -> Result<()> {
     let graph = graph(&name, args)?;
     let (creation, deletion) = (PostParams::default(), DeleteParams::foreground());
     match tried(end, || graphs.create(&creation, &graph)).await {
-        // nobody else has the name: an answer was lost
+        // an answer was lost: by 32 random bits nobody else has the name
         Err(kube::Error::Api(status)) if status.is_already_exists() => {}
         result => {
             result.with_context(|| format!("failed to create a graph in namespace {namespace}"))?;
@@ -137,8 +137,8 @@ pub async fn run(args: &TrialArgs) -> Result<()> {
     Ok(())
 }
 
-/// What a call comes to. What is no fault of the call is tried again until the time is over: so soon after an install the API
-/// server may not reach the operator's webhook yet.
+/// Makes a call, again and again until `end` where what failed may pass by itself: so soon after an install the API server
+/// may not reach the operator's webhook yet.
 async fn tried<T, F>(end: Instant, call: impl Fn() -> F) -> Result<T, kube::Error>
 where
     F: Future<Output = Result<T, kube::Error>>,

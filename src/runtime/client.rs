@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
 use super::{
-    connections::stack,
+    connections::{self, stack},
     health::Health,
     metrics::{Metrics, RequestLabels, VerbLabel},
     protobuf::ProtobufLayer,
@@ -36,7 +36,7 @@ pub enum Error {
     Config(#[from] kube::config::InferConfigError),
     /// What was found cannot be used (certificates, addresses).
     #[error("failed to set up the connection to the cluster: {0}")]
-    Build(#[from] kube::Error),
+    Build(#[from] connections::Error),
 }
 
 /// A client for the cluster that KUBECONFIG or `~/.kube/config` names, else for the one that the

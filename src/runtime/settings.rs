@@ -162,7 +162,7 @@ mod tests {
             let told = follower.look().is_err();
             (told, levels.current(), tracer.trace("u", None).unwrap().is_sampled())
         };
-        let quiet = "kube_client::client::builder=off,async_nats=off";
+        let quiet = "async_nats=off";
         assert_eq!(after("logLevel: debug\ntraceRatio: 0\n"), (false, format!("{quiet},debug"), false));
         assert_eq!(after("logLevel: nonsense=loud\n"), (true, format!("{quiet},debug"), false));
         assert_eq!(after("traceRatio: 2\n"), (true, format!("{quiet},debug"), false));

@@ -62,7 +62,8 @@ pub const PATH_OF_WRITERS: &str = "/writers";
 const MAX_BODY: usize = 16 << 20;
 /// How long an API server waits for an answer if it does not say (it does).
 const WAITS: Duration = Duration::from_secs(10);
-/// How long reviews are still answered after the program was told to end: until then no API server knows of it.
+/// How long reviews are still answered after the program was told to end: until then no API server knows of it. On a busy
+/// machine its endpoint is withdrawn a second or three after that.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Where the certificate comes from, as the arguments say. `namespace`: the operator's own.
@@ -128,8 +129,9 @@ pub async fn serve(
     axum::serve(Connections::on(listener, served)?, router).with_graceful_shutdown(last).await
 }
 
-/// From `stop` on each answer ends its connection. API servers keep theirs for the next review, and would be cut off in the
-/// midst of it when all connections are closed; so they come over new ones, which lead to those that stay.
+/// From `stop` on each answer ends its connection. API servers keep theirs for the next review, and could be cut off in the
+/// midst of it when all connections are closed in the end. So those that are busy move to replicas that stay; what is closed
+/// in the end has not been used for a while.
 fn router(admission: Arc<Admission>, stop: CancellationToken) -> Router {
     let leave = move |mut answer: Response| {
         if stop.is_cancelled() {

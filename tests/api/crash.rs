@@ -13,7 +13,7 @@ use crate::{
     support::{
         Play,
         namespace::{finished, outcome},
-        proxy::Side,
+        proxy::{Side, Write, certain},
     },
     told,
 };
@@ -221,9 +221,7 @@ const CACHE: Shape = Shape {
 struct Ran {
     outcome: Vec<(String, TaskPhase, u32, Option<String>, Value)>,
     condition: Option<&'static str>,
-    writes: usize,
-    /// Those of them that every run makes.
-    certain: usize,
+    writes: Vec<Write>,
     crashed: bool,
 }
 
@@ -264,40 +262,48 @@ async fn run(shape: Shape, crash: Option<(usize, Side)>) -> Result<Ran> {
     ensure!(early || status.success(), "the operator ended with {status}");
     fixture.judge().await?;
     told::told_once(&fixture, &graph).await?;
-    let certain = writes.iter().filter(|write| write.is_certain()).count();
-    Ok(Ran { outcome: outcome(&graph), condition: finished(&graph), writes: writes.len(), certain, crashed })
+    Ok(Ran { outcome: outcome(&graph), condition: finished(&graph), writes, crashed })
+}
+
+/// Kills at each write, on one side of it and on the other. As the number of writes differs from run to run, where some are
+/// coalesced, it goes on until a whole batch was not killed. `killed`: whether that run was. The kills must be more than
+/// `certain`.
+pub async fn at_each_write<F>(what: &str, certain: usize, killed: impl Fn(usize, Side) -> F) -> Result<()>
+where
+    F: Future<Output = Result<bool>>,
+{
+    for side in [Side::Before, Side::After] {
+        let (mut number, mut kills) = (0, 0);
+        loop {
+            let batch = stream::iter(number..number + SIDE_BY_SIDE).map(|number| killed(number, side));
+            let batch: Vec<bool> = batch.buffered(SIDE_BY_SIDE).try_collect().await?;
+            number += SIDE_BY_SIDE;
+            kills += batch.iter().filter(|killed| **killed).count();
+            if !batch.contains(&true) {
+                break;
+            }
+            ensure!(number < MOST_WRITES, "{what}: writes without end");
+        }
+        // and at least one status; a sweep that kills nobody shows nothing
+        assert!(kills > certain, "{what}: {certain} writes at least, but only {kills} kills {side:?} one");
+    }
+    Ok(())
 }
 
 async fn sweep(shape: Shape) -> Result<()> {
     let calm = run(shape, None).await?;
     assert_eq!(calm.condition, Some(shape.condition));
-    let checked = |number: usize, side: Side| {
+    at_each_write(shape.name, certain(&calm.writes), |number, side| {
         let calm = &calm;
         async move {
             let ran = run(shape, Some((number, side))).await?;
             assert_eq!(ran.condition, calm.condition, "{}: killed {side:?} write {number}", shape.name);
             assert_eq!(ran.outcome, calm.outcome, "{}: killed {side:?} write {number}", shape.name);
-            assert!(ran.crashed || ran.writes <= number, "{}: not killed {side:?} write {number}", shape.name);
-            anyhow::Ok(ran.crashed)
+            assert!(ran.crashed || ran.writes.len() <= number, "{}: not killed {side:?} write {number}", shape.name);
+            Ok(ran.crashed)
         }
-    };
-    for side in [Side::Before, Side::After] {
-        // the number of writes differs from run to run, as some are coalesced: on until a whole batch was not killed
-        let (mut number, mut kills) = (0, 0);
-        loop {
-            let batch = stream::iter(number..number + SIDE_BY_SIDE).map(|number| checked(number, side));
-            let crashed: Vec<bool> = batch.buffered(SIDE_BY_SIDE).try_collect().await?;
-            number += SIDE_BY_SIDE;
-            kills += crashed.iter().filter(|crashed| **crashed).count();
-            if !crashed.contains(&true) {
-                break;
-            }
-            ensure!(number < MOST_WRITES, "{}: writes without end", shape.name);
-        }
-        // and at least one status
-        assert!(kills > calm.certain, "{}: {} writes, but only {kills} kills", shape.name, calm.writes);
-    }
-    Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

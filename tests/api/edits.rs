@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{apps::v1::ControllerRevision, batch::v1::Job};
 use kube::{ResourceExt, api::ListParams};
 use serde_json::json;
 use taskgraph::api::{TaskGraph, TaskPhase, TaskStatus};
 
 use crate::{
+    crash,
     fixture::{Fixture, container, task, task_with},
     support::{
         Play,
         namespace::{condition, finished, holds, line, status, task as task_of},
-        proxy::{Fate, Side, Write},
+        proxy::{Fate, Side, Write, certain},
         sight::{Object, Sighting},
     },
 };
@@ -423,18 +423,14 @@ async fn between_any_two_writes_of_an_edit() -> Result<()> {
     let calm = edited(None).await?;
     assert_eq!(calm.line, "a=Succeeded/2 b=Succeeded/1 c=Succeeded/1 end=Succeeded/1 gone=Cancelled/1 bad=Failed/1");
     assert_eq!(calm.end, Some("Complete"));
-    let (writes, calm) = (calm.writes.len(), &calm);
-    let checked = |(number, side)| async move {
-        let ran = edited(Some((number, side))).await?;
-        assert_eq!((&ran.line, ran.end), (&calm.line, calm.end), "killed {side:?} write {number}");
-        assert!(ran.crashed || ran.writes.len() <= number, "not killed {side:?} write {number}");
-        anyhow::Ok(ran.crashed)
-    };
-    let points = (0..writes).flat_map(|number| [(number, Side::Before), (number, Side::After)]);
-    let crashed: Vec<bool> = stream::iter(points).map(checked).buffered(8).try_collect().await?;
-    let kills = crashed.iter().filter(|crashed| **crashed).count();
-    // and at least one status
-    let certain = calm.writes.iter().filter(|write| write.is_certain()).count();
-    assert!(kills > 2 * certain, "{writes} writes, but only {kills} kills");
-    Ok(())
+    crash::at_each_write("an edit", certain(&calm.writes), |number, side| {
+        let calm = &calm;
+        async move {
+            let ran = edited(Some((number, side))).await?;
+            assert_eq!((&ran.line, ran.end), (&calm.line, calm.end), "killed {side:?} write {number}");
+            assert!(ran.crashed || ran.writes.len() <= number, "not killed {side:?} write {number}");
+            Ok(ran.crashed)
+        }
+    })
+    .await
 }

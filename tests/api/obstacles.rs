@@ -184,7 +184,7 @@ async fn an_edit_that_cannot_be_stored_holds_up_nothing_of_what_runs() -> Result
     };
     let fails = obstacle(&fixture.proxy, Fate::Refused(500), stored);
     fixture.namespace.edit("g", json!({"tasks": [task("b", &[]), task("c", &["b"])]})).await?;
-    tried.wait_for(|count| *count > 0).await?;
+    tokio::time::timeout(PATIENCE, tried.wait_for(|count| *count > 0)).await??;
     fixture.player.let_end();
     fixture.namespace.until("g", "gone on", |graph| line(graph) == "b=Succeeded/1").await;
     fails.store(false, Ordering::SeqCst);

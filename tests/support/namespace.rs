@@ -14,7 +14,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
@@ -141,7 +141,28 @@ impl Namespace {
             object.managed_fields_mut().clear();
             serde_json::to_string_pretty(&object).unwrap_or_default()
         });
-        panic!("{}/{name}: not {what} after {PATIENCE:?}; it is {}", self.name, last.as_deref().unwrap_or("not there"))
+        let last = last.as_deref().unwrap_or("not there");
+        panic!("{}/{name}: not {what} after {PATIENCE:?}; it is {last}\n{}", self.name, self.left().await)
+    }
+
+    /// The Jobs and pods that there are, a line each: what a graph waits for.
+    async fn left(&self) -> String {
+        fn line<K: Resource>(object: &K, phase: Option<&str>) -> String {
+            let metadata = object.meta();
+            let deleted = metadata.deletion_timestamp.as_ref().map(|time| time.0.to_string());
+            format!(
+                "{} {} deleted {deleted:?} finalizers {:?}\n",
+                object.name_any(),
+                phase.unwrap_or_default(),
+                object.finalizers()
+            )
+        }
+        let all = ListParams::default();
+        let jobs = self.jobs().list(&all).await.map(|jobs| jobs.items).unwrap_or_default();
+        let pods = self.pods().list(&all).await.map(|pods| pods.items).unwrap_or_default();
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+        let jobs = jobs.iter().map(|job| line(job, Some("Job")));
+        jobs.chain(pods.iter().map(|pod| line(pod, phase(pod).as_deref()))).collect()
     }
 
     /// Waits until the objects of a kind are as `wanted` says; gives them.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Value, json};
@@ -180,8 +180,19 @@ pub fn phase(pod: &Pod) -> Option<&str> {
 
 async fn let_go(pods: Api<Pod>, pod: Pod, lingers: Duration) {
     tokio::time::sleep(lingers).await;
-    // someone else may have been faster
-    let _ = pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
+    let name = pod.name_any();
+    let now = DeleteParams::default()
+        .grace_period(0)
+        .preconditions(Preconditions { uid: pod.uid(), ..Preconditions::default() });
+    loop {
+        match pods.delete(&name, &now).await {
+            Ok(_) => return,
+            // someone else was faster
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return,
+            Err(error) => eprintln!("player: deleting {name}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
 
 async fn act(pods: Api<Pod>, pod: Pod, part: Play, let_end: CancellationToken) {
@@ -250,7 +261,13 @@ async fn set_status(pods: &Api<Pod>, pod: &Pod, phase: &str, state: Value, condi
     loop {
         match pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
             Ok(_) => return,
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return,
+            // it is gone, or not the same, or it would never be taken
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                if ![404, 409].contains(&status.code) {
+                    eprintln!("player: status of {name}: {status}");
+                }
+                return;
+            }
             Err(error) => eprintln!("player: status of {name}: {error}"),
         }
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -17,7 +17,7 @@ const COUNT: u16 = 10_000;
 /// If there is none.
 pub fn free() -> io::Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // processes side by side begin at places of their own
+    // test programs side by side begin at places of their own, mostly
     let begin = u16::try_from(std::process::id() * 61 % u32::from(COUNT)).unwrap_or_default();
     let mut error = io::ErrorKind::AddrInUse.into();
     for _ in 0..COUNT {

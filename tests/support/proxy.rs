@@ -73,12 +73,10 @@ impl fmt::Display for Write {
     }
 }
 
-impl Write {
-    /// Whether it is made in every run of the same graph: what tells of something that changes is coalesced with what
-    /// comes soon after it.
-    pub fn is_certain(&self) -> bool {
-        self.call.verb == Method::POST && self.call.resource != "events"
-    }
+/// How many of these writes every run of the same graph makes, more or less: what tells of something that changes is
+/// coalesced with what comes soon after it.
+pub fn certain(writes: &[Write]) -> usize {
+    writes.iter().filter(|write| write.call.verb == Method::POST && write.call.resource != "events").count()
 }
 
 /// What becomes of a request.
@@ -245,7 +243,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if *shared.crashed.borrow() {
         return pending().await;
     }
-    // before faults are looked up: what a test made then ends watches that it left alone
+    // taken before faults are looked up: a watch that is let through now is cut by whoever then makes a fault and cuts
     let begin = shared.watches.borrow().clone();
     let number = shared.begin(&call);
     let crash = number.and_then(|number| shared.crash.lock().filter(|crash| crash.0 == number));

@@ -25,7 +25,7 @@ up() {
 		done
 		attempt converge
 		if [[ $result != 0 && -z $fresh ]]; then
-			say 'nor did that, starting from a clean state'
+			say 'nor does it now, starting from a clean state'
 			wipe "$state"
 			stake_claim
 			attempt converge

@@ -6,15 +6,12 @@ use http::{
     Method, Request, StatusCode, Uri,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT},
 };
-use kube::{
-    Client, Config,
-    client::{Body, ClientBuilder},
-};
+use kube::{Client, Config, client::Body};
 
 use super::{SinkArgs, SinkError, secret::Files};
 use crate::{
     controller::cloud_events::event,
-    runtime::{client::AGENT, telemetry::chain},
+    runtime::{client::AGENT, connections::stack, telemetry::chain},
 };
 
 /// How long a sink may take to answer.
@@ -53,7 +50,7 @@ impl HttpSink {
         let public = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
         config.root_cert = Some(public.iter().map(|certificate| certificate.to_vec()).collect());
         let target = target.map_or_else(|| Uri::from_static("/"), Uri::from);
-        Ok(Self { client: ClientBuilder::try_from(config)?.build(), target, secret: Files::of(args) })
+        Ok(Self { client: stack(&config)?.build(), target, secret: Files::of(args) })
     }
 
     /// Sends one event. Answers other than 2xx are no success; where a redirect leads is not followed.

@@ -9,10 +9,7 @@ use http::{
 };
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
 use rustls::{
@@ -21,7 +18,7 @@ use rustls::{
 };
 
 use super::Error;
-use crate::runtime::{client::AGENT, telemetry::chain};
+use crate::runtime::{client::AGENT, connections::pool, telemetry::chain};
 
 /// How long the collector may take for one request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,8 +65,7 @@ impl Collector {
             }
             _ => return Err(wrong()),
         };
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { client, uri, headers: parse_headers(headers)? })
+        Ok(Self { client: pool().build(connector), uri, headers: parse_headers(headers)? })
     }
 
     /// Sends an encoded `ExportTraceServiceRequest`.
