@@ -133,6 +133,7 @@ mod tests {
     #[test]
     fn a_client_is_quiet_unless_asked() {
         let filter = |text: &str| quiet(EnvFilter::new(text), text).to_string();
+        assert_eq!(filter("info"), "async_nats=off,info");
         assert_eq!(filter("info,kube_client=debug"), "kube_client=debug,async_nats=off,info");
         assert_eq!(filter("async_nats=debug"), "async_nats=debug");
     }

@@ -25,7 +25,7 @@ use crate::{
 
 /// The most that a takeover from a killed leader may take on a machine that does much else; 15 s are promised, of one with
 /// time.
-const TAKEOVER: Duration = Duration::from_secs(27);
+const TAKEOVER: Duration = Duration::from_secs(20);
 /// How often admission is asked while the operator is replaced.
 const ASK: Duration = Duration::from_millis(100);
 

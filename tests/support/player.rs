@@ -184,12 +184,23 @@ async fn let_go(pods: Api<Pod>, pod: Pod, lingers: Duration) {
     let now = DeleteParams::default()
         .grace_period(0)
         .preconditions(Preconditions { uid: pod.uid(), ..Preconditions::default() });
+    until_taken(&format!("deleting {name}"), || pods.delete(&name, &now)).await;
+}
+
+/// Makes a call until the API server takes it, as a kubelet does while that is away, or says that it never will: the pod is
+/// gone, or another one has its name.
+async fn until_taken<T, F>(what: &str, call: impl Fn() -> F)
+where
+    F: Future<Output = kube::Result<T>>,
+{
     loop {
-        match pods.delete(&name, &now).await {
-            Ok(_) => return,
-            // someone else was faster
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return,
-            Err(error) => eprintln!("player: deleting {name}: {error}"),
+        let Err(error) = call().await else { return };
+        let code = if let kube::Error::Api(status) = &error { status.code } else { 0 };
+        if ![404, 409].contains(&code) {
+            eprintln!("player: {what}: {error}");
+        }
+        if (400..500).contains(&code) && code != 429 {
+            return;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
@@ -257,19 +268,7 @@ async fn set_status(pods: &Api<Pod>, pod: &Pod, phase: &str, state: Value, condi
     // its UID as a precondition: a pod of the same name is not this one
     let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
     let name = pod.name_any();
-    // as a kubelet does while the API server is away
-    loop {
-        match pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
-            Ok(_) => return,
-            // it is gone, or not the same, or it would never be taken
-            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
-                if ![404, 409].contains(&status.code) {
-                    eprintln!("player: status of {name}: {status}");
-                }
-                return;
-            }
-            Err(error) => eprintln!("player: status of {name}: {error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    let params = PatchParams::default();
+    let patch = Patch::Strategic(&patch);
+    until_taken(&format!("status of {name}"), || pods.patch_status(&name, &params, &patch)).await;
 }
